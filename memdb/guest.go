@@ -1,0 +1,200 @@
+package memdb
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// GuestType says what kind of guest a configuration describes.
+type GuestType uint8
+
+const (
+	GuestQemu GuestType = iota + 1
+	GuestLXC
+	GuestOpenVZ
+)
+
+// String returns the name that the VM list shows.
+func (t GuestType) String() string {
+	switch t {
+	case GuestQemu:
+		return "qemu"
+	case GuestLXC:
+		return "lxc"
+	case GuestOpenVZ:
+		return "openvz"
+	}
+	return "unknown"
+}
+
+// Dir returns the directory below nodes/NAME that holds this type's
+// configurations.
+func (t GuestType) Dir() string {
+	if t == GuestQemu {
+		return "qemu-server"
+	}
+	return t.String()
+}
+
+// Guest is one line of the VM list.
+type Guest struct {
+	VMID    uint32
+	Node    string
+	Type    GuestType
+	Version uint32 // of its registration, from the list's counter
+}
+
+// Path returns the path of the guest's configuration.
+func (g Guest) Path() string {
+	return "nodes/" + g.Node + "/" + g.Type.Dir() + "/" + strconv.FormatUint(uint64(g.VMID), 10) + ".conf"
+}
+
+// sameOwner reports whether g and o name the same node and type.
+func (g Guest) sameOwner(o Guest) bool { return g.Node == o.Node && g.Type == o.Type }
+
+// ParseGuest takes a clean path apart if it is a guest's configuration:
+// nodes/NODE/DIR/VMID.conf. Version is zero.
+func ParseGuest(path string) (Guest, bool) {
+	rest, ok := strings.CutPrefix(path, "nodes/")
+	if !ok {
+		return Guest{}, false
+	}
+	node, rest, _ := strings.Cut(rest, "/")
+	dir, file, _ := strings.Cut(rest, "/")
+	var t GuestType
+	switch dir {
+	case "qemu-server":
+		t = GuestQemu
+	case "lxc":
+		t = GuestLXC
+	case "openvz":
+		t = GuestOpenVZ
+	default:
+		return Guest{}, false
+	}
+	digits, ok := strings.CutSuffix(file, ".conf")
+	if !ok || !validNodeName(node) {
+		return Guest{}, false
+	}
+	if digits == "" || digits[0] < '1' || digits[0] > '9' {
+		return Guest{}, false // no sign, no leading zero
+	}
+	id, err := strconv.ParseUint(digits, 10, 32)
+	if err != nil {
+		return Guest{}, false
+	}
+	return Guest{VMID: uint32(id), Node: node, Type: t}, true
+}
+
+// validNodeName reports whether s is a host name: letters, digits and inner
+// hyphens.
+func validNodeName(s string) bool {
+	if s == "" || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// guestList is the VM list. The tree's lock guards it.
+type guestList struct {
+	ids     map[uint32]Guest
+	version uint32 // of the list: up with each registration, removal and rebuild
+	counter uint32 // last version that a registration took
+}
+
+// taken reports whether g's VMID is registered with another node or type.
+func (l *guestList) taken(g Guest) bool {
+	have, ok := l.ids[g.VMID]
+	return ok && !have.sameOwner(g)
+}
+
+func (l *guestList) register(g Guest) {
+	l.counter++
+	l.version++
+	g.Version = l.counter
+	l.ids[g.VMID] = g
+}
+
+func (l *guestList) remove(vmid uint32) {
+	if _, ok := l.ids[vmid]; ok {
+		l.version++
+		delete(l.ids, vmid)
+	}
+}
+
+// Duplicate is a VMID that more than one configuration claims.
+type Duplicate struct {
+	VMID    uint32
+	Kept    string // path that the VM list shows
+	Dropped string // path that it does not show
+}
+
+// rebuild makes the list anew from the tree, in the order of inodes: of two
+// configurations that claim one VMID, the older one is kept.
+func (l *guestList) rebuild(t *Tree) []Duplicate {
+	l.ids = make(map[uint32]Guest, len(l.ids))
+	l.counter = 0
+	l.version++
+	var dups []Duplicate
+	for _, n := range t.order {
+		if n.e == nil || n.e.Type != TypeFile || !strings.HasSuffix(n.e.Name, ".conf") {
+			continue
+		}
+		path := t.path(n)
+		g, ok := ParseGuest(path)
+		if !ok {
+			continue
+		}
+		if have, ok := l.ids[g.VMID]; ok {
+			dups = append(dups, Duplicate{g.VMID, have.Path(), path})
+			continue
+		}
+		l.counter++
+		g.Version = l.counter
+		l.ids[g.VMID] = g
+	}
+	return dups
+}
+
+// Guests returns the VM list, ascending by VMID, and its version.
+func (t *Tree) Guests() ([]Guest, uint32) {
+	t.mu.RLock()
+	list := slices.Collect(maps.Values(t.guests.ids))
+	version := t.guests.version
+	t.mu.RUnlock()
+	slices.SortFunc(list, func(a, b Guest) int {
+		switch {
+		case a.VMID < b.VMID:
+			return -1
+		case a.VMID > b.VMID:
+			return 1
+		}
+		return 0
+	})
+	return list, version
+}
+
+// GuestsVersion returns the VM list's version: it changes whenever the list
+// does.
+func (t *Tree) GuestsVersion() uint32 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.guests.version
+}
+
+// Guest returns the VM list's line for a VMID.
+func (t *Tree) Guest(vmid uint32) (Guest, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	g, ok := t.guests.ids[vmid]
+	return g, ok
+}

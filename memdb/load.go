@@ -1,0 +1,193 @@
+package memdb
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Problem is one thing that is wrong with a row of a stored tree.
+type Problem struct {
+	Inode uint64
+	Name  string
+	What  string // without the row's inode and name
+	Fatal bool   // the tree can't be loaded; otherwise a warning
+}
+
+// String names the row and what is wrong with it.
+func (p Problem) String() string {
+	return fmt.Sprintf("inode %d (%q): %s", p.Inode, p.Name, p.What)
+}
+
+// LoadError says why a set of entries is not a tree. It lists every problem,
+// not only the first.
+type LoadError struct {
+	Problems []Problem
+}
+
+// Error names the first problem and how many more there are.
+func (e *LoadError) Error() string {
+	msg := "the rows are not a valid tree: " + e.Problems[0].String()
+	if n := len(e.Problems) - 1; n > 0 {
+		msg += fmt.Sprintf(" (and %d more)", n)
+	}
+	return msg
+}
+
+// DuplicateError says which VMIDs more than one guest configuration claims.
+type DuplicateError struct {
+	Duplicates []Duplicate
+}
+
+// Error names both paths of each duplicate.
+func (e *DuplicateError) Error() string {
+	parts := make([]string, len(e.Duplicates))
+	for i, d := range e.Duplicates {
+		parts[i] = fmt.Sprintf("VMID %d is claimed by %s and %s", d.VMID, d.Kept, d.Dropped)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Build makes a tree of entries, which must hold the root and may come in any
+// order. A *LoadError says what is wrong if they are no tree. The duplicates are
+// the guest configurations that the VM list had to leave out; whether that is
+// a failure is for the caller to say.
+func Build(entries []*Entry) (*Tree, []Duplicate, error) {
+	if bad := fatal(Check(entries)); len(bad) > 0 {
+		return nil, nil, &LoadError{bad}
+	}
+	sorted := entries
+	if !slices.IsSortedFunc(entries, byInode) {
+		sorted = slices.SortedFunc(slices.Values(entries), byInode)
+	}
+	t := newTree(len(sorted))
+	nodes := make([]node, len(sorted))
+	for i, e := range sorted {
+		n := &nodes[i]
+		n.inode, n.e, n.used = e.Inode, e, -1
+		if e.IsDir() {
+			n.kids = make(map[string]*node)
+		}
+		t.nodes[e.Inode] = n
+		t.order = append(t.order, n)
+		t.bytes += int64(len(e.data))
+	}
+	t.root = t.nodes[RootInode]
+	for _, n := range t.order {
+		if n == t.root {
+			continue
+		}
+		n.parent = t.nodes[n.e.Parent]
+		n.parent.kids[n.e.Name] = n
+	}
+	return t, t.guests.rebuild(t), nil
+}
+
+func byInode(a, b *Entry) int { return cmp.Compare(a.Inode, b.Inode) }
+
+func fatal(all []Problem) []Problem {
+	return slices.DeleteFunc(all, func(p Problem) bool { return !p.Fatal })
+}
+
+// Check returns everything that keeps entries from being a tree, and warnings
+// about what is odd but can be loaded.
+func Check(entries []*Entry) []Problem {
+	var bad []Problem
+	report := func(e *Entry, fatal bool, format string, args ...any) {
+		bad = append(bad, Problem{e.Inode, e.Name, fmt.Sprintf(format, args...), fatal})
+	}
+	byID := make(map[uint64]*Entry, len(entries))
+	for _, e := range entries {
+		if byID[e.Inode] != nil {
+			report(e, true, "the inode occurs twice")
+			continue
+		}
+		byID[e.Inode] = e
+	}
+	root := byID[RootInode]
+	switch {
+	case root == nil:
+		bad = append(bad, Problem{RootInode, "", "the root is missing", true})
+	case root.Type != TypeDir || root.Name != "" || root.Parent != RootInode:
+		report(root, true, "the root is not a directory without a name")
+	}
+	type place struct {
+		parent uint64
+		name   string
+	}
+	names := make(map[place]uint64, len(entries))
+	for _, e := range entries {
+		if e.Inode == RootInode {
+			continue
+		}
+		switch {
+		case e.Name == "":
+			report(e, true, "the name is empty")
+		case e.Name == "." || e.Name == ".." || strings.ContainsAny(e.Name, "/\x00"):
+			report(e, false, "the name can't be reached through a mount")
+		case len(e.Name) > MaxNameLen:
+			report(e, false, "the name has %d bytes, more than %d", len(e.Name), MaxNameLen)
+		}
+		switch e.Type {
+		case TypeDir:
+			if len(e.data) > 0 {
+				report(e, true, "a directory with %d bytes of data", len(e.data))
+			}
+		case TypeFile:
+			if len(e.data) > MaxFileSize {
+				report(e, false, "a file of %d bytes, more than %d", len(e.data), MaxFileSize)
+			}
+		default:
+			report(e, true, "type %d is neither file (%d) nor directory (%d)", e.Type, TypeFile, TypeDir)
+		}
+		switch p := byID[e.Parent]; {
+		case p == nil:
+			report(e, true, "the parent, inode %d, does not exist", e.Parent)
+		case p.Type != TypeDir && p.Inode != RootInode:
+			report(e, true, "the parent, inode %d (%q), is not a directory", p.Inode, p.Name)
+		}
+		if root != nil && e.Inode > root.Version {
+			report(e, false, "the inode is greater than the database's version %d", root.Version)
+		}
+		at := place{e.Parent, e.Name}
+		if other, ok := names[at]; ok {
+			report(e, true, "the name exists twice in directory %d: also inode %d", e.Parent, other)
+		} else {
+			names[at] = e.Inode
+		}
+	}
+	return append(bad, checkLoops(entries, byID)...)
+}
+
+// checkLoops reports entries that can't be reached from the root although all
+// their parents exist.
+func checkLoops(entries []*Entry, byID map[uint64]*Entry) []Problem {
+	var bad []Problem
+	reached := make(map[uint64]bool, len(byID)) // true: leads to the root or to a reported gap
+	var trail []uint64
+	for _, e := range entries {
+		trail = trail[:0]
+		onTrail := make(map[uint64]bool)
+		for cur := e; ; {
+			if cur.Inode == RootInode || reached[cur.Inode] {
+				break
+			}
+			if onTrail[cur.Inode] {
+				bad = append(bad, Problem{cur.Inode, cur.Name, "the directory contains itself", true})
+				break
+			}
+			onTrail[cur.Inode] = true
+			trail = append(trail, cur.Inode)
+			parent := byID[cur.Parent]
+			if parent == nil {
+				break
+			}
+			cur = parent
+		}
+		for _, inode := range trail {
+			reached[inode] = true
+		}
+	}
+	return bad
+}

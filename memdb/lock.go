@@ -1,0 +1,109 @@
+package memdb
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// LockTimeout is how long a node must have seen a lock unchanged before it
+// agrees to break it.
+const LockTimeout = 120 * time.Second
+
+// lockNote is what this node remembers of a lock: in which state it saw the
+// directory, and since when.
+type lockNote struct {
+	digest Digest
+	since  time.Time
+}
+
+// Lock is a cluster-wide lock: a directory in priv/lock.
+type Lock struct {
+	Name   string
+	Entry  *Entry
+	Digest Digest    // of the entry in this state
+	Since  time.Time // when this node first saw it so
+}
+
+// Expired reports whether the lock has been unchanged for more than
+// LockTimeout.
+func (l Lock) Expired(now time.Time) bool { return now.Sub(l.Since) > LockTimeout }
+
+// noteLock remembers the state of a lock, if path is one.
+func (t *Tree) noteLock(path string, e *Entry, now time.Time) {
+	if _, ok := LockName(path); ok {
+		t.locks[path] = lockNote{e.Digest(), now}
+	}
+}
+
+// Lock returns the lock at path, if there is one. A lock that this node has
+// not seen in its present state counts as seen now.
+func (t *Tree) Lock(path string, now time.Time) (Lock, bool) {
+	path = CleanPath(path)
+	name, ok := LockName(path)
+	if !ok {
+		return Lock{}, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.find(path)
+	if n == nil || !n.e.IsDir() {
+		return Lock{}, false
+	}
+	note := t.refreshNote(path, n.e, now)
+	return Lock{name, n.e, note.digest, note.since}, true
+}
+
+func (t *Tree) refreshNote(path string, e *Entry, now time.Time) lockNote {
+	d := e.Digest()
+	note, ok := t.locks[path]
+	if !ok || note.digest != d {
+		note = lockNote{d, now}
+		t.locks[path] = note
+	}
+	return note
+}
+
+// Locks returns all locks, ascending by name. Notes of locks that are
+// unchanged are kept, the others begin now: call it after the tree was loaded
+// or replaced.
+func (t *Tree) Locks(now time.Time) []Lock {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	dir := t.find(LockDir)
+	var list []Lock
+	if dir != nil {
+		for _, name := range slices.Sorted(maps.Keys(dir.kids)) {
+			if e := dir.kids[name].e; e.IsDir() {
+				note := t.refreshNote(Join(LockDir, name), e, now)
+				list = append(list, Lock{name, e, note.digest, note.since})
+			}
+		}
+	}
+	if len(t.locks) > len(list) {
+		held := make(map[string]lockNote, len(list))
+		for _, l := range list {
+			held[Join(LockDir, l.Name)] = lockNote{l.Digest, l.Since}
+		}
+		t.locks = held
+	}
+	return list
+}
+
+// Unlock deletes the lock at op.Path if its entry is in the state that digest
+// names; otherwise it changes nothing and reports false.
+func (t *Tree) Unlock(op *Op, digest Digest) (Result, bool) {
+	path := CleanPath(op.Path)
+	if _, ok := LockName(path); !ok {
+		return Result{}, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.find(path); n == nil || !n.e.IsDir() || n.e.Digest() != digest {
+		return Result{}, false
+	}
+	del := *op
+	del.Kind = OpDelete
+	res, err := t.apply(&del)
+	return res, err == nil
+}

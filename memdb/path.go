@@ -1,0 +1,86 @@
+package memdb
+
+import (
+	"strconv"
+	"strings"
+)
+
+// LockDir is the directory whose subdirectories are cluster-wide locks.
+const LockDir = "priv/lock"
+
+func itoa(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// CleanPath drops leading, trailing and repeated slashes. The root is "".
+// Components "." and ".." are left as they are: no entry has such a name.
+func CleanPath(path string) string {
+	clean := !strings.HasPrefix(path, "/") && !strings.HasSuffix(path, "/") && !strings.Contains(path, "//")
+	if clean {
+		return path
+	}
+	return strings.Join(strings.FieldsFunc(path, func(r rune) bool { return r == '/' }), "/")
+}
+
+// Split splits a clean path into its directory and its last component.
+func Split(path string) (dir, base string) {
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		return path[:i], path[i+1:]
+	}
+	return "", path
+}
+
+// Join returns the path of name in the directory dir.
+func Join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// LockName returns the name of the lock that a clean path stands for:
+// priv/lock/NAME. Whether the entry there is a directory, and so a lock, is the
+// tree's to say.
+func LockName(path string) (name string, ok bool) {
+	name, ok = strings.CutPrefix(path, LockDir+"/")
+	if !ok || name == "" || strings.Contains(name, "/") {
+		return "", false
+	}
+	return name, true
+}
+
+// IsPrivate reports whether a clean path is priv or nodes/NAME/priv or lies
+// below one of them: for root's eyes only.
+func IsPrivate(path string) bool {
+	first, rest, _ := strings.Cut(path, "/")
+	switch first {
+	case "priv":
+		return true
+	case "nodes":
+		_, rest, _ = strings.Cut(rest, "/")
+		third, _, _ := strings.Cut(rest, "/")
+		return third == "priv"
+	}
+	return false
+}
+
+// IsScript reports whether name is that of an obsolete OpenVZ action script
+// ("vps.mount", "101.start"), which is shown as executable.
+func IsScript(name string) bool {
+	stem, action, ok := strings.Cut(name, ".")
+	if !ok {
+		return false
+	}
+	switch action {
+	case "mount", "umount", "start", "stop", "premount", "postumount":
+	default:
+		return false
+	}
+	if stem == "vps" {
+		return true
+	}
+	for i := range len(stem) {
+		if stem[i] < '0' || stem[i] > '9' {
+			return false
+		}
+	}
+	return stem != ""
+}

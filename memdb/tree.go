@@ -1,0 +1,276 @@
+package memdb
+
+import (
+	"slices"
+	"strings"
+	"sync"
+)
+
+// The tree's limits.
+const (
+	MaxFileSize  = 1 << 20   // bytes in one file
+	MaxTreeBytes = 128 << 20 // bytes of content in all files
+	MaxEntries   = 256 << 10 // entries, the root included
+	MaxNameLen   = 255       // bytes in one name
+)
+
+// Tree is the configuration tree. All methods may be called from any
+// goroutine. One lock guards everything in it; it is held for the change or
+// look-up itself, never for I/O or hashing.
+type Tree struct {
+	mu     sync.RWMutex
+	nodes  map[uint64]*node // by inode
+	root   *node
+	order  []*node // ascending by inode; deleted ones stay as holes (e == nil) for a while
+	holes  int
+	bytes  int64
+	guests guestList
+	locks  map[string]lockNote // by path
+	loose  map[*node]uint64    // nodes whose content has much spare room, and the version seen last
+}
+
+// node is the place of one inode in the tree. Its entry is replaced with each
+// change; the node stays until the entry is deleted.
+type node struct {
+	inode  uint64
+	e      *Entry // nil once deleted
+	parent *node  // nil for the root
+	kids   map[string]*node
+	used   int // bytes of e.data's backing array that have been handed out; -1 unknown
+}
+
+// New returns an empty tree: a root at version 1.
+func New() *Tree {
+	t := newTree(0)
+	t.setRoot(NewEntry(RootInode, RootInode, 1, 0, 0, TypeDir, "", nil))
+	return t
+}
+
+func newTree(n int) *Tree {
+	return &Tree{
+		nodes:  make(map[uint64]*node, n),
+		order:  make([]*node, 0, n+n/8),
+		guests: guestList{ids: make(map[uint32]Guest)},
+		locks:  make(map[string]lockNote),
+		loose:  make(map[*node]uint64),
+	}
+}
+
+func (t *Tree) setRoot(e *Entry) {
+	if t.root == nil {
+		t.root = &node{inode: RootInode, kids: make(map[string]*node)}
+		t.nodes[RootInode] = t.root
+		t.order = append(t.order, t.root)
+	}
+	t.root.e = e
+}
+
+// Info is what a look-up answers: an entry, and what its place in the tree
+// says about it.
+type Info struct {
+	*Entry
+	Private bool // at or below priv or nodes/NAME/priv
+}
+
+// Root returns the root's entry: its version, writer and modification time are
+// the database's.
+func (t *Tree) Root() *Entry {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.root.e
+}
+
+// Get returns the entry with the given inode.
+func (t *Tree) Get(inode uint64) (Info, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n, ok := t.nodes[inode]
+	if !ok {
+		return Info{}, false
+	}
+	return Info{n.e, n.private()}, true
+}
+
+// Child returns the entry called name in the directory with the given inode.
+func (t *Tree) Child(dir uint64, name string) (Info, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	d, ok := t.nodes[dir]
+	if !ok {
+		return Info{}, false
+	}
+	n, ok := d.kids[name]
+	if !ok {
+		return Info{}, false
+	}
+	return Info{n.e, n.private()}, true
+}
+
+// Lookup returns the entry at path.
+func (t *Tree) Lookup(path string) (Info, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n := t.find(CleanPath(path))
+	if n == nil {
+		return Info{}, false
+	}
+	return Info{n.e, n.private()}, true
+}
+
+// Path returns the path of the entry with the given inode.
+func (t *Tree) Path(inode uint64) (string, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n, ok := t.nodes[inode]
+	if !ok {
+		return "", false
+	}
+	return t.path(n), true
+}
+
+// ReadDir returns the entries of a directory, ascending by name, and whether
+// there is such a directory.
+func (t *Tree) ReadDir(inode uint64) ([]*Entry, bool) {
+	t.mu.RLock()
+	n, ok := t.nodes[inode]
+	if !ok || !n.e.IsDir() {
+		t.mu.RUnlock()
+		return nil, false
+	}
+	list := make([]*Entry, 0, len(n.kids))
+	for _, k := range n.kids {
+		list = append(list, k.e)
+	}
+	t.mu.RUnlock()
+	slices.SortFunc(list, func(a, b *Entry) int { return strings.Compare(a.Name, b.Name) })
+	return list, true
+}
+
+// Usage returns the bytes of content in all files and the number of entries,
+// the root included. Both are kept up to date, not counted.
+func (t *Tree) Usage() (bytes int64, entries int) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.bytes, len(t.nodes)
+}
+
+// Entries returns all entries, the root first, ascending by inode. It is one
+// consistent state of the tree.
+func (t *Tree) Entries() []*Entry {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	list := make([]*Entry, 0, len(t.nodes))
+	for _, n := range t.order {
+		if n.e != nil {
+			list = append(list, n.e)
+		}
+	}
+	return list
+}
+
+// find returns the node at a clean path, or nil.
+func (t *Tree) find(path string) *node {
+	n := t.root
+	for path != "" && n != nil {
+		var name string
+		name, path, _ = strings.Cut(path, "/")
+		n = n.kids[name]
+	}
+	return n
+}
+
+// path returns a node's path.
+func (t *Tree) path(n *node) string {
+	size := 0
+	for p := n; p.parent != nil; p = p.parent {
+		size += len(p.e.Name) + 1
+	}
+	if size == 0 {
+		return ""
+	}
+	b := make([]byte, size-1)
+	end := len(b)
+	for p := n; p.parent != nil; p = p.parent {
+		end -= copy(b[end-len(p.e.Name):], p.e.Name)
+		if end > 0 {
+			end--
+			b[end] = '/'
+		}
+	}
+	return string(b)
+}
+
+// private reports whether a node is, or lies below, priv or nodes/NAME/priv.
+func (n *node) private() bool {
+	var third, second, first *node // the topmost three levels, first next to the root
+	for p := n; p.parent != nil; p = p.parent {
+		third, second, first = second, first, p
+	}
+	switch {
+	case first == nil:
+		return false
+	case first.e.Name == "priv":
+		return true
+	}
+	return first.e.Name == "nodes" && second != nil && third != nil && third.e.Name == "priv"
+}
+
+// link puts e into the tree, at its inode, below its parent. Whatever was at
+// that inode or name must be gone.
+func (t *Tree) link(e *Entry) {
+	n := t.add(e)
+	n.parent = t.nodes[e.Parent]
+	n.parent.kids[e.Name] = n
+}
+
+// add makes a node for e, which is not yet in its directory.
+func (t *Tree) add(e *Entry) *node {
+	n := &node{inode: e.Inode, e: e, used: -1}
+	if e.IsDir() {
+		n.kids = make(map[string]*node)
+	}
+	t.nodes[e.Inode] = n
+	if last := t.order[len(t.order)-1]; last.inode < e.Inode {
+		t.order = append(t.order, n)
+	} else {
+		t.insert(n)
+	}
+	t.bytes += int64(len(e.data))
+	return n
+}
+
+// insert places n in the middle of the order, or into the hole that its inode
+// left.
+func (t *Tree) insert(n *node) {
+	i, found := slices.BinarySearchFunc(t.order, n.inode, func(m *node, inode uint64) int {
+		switch {
+		case m.inode < inode:
+			return -1
+		case m.inode > inode:
+			return 1
+		}
+		return 0
+	})
+	if found {
+		t.order[i] = n
+		t.holes--
+		return
+	}
+	t.order = slices.Insert(t.order, i, n)
+}
+
+// unlink takes n out of the tree.
+func (t *Tree) unlink(n *node) {
+	if n.parent.kids[n.e.Name] == n {
+		delete(n.parent.kids, n.e.Name)
+	}
+	delete(t.nodes, n.inode)
+	delete(t.loose, n)
+	t.bytes -= int64(len(n.e.data))
+	n.e = nil
+	t.holes++
+	if t.holes > 1024 && t.holes > len(t.order)/2 {
+		t.order = slices.DeleteFunc(t.order, func(m *node) bool { return m.e == nil })
+		t.holes = 0
+	}
+}
