@@ -1,0 +1,186 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// RequireEnv set to 1 makes a test fail, not skip, on a machine that lacks
+// what a lab needs.
+const RequireEnv = "PMXCFS_REQUIRE_LAB"
+
+// QuorumTimeout is how long New waits for quorum: for a machine under load.
+const QuorumTimeout = 60 * time.Second
+
+// Require skips the test on a machine that can't have a lab; it fails it if
+// RequireEnv says so.
+func Require(t testing.TB) {
+	t.Helper()
+	err := Missing()
+	switch {
+	case err == nil:
+	case os.Getenv(RequireEnv) == "1":
+		t.Fatalf("%s=1, but: %v", RequireEnv, err)
+	default:
+		t.Skipf("needs a lab: %v", err)
+	}
+}
+
+// New brings up n hosts with corosync, all members and quorate, and takes them
+// down at the end of the test. If that failed, the ends of their logs are
+// shown.
+func New(t testing.TB, n int) *Lab {
+	t.Helper()
+	l := NewWith(t, Options{Hosts: n})
+	ctx, cancel := context.WithTimeout(context.Background(), QuorumTimeout)
+	defer cancel()
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i + 1
+	}
+	if err := l.WaitMembers(ctx, all...); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.WaitQuorum(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// NewWith is New with options; it doesn't wait for quorum.
+func NewWith(t testing.TB, opts Options) *Lab {
+	t.Helper()
+	Require(t)
+	l, err := Up(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			l.showLogs(t)
+		}
+		if err := l.Down(); err != nil {
+			t.Errorf("lab: down: %v", err)
+		}
+	})
+	return l
+}
+
+// showLogs logs the last lines of every log file.
+func (l *Lab) showLogs(t testing.TB) {
+	const tail = 2000 // bytes
+	for _, h := range l.hosts {
+		logs, _ := filepath.Glob(filepath.Join(h.dir, "*.log"))
+		more, _ := filepath.Glob(filepath.Join(h.dir, "log", "*.log"))
+		for _, log := range append(logs, more...) {
+			text, err := os.ReadFile(log)
+			if err != nil || len(text) == 0 {
+				continue
+			}
+			t.Logf("%s %s:\n%s", h.Name(), filepath.Base(log), text[max(0, len(text)-tail):])
+		}
+	}
+}
+
+// Inside tells whether this process runs on a host of a lab.
+func Inside() bool { return os.Getenv(HostEnv) != "" }
+
+// RunSelf runs the calling test again, alone and on the host, and fails if it
+// fails there. The test tells the two apart with Inside.
+func (h *Host) RunSelf(t *testing.T, env ...string) {
+	t.Helper()
+	name := "^" + strings.ReplaceAll(regexp.QuoteMeta(t.Name()), "/", "$/^") + "$"
+	args := []string{"-test.run=" + name, "-test.v", "-test.count=1"}
+	if testing.Short() {
+		args = append(args, "-test.short")
+	}
+	out, err := h.self(t, args, env)
+	ran := strings.Contains(out, "=== RUN   "+t.Name()+"\n")
+	if t.Log(out); err != nil || !ran {
+		t.Fatalf("on %s: %v (ran: %v)", h.Name(), err, ran)
+	}
+	if strings.Contains(out, "--- SKIP: "+t.Name()+" ") {
+		t.Skipf("skipped on %s", h.Name())
+	}
+}
+
+// BenchSelf runs the calling benchmark on the host and reports the results of
+// its one or only sub-benchmark, or, if there are several, prints them.
+func (h *Host) BenchSelf(b *testing.B, env ...string) {
+	b.Helper()
+	out, err := h.self(b, []string{"-test.run=^$", "-test.bench=^" + b.Name() + "$", "-test.benchmem"}, env)
+	if err != nil {
+		b.Fatalf("on %s: %v\n%s", h.Name(), err, out)
+	}
+	found := false
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if len(f) < 4 || !strings.HasPrefix(f[0], b.Name()) {
+			continue
+		}
+		found = true
+		fmt.Fprint(os.Stderr, line)
+		if strings.Contains(f[0], "/") {
+			continue
+		}
+		for i := 2; i+1 < len(f); i += 2 {
+			if v, err := strconv.ParseFloat(f[i], 64); err == nil {
+				b.ReportMetric(v, f[i+1])
+			}
+		}
+	}
+	if !found {
+		b.Fatalf("no result from %s:\n%s", h.Name(), out)
+	}
+}
+
+// self runs this program again, on the host.
+func (h *Host) self(t testing.TB, args, env []string) (string, error) {
+	t.Helper()
+	p, out := h.StartSelf(t, args, env, nil)
+	var b strings.Builder
+	in := bufio.NewScanner(out)
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		b.WriteString(in.Text() + "\n")
+	}
+	return b.String(), p.Wait()
+}
+
+// StartSelf starts this program again, on the host. Both outputs come through
+// the returned file, which is closed with the test; stdin may be nil. The
+// process is killed when the test ends.
+func (h *Host) StartSelf(t testing.TB, args, env []string, stdin *os.File) (*Process, *os.File) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	spec := Spec{Args: append([]string{exe}, args...), Env: env, Stdout: w, Stderr: w}
+	if stdin != nil {
+		spec.Stdin = stdin
+	}
+	p, err := h.Start(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = p.Signal(os.Kill)
+		_ = p.Wait()
+		r.Close()
+	})
+	return p, r
+}
