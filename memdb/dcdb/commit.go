@@ -1,0 +1,203 @@
+package dcdb
+
+import (
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"pmxcfs/memdb"
+)
+
+// Database stores changes. It is what a committer needs of sqlite.DB.
+type Database interface {
+	// Commit stores changes in one transaction, or nothing of them.
+	Commit(changes []memdb.Change) error
+	// Sync returns when everything committed has reached the disk.
+	Sync() error
+	// Close ends the use of the database.
+	Close() error
+}
+
+const (
+	// writeDelay is how long a change that nobody waits for may stay out of the
+	// file. It leaves time for the transaction within the promised 100 ms.
+	writeDelay = 50 * time.Millisecond
+
+	// maxUnsaved is how many bytes may have been written by callers that do not
+	// wait, before one has to.
+	maxUnsaved = 16 << 20
+)
+
+// Commit is the transaction that a change is part of.
+type Commit struct {
+	c     *committer
+	delta memdb.Delta
+	bytes int           // written by changes in it
+	done  chan struct{} // closed once err is final
+	err   error
+	lead  chan struct{} // one token: its receiver carries out the transaction
+	timer *time.Timer   // nil while every change has a waiter
+
+	waiters int // guarded by c.mu
+}
+
+// Wait returns when the change is in the file, with the transaction's error if
+// it is not, or EINTR when cancel is closed first; the change may then still be
+// stored.
+func (t *Commit) Wait(cancel <-chan struct{}) error {
+	select {
+	case <-t.done:
+		return t.err
+	default:
+	}
+	t.c.mu.Lock()
+	return t.c.wait(t, cancel)
+}
+
+// Failed returns the transaction's error, or nil if it has succeeded or is not
+// over.
+func (t *Commit) Failed() error {
+	select {
+	case <-t.done:
+		return t.err
+	default:
+		return nil
+	}
+}
+
+// committer gathers changes into transactions.
+type committer struct {
+	tree *memdb.Tree
+	db   Database
+	log  *slog.Logger
+
+	// reverted is told what a failed transaction has taken back. It is called
+	// with mu held and must not block.
+	reverted func([]memdb.Change)
+
+	mu      sync.Mutex // guards the fields below, and makes applying a change and joining a batch one step
+	next    *Commit    // gathers changes
+	running bool       // somebody carries out a transaction, or has been told to
+	failing int        // transactions that failed since the last one that did not
+	since   time.Time  // of the first of them
+}
+
+func newCommitter(tree *memdb.Tree, db Database, log *slog.Logger, reverted func([]memdb.Change)) *committer {
+	c := &committer{tree: tree, db: db, log: log, reverted: reverted}
+	c.next = c.newCommit()
+	return c
+}
+
+func (c *committer) newCommit() *Commit {
+	return &Commit{c: c, done: make(chan struct{}), lead: make(chan struct{}, 1)}
+}
+
+// add joins changes, which have just been applied, to the next transaction. mu
+// is held.
+func (c *committer) add(changes []memdb.Change, bytes int) *Commit {
+	c.next.delta.Add(changes)
+	c.next.bytes += bytes
+	return c.next
+}
+
+// later makes sure that t is carried out soon, although nobody waits for it. mu
+// is held.
+func (c *committer) later(t *Commit) {
+	if t.timer == nil {
+		t.timer = time.AfterFunc(writeDelay, func() { t.Wait(nil) })
+	}
+}
+
+// wait waits for t. mu is held, and released.
+func (c *committer) wait(t *Commit, cancel <-chan struct{}) error {
+	if t == c.next && !c.running {
+		if t.delta.Len() == 0 {
+			c.mu.Unlock()
+			return nil
+		}
+		c.take()
+		c.mu.Unlock()
+		c.run(t)
+		return t.err
+	}
+	t.waiters++
+	c.mu.Unlock()
+	select {
+	case <-t.done:
+		return t.err
+	case <-t.lead:
+		c.run(t)
+		return t.err
+	case <-cancel:
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.waiters--
+	select {
+	case <-t.done:
+		return t.err
+	case <-t.lead: // it was this waiter's turn
+		go c.run(t)
+	default:
+	}
+	return syscall.EINTR
+}
+
+// take makes the next batch the one that runs. mu is held.
+func (c *committer) take() {
+	c.running = true
+	if c.next.timer != nil {
+		c.next.timer.Stop()
+	}
+	c.next = c.newCommit()
+}
+
+// run carries out t's transaction, and sees to the one after it.
+func (c *committer) run(t *Commit) {
+	err := c.db.Commit(t.delta.Changes())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.revert(t, err)
+	} else {
+		if c.failing > 0 {
+			c.log.Info("the database can be written again", "failed", c.failing, "since", c.since)
+			c.failing = 0
+		}
+		close(t.done)
+	}
+	if next := c.next; next.waiters > 0 {
+		c.take()
+		next.lead <- struct{}{}
+		return
+	}
+	c.running = false
+}
+
+// revert takes back t's changes and those made since, and tells everybody. mu
+// is held.
+func (c *committer) revert(t *Commit, err error) {
+	if c.failing++; c.failing == 1 {
+		c.since = time.Now()
+		c.log.Error("storing a change failed; the tree goes back to what the file holds", "changes", t.delta.Len(), "error", err)
+	}
+	later := c.next
+	if later.timer != nil {
+		later.timer.Stop()
+	}
+	c.next = c.newCommit()
+	for _, b := range []*Commit{later, t} {
+		c.tree.Revert(&b.delta)
+		c.reverted(b.delta.Changes())
+		b.err = err
+		close(b.done)
+	}
+}
+
+// flush waits until everything applied so far is in the file.
+func (c *committer) flush(cancel <-chan struct{}) error {
+	c.mu.Lock()
+	// An empty batch behind a running transaction still has to wait for that.
+	return c.wait(c.next, cancel)
+}

@@ -1,0 +1,94 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+
+	sqlite3 "github.com/mattn/go-sqlite3"
+)
+
+// schema is the table as it stands in every config.db.
+const schema = `CREATE TABLE IF NOT EXISTS tree (` +
+	`inode INTEGER PRIMARY KEY NOT NULL, ` +
+	`parent INTEGER NOT NULL CHECK(typeof(parent)=='integer'), ` +
+	`version INTEGER NOT NULL CHECK(typeof(version)=='integer'), ` +
+	`writer INTEGER NOT NULL CHECK(typeof(writer)=='integer'), ` +
+	`mtime INTEGER NOT NULL CHECK(typeof(mtime)=='integer'), ` +
+	`type INTEGER NOT NULL CHECK(typeof(type)=='integer'), ` +
+	`name TEXT NOT NULL, ` +
+	`data BLOB)`
+
+// versionName is the name of the row that holds the database's version.
+const versionName = "__version__"
+
+// conn is one connection to a file. It is not safe for concurrent use.
+type conn struct{ *sqlite3.SQLiteConn }
+
+// open connects to a database file. mode is SQLite's: "ro", "rw" or "rwc".
+func open(path, mode string) (conn, error) {
+	query := url.Values{
+		"mode":          {mode},
+		"_mutex":        {"no"},
+		"_busy_timeout": {"10000"},
+	}
+	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query.Encode()
+	c, err := (&sqlite3.SQLiteDriver{}).Open(dsn)
+	if err != nil {
+		return conn{}, err
+	}
+	return conn{c.(*sqlite3.SQLiteConn)}, nil
+}
+
+// exec runs statements without parameters.
+func (c conn) exec(query string) error {
+	_, err := c.Exec(query, nil)
+	return err
+}
+
+// stmt is a prepared statement with room for its parameters.
+type stmt struct {
+	*sqlite3.SQLiteStmt
+	args []driver.Value
+}
+
+func (c conn) prepare(query string) (*stmt, error) {
+	s, err := c.Prepare(query)
+	if err != nil {
+		return nil, fmt.Errorf("preparing %q: %w", query, err)
+	}
+	return &stmt{s.(*sqlite3.SQLiteStmt), make([]driver.Value, s.NumInput())}, nil
+}
+
+// run executes the statement and returns how many rows it changed.
+func (s *stmt) run(args ...driver.Value) (int64, error) {
+	res, err := s.Exec(args)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// query calls f with each row of a query's result. The row's values belong to
+// f, the slice does not.
+func (c conn) query(query string, f func(row []driver.Value) error) (err error) {
+	rows, err := c.Query(query, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	row := make([]driver.Value, len(rows.Columns()))
+	for {
+		switch err := rows.Next(row); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := f(row); err != nil {
+			return err
+		}
+	}
+}

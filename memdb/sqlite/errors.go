@@ -1,0 +1,57 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	sqlite3 "github.com/mattn/go-sqlite3"
+)
+
+// Error is a call to SQLite that failed.
+type Error struct {
+	Path string // the database file
+	Call string // what was being done
+	Err  error  // what SQLite said
+}
+
+// Error says which call failed on which file, and why.
+func (e *Error) Error() string {
+	msg := fmt.Sprintf("%s: %s failed: %v", e.Path, e.Call, e.Err)
+	var se sqlite3.Error
+	if errors.As(e.Err, &se) && se.ExtendedCode != 0 && int(se.ExtendedCode) != int(se.Code) {
+		msg += fmt.Sprintf(" (SQLite code %d)", se.ExtendedCode)
+	}
+	return msg
+}
+
+// Unwrap returns what SQLite said, and the errno that a caller of the file
+// system gets for it: ENOSPC if there is no room, else EIO.
+func (e *Error) Unwrap() []error { return []error{e.Err, e.errno()} }
+
+func (e *Error) errno() syscall.Errno {
+	var se sqlite3.Error
+	if errors.As(e.Err, &se) {
+		switch {
+		case se.Code == sqlite3.ErrFull:
+			return syscall.ENOSPC
+		case se.SystemErrno == syscall.ENOSPC, se.SystemErrno == syscall.EDQUOT, se.SystemErrno == syscall.EFBIG:
+			return syscall.ENOSPC
+		}
+	}
+	return syscall.EIO
+}
+
+// ErrChanged says that the file no longer holds what this process wrote to it:
+// another program has changed, replaced or removed it.
+var ErrChanged = errors.New("the file was changed by another program")
+
+// damaged reports whether err means that the connection is not to be used any
+// more, rather than that one transaction did not fit.
+func damaged(err error) bool {
+	var se sqlite3.Error
+	if !errors.As(err, &se) {
+		return true
+	}
+	return se.Code != sqlite3.ErrFull && se.Code != sqlite3.ErrBusy
+}

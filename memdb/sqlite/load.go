@@ -1,0 +1,122 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"fmt"
+	"math"
+	"slices"
+
+	"pmxcfs/memdb"
+)
+
+// readEntries reads all rows, ascending by inode. The version row comes as the
+// root. Problems of single rows are returned beside the entries; those of the
+// tree as a whole are memdb.Check's to find. A file with no row at all gives
+// neither.
+func (c conn) readEntries() ([]*memdb.Entry, []memdb.Problem, error) {
+	var (
+		count    int
+		problems []memdb.Problem
+	)
+	if err := c.query("SELECT count(*) FROM tree", func(row []driver.Value) error {
+		if n, ok := row[0].(int64); ok {
+			count = int(n)
+		}
+		return nil
+	}); err != nil {
+		return nil, nil, fmt.Errorf("counting the rows: %w", err)
+	}
+	entries := make([]*memdb.Entry, 0, count)
+	err := c.query("SELECT inode, parent, version, writer, mtime, type, name, data FROM tree ORDER BY inode", func(row []driver.Value) error {
+		e, bad := parseRow(row)
+		problems = append(problems, bad...)
+		if e != nil {
+			entries = append(entries, e)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the rows: %w", err)
+	}
+	// Inodes are stored as signed integers; those from 2^63 come first then.
+	slices.SortStableFunc(entries, func(a, b *memdb.Entry) int {
+		switch {
+		case a.Inode < b.Inode:
+			return -1
+		case a.Inode > b.Inode:
+			return 1
+		}
+		return 0
+	})
+	return entries, problems, nil
+}
+
+// parseRow makes an entry of a row. Without an entry there is a fatal problem.
+func parseRow(row []driver.Value) (*memdb.Entry, []memdb.Problem) {
+	inode, _ := row[0].(int64)
+	name, nameOK := bytesOf(row[6])
+	var bad []memdb.Problem
+	report := func(fatal bool, format string, args ...any) {
+		bad = append(bad, memdb.Problem{Inode: uint64(inode), Name: string(name), What: fmt.Sprintf(format, args...), Fatal: fatal})
+	}
+	if !nameOK {
+		report(true, "the name is not a text but %T", row[6])
+	}
+	var num [5]int64 // parent, version, writer, mtime, type
+	for i, column := range []string{"parent", "version", "writer", "mtime", "type"} {
+		v, ok := row[i+1].(int64)
+		if !ok {
+			report(true, "column %s is not an integer but %v", column, row[i+1])
+			continue
+		}
+		if limit := int64(math.MaxUint32); (column == "writer" || column == "mtime") && (v < 0 || v > limit) {
+			report(false, "column %s, %d, does not fit 32 bits", column, v)
+		}
+		num[i] = v
+	}
+	data, dataOK := bytesOf(row[7])
+	if !dataOK {
+		report(true, "the data is not a blob but %T", row[7])
+	}
+	typ := memdb.Type(num[4])
+	if int64(typ) != num[4] {
+		report(true, "type %d is neither file (%d) nor directory (%d)", num[4], memdb.TypeFile, memdb.TypeDir)
+	}
+	if inode == memdb.RootInode {
+		switch {
+		case string(name) != versionName:
+			report(true, "inode 0 must be the version row, %q", versionName)
+		case num[0] != memdb.RootInode:
+			report(true, "the version row's parent is %d, not 0", num[0])
+		case typ != memdb.TypeFile && typ != memdb.TypeDir:
+			report(true, "the version row's type is %d", num[4])
+		case len(data) > 0:
+			report(true, "the version row has %d bytes of data", len(data))
+		case num[1] < 1:
+			report(true, "the database's version is %d", num[1])
+		}
+		typ, name, data = memdb.TypeDir, nil, nil
+	}
+	for _, p := range bad {
+		if p.Fatal {
+			return nil, bad
+		}
+	}
+	return memdb.NewEntry(uint64(inode), uint64(num[0]), uint64(num[1]), uint32(num[2]), uint32(num[3]), typ, string(name), data), bad
+}
+
+// bytesOf returns the bytes of a text or blob; nil for NULL.
+func bytesOf(v driver.Value) ([]byte, bool) {
+	switch v := v.(type) {
+	case nil:
+		return nil, true
+	case string:
+		return []byte(v), true
+	case []byte:
+		if len(v) == 0 {
+			return nil, true
+		}
+		return v, true
+	}
+	return nil, false
+}
