@@ -14,8 +14,13 @@ const (
 // they hold the same.
 func (t *Tree) Checksum() Digest {
 	h := sha256.New()
+	fields := make([]byte, 0, 512)
 	for _, e := range t.Entries() {
-		e.hash(h, true)
+		fields = e.appendFields(fields[:0], true)
+		h.Write(fields)
+		if e.Type == TypeFile {
+			h.Write(e.data)
+		}
 	}
 	var d Digest
 	h.Sum(d[:0])

@@ -1,9 +1,9 @@
 package memdb
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
 	"sync/atomic"
 )
 
@@ -66,7 +66,7 @@ func (e *Entry) Size() int { return len(e.data) }
 
 // Data returns the content. It is shared with the tree and with every other
 // reader: it must not be written to.
-func (e *Entry) Data() []byte { return e.data }
+func (e *Entry) Data() []byte { return e.data[:len(e.data):len(e.data)] }
 
 // next returns a copy of e as changed by version, writer and mtime. The copy
 // shares e's content.
@@ -81,28 +81,38 @@ func (e *Entry) IndexDigest() Digest {
 	if d := e.index.Load(); d != nil {
 		return *d
 	}
-	h := sha256.New()
-	e.hash(h, false)
-	d := new(Digest)
-	h.Sum(d[:0])
-	e.index.Store(d)
-	return *d
+	d := e.sum(false)
+	e.index.Store(&d)
+	return d
 }
 
 // Digest returns the digest that names e in exactly this state, inode
 // included: what lock messages carry.
-func (e *Entry) Digest() Digest {
+func (e *Entry) Digest() Digest { return e.sum(true) }
+
+// sum hashes e, with or without its inode. What is small is put together on
+// the stack and hashed at once, without an allocation.
+func (e *Entry) sum(inode bool) (d Digest) {
+	if len(e.data) <= 2048 {
+		var buf [2048 + 512]byte
+		b := e.appendFields(buf[:0], inode)
+		if e.Type == TypeFile {
+			b = append(b, e.data...)
+		}
+		return sha256.Sum256(b)
+	}
 	h := sha256.New()
-	e.hash(h, true)
-	var d Digest
+	h.Write(e.appendFields(make([]byte, 0, 512), inode))
+	if e.Type == TypeFile {
+		h.Write(e.data)
+	}
 	h.Sum(d[:0])
 	return d
 }
 
-// hash writes e's fields in the order that all digests share; with inode, that
-// comes first.
-func (e *Entry) hash(h hash.Hash, inode bool) {
-	b := make([]byte, 0, 8+8+4+4+4+1+8+256) // names have at most 255 bytes
+// appendFields appends e's fields but the content, in the order that all
+// digests share; with inode, that comes first.
+func (e *Entry) appendFields(b []byte, inode bool) []byte {
 	if inode {
 		b = binary.LittleEndian.AppendUint64(b, e.Inode)
 	}
@@ -112,9 +122,12 @@ func (e *Entry) hash(h hash.Hash, inode bool) {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(e.data)))
 	b = append(b, byte(e.Type))
 	b = binary.LittleEndian.AppendUint64(b, e.Parent)
-	b = append(b, e.Name...)
-	h.Write(b)
-	if e.Type == TypeFile && len(e.data) > 0 {
-		h.Write(e.data)
-	}
+	return append(b, e.Name...)
+}
+
+// same reports whether e and o are the same state of the same entry.
+func (e *Entry) same(o *Entry) bool {
+	return e == o || e.Inode == o.Inode && e.Version == o.Version && e.Parent == o.Parent &&
+		e.Writer == o.Writer && e.MTime == o.MTime && e.Type == o.Type && e.Name == o.Name &&
+		bytes.Equal(e.data, o.data)
 }

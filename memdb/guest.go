@@ -107,7 +107,7 @@ func validNodeName(s string) bool {
 // guestList is the VM list. The tree's lock guards it.
 type guestList struct {
 	ids     map[uint32]Guest
-	version uint32 // of the list: up with each registration, removal and rebuild
+	version uint32 // of the list: up with each registration, removal and rebuild; 0 while it has always been empty
 	counter uint32 // last version that a registration took
 }
 
@@ -139,11 +139,12 @@ type Duplicate struct {
 }
 
 // rebuild makes the list anew from the tree, in the order of inodes: of two
-// configurations that claim one VMID, the older one is kept.
+// configurations that claim one VMID, the older one is kept. The counters go
+// on, so that a client that polls them sees that it must look again; a list
+// that was and stays empty keeps its version.
 func (l *guestList) rebuild(t *Tree) []Duplicate {
-	l.ids = make(map[uint32]Guest, len(l.ids))
-	l.counter = 0
-	l.version++
+	before := len(l.ids)
+	l.ids = make(map[uint32]Guest, before)
 	var dups []Duplicate
 	for _, n := range t.order {
 		if n.e == nil || n.e.Type != TypeFile || !strings.HasSuffix(n.e.Name, ".conf") {
@@ -162,7 +163,24 @@ func (l *guestList) rebuild(t *Tree) []Duplicate {
 		g.Version = l.counter
 		l.ids[g.VMID] = g
 	}
+	if before > 0 || len(l.ids) > 0 {
+		l.version++
+	}
 	return dups
+}
+
+// follow makes l, a list just rebuilt, the successor of old: its counters go on
+// from old's.
+func (l *guestList) follow(old *guestList) {
+	for id, g := range l.ids {
+		g.Version += old.counter
+		l.ids[id] = g
+	}
+	l.counter += old.counter
+	l.version = old.version
+	if len(old.ids) > 0 || len(l.ids) > 0 {
+		l.version++
+	}
 }
 
 // Guests returns the VM list, ascending by VMID, and its version.

@@ -111,6 +111,8 @@ func Check(entries []*Entry) []Problem {
 		bad = append(bad, Problem{RootInode, "", "the root is missing", true})
 	case root.Type != TypeDir || root.Name != "" || root.Parent != RootInode:
 		report(root, true, "the root is not a directory without a name")
+	case len(root.data) > 0:
+		report(root, true, "a directory with %d bytes of data", len(root.data))
 	}
 	type place struct {
 		parent uint64
@@ -161,32 +163,19 @@ func Check(entries []*Entry) []Problem {
 }
 
 // checkLoops reports entries that can't be reached from the root although all
-// their parents exist.
+// their parents exist: one of each loop.
 func checkLoops(entries []*Entry, byID map[uint64]*Entry) []Problem {
 	var bad []Problem
-	reached := make(map[uint64]bool, len(byID)) // true: leads to the root or to a reported gap
-	var trail []uint64
-	for _, e := range entries {
-		trail = trail[:0]
-		onTrail := make(map[uint64]bool)
-		for cur := e; ; {
-			if cur.Inode == RootInode || reached[cur.Inode] {
-				break
-			}
-			if onTrail[cur.Inode] {
+	walked := make(map[uint64]int, len(byID)) // which walk came by first, from 1
+	for i, e := range entries {
+		for cur := e; cur != nil && cur.Inode != RootInode; cur = byID[cur.Parent] {
+			if walk := walked[cur.Inode]; walk == 0 {
+				walked[cur.Inode] = i + 1
+				continue
+			} else if walk == i+1 {
 				bad = append(bad, Problem{cur.Inode, cur.Name, "the directory contains itself", true})
-				break
 			}
-			onTrail[cur.Inode] = true
-			trail = append(trail, cur.Inode)
-			parent := byID[cur.Parent]
-			if parent == nil {
-				break
-			}
-			cur = parent
-		}
-		for _, inode := range trail {
-			reached[inode] = true
+			break
 		}
 	}
 	return bad

@@ -29,9 +29,14 @@ type Lock struct {
 // LockTimeout.
 func (l Lock) Expired(now time.Time) bool { return now.Sub(l.Since) > LockTimeout }
 
-// noteLock remembers the state of a lock, if path is one.
+// noteLock remembers the state of a lock, if path is one. Without a time it
+// leaves that to the next look.
 func (t *Tree) noteLock(path string, e *Entry, now time.Time) {
-	if _, ok := LockName(path); ok {
+	switch {
+	case !isLockPath(path):
+	case now.IsZero():
+		delete(t.locks, path)
+	default:
 		t.locks[path] = lockNote{e.Digest(), now}
 	}
 }
@@ -94,7 +99,7 @@ func (t *Tree) Locks(now time.Time) []Lock {
 // names; otherwise it changes nothing and reports false.
 func (t *Tree) Unlock(op *Op, digest Digest) (Result, bool) {
 	path := CleanPath(op.Path)
-	if _, ok := LockName(path); !ok {
+	if !isLockPath(path) {
 		return Result{}, false
 	}
 	t.mu.Lock()

@@ -47,6 +47,11 @@ func LockName(path string) (name string, ok bool) {
 	return name, true
 }
 
+func isLockPath(path string) bool {
+	_, ok := LockName(path)
+	return ok
+}
+
 // IsPrivate reports whether a clean path is priv or nodes/NAME/priv or lies
 // below one of them: for root's eyes only.
 func IsPrivate(path string) bool {

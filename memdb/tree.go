@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // The tree's limits.
@@ -16,7 +17,7 @@ const (
 
 // Tree is the configuration tree. All methods may be called from any
 // goroutine. One lock guards everything in it; it is held for the change or
-// look-up itself, never for I/O or hashing.
+// look-up itself, never for I/O or for hashing files.
 type Tree struct {
 	mu     sync.RWMutex
 	nodes  map[uint64]*node // by inode
@@ -37,6 +38,38 @@ type node struct {
 	parent *node  // nil for the root
 	kids   map[string]*node
 	used   int // bytes of e.data's backing array that have been handed out; -1 unknown
+
+	// sorted is kids in the order of their names; nil until somebody asks and
+	// after each change of the names. Readers fill it in, hence the atomic.
+	sorted atomic.Pointer[[]*node]
+}
+
+// put enters n into the directory d under its present name.
+func (d *node) put(n *node) {
+	d.kids[n.e.Name] = n
+	d.sorted.Store(nil)
+}
+
+// drop takes n out of the directory d, unless another has taken its name.
+func (d *node) drop(n *node) {
+	if d.kids[n.e.Name] == n {
+		delete(d.kids, n.e.Name)
+		d.sorted.Store(nil)
+	}
+}
+
+// byName returns d's children, ascending by name. The slice is shared.
+func (d *node) byName() []*node {
+	if list := d.sorted.Load(); list != nil {
+		return *list
+	}
+	list := make([]*node, 0, len(d.kids))
+	for _, k := range d.kids {
+		list = append(list, k)
+	}
+	slices.SortFunc(list, func(a, b *node) int { return strings.Compare(a.e.Name, b.e.Name) })
+	d.sorted.Store(&list)
+	return list
 }
 
 // New returns an empty tree: a root at version 1.
@@ -132,17 +165,15 @@ func (t *Tree) Path(inode uint64) (string, bool) {
 // there is such a directory.
 func (t *Tree) ReadDir(inode uint64) ([]*Entry, bool) {
 	t.mu.RLock()
+	defer t.mu.RUnlock()
 	n, ok := t.nodes[inode]
 	if !ok || !n.e.IsDir() {
-		t.mu.RUnlock()
 		return nil, false
 	}
 	list := make([]*Entry, 0, len(n.kids))
-	for _, k := range n.kids {
+	for _, k := range n.byName() {
 		list = append(list, k.e)
 	}
-	t.mu.RUnlock()
-	slices.SortFunc(list, func(a, b *Entry) int { return strings.Compare(a.Name, b.Name) })
 	return list, true
 }
 
@@ -220,7 +251,7 @@ func (n *node) private() bool {
 func (t *Tree) link(e *Entry) {
 	n := t.add(e)
 	n.parent = t.nodes[e.Parent]
-	n.parent.kids[e.Name] = n
+	n.parent.put(n)
 }
 
 // add makes a node for e, which is not yet in its directory.
@@ -261,9 +292,7 @@ func (t *Tree) insert(n *node) {
 
 // unlink takes n out of the tree.
 func (t *Tree) unlink(n *node) {
-	if n.parent.kids[n.e.Name] == n {
-		delete(n.parent.kids, n.e.Name)
-	}
+	n.parent.drop(n)
 	delete(t.nodes, n.inode)
 	delete(t.loose, n)
 	t.bytes -= int64(len(n.e.data))

@@ -58,7 +58,7 @@ func (d *Delta) Changes() []Change { return d.list }
 
 // Revert takes the changes of d back: the tree is again as it was before them.
 // They must be the last that were made. The VM list is rebuilt and gets a new
-// version; locks that reappear begin anew when they are next looked at.
+// version; locks that changed begin anew when they are next looked at.
 func (t *Tree) Revert(d *Delta) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -68,8 +68,8 @@ func (t *Tree) Revert(d *Delta) {
 		case n == nil || n == t.root:
 		case c.Old == nil:
 			t.unlink(n)
-		case n.parent.kids[n.e.Name] == n:
-			delete(n.parent.kids, n.e.Name)
+		default:
+			n.parent.drop(n)
 		}
 	}
 	for _, c := range d.list {
@@ -91,7 +91,7 @@ func (t *Tree) Revert(d *Delta) {
 		}
 		n := t.nodes[c.Inode]
 		n.parent = t.nodes[c.Old.Parent]
-		n.parent.kids[c.Old.Name] = n
+		n.parent.put(n)
 	}
 	t.guests.rebuild(t)
 }
