@@ -101,6 +101,10 @@ func (m *Machine) Mode() Mode { return m.mode }
 // Epoch returns the epoch of the present view, as this node counts.
 func (m *Machine) Epoch() wire.Epoch { return m.epoch }
 
+// SyncEpoch returns the epoch of the sync that is under way or was the last;
+// after a View it is Epoch until the lowest node has started one.
+func (m *Machine) SyncEpoch() wire.Epoch { return m.syncEpoch }
+
 // Members returns the members of the present view, sorted, in a slice of the
 // caller's, and how many of them count as synced.
 func (m *Machine) Members() (members []Member, synced int) {
