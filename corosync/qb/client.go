@@ -1,0 +1,157 @@
+package qb
+
+// #include <stdlib.h>
+// #include "bridge.h"
+import "C"
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// Errors of a Client, beside the errno of a refused connection.
+var (
+	// ErrTimeout: no answer in time. If the request was sent, the client can't be used
+	// any more, as the late answer would be taken for the next request's.
+	ErrTimeout = errors.New("qb: no answer in time")
+	// ErrDisconnected: the server is gone, or the client was closed or timed out before.
+	ErrDisconnected = errors.New("qb: not connected")
+)
+
+// A ResponseError is the error field of a response: the server's answer to the
+// request. errors.Is finds its errno.
+type ResponseError struct {
+	ID    int32 // of the request
+	Errno syscall.Errno
+}
+
+func (e *ResponseError) Error() string {
+	return fmt.Sprintf("qb: request %d: %v", e.ID, e.Errno)
+}
+
+// Unwrap returns the errno.
+func (e *ResponseError) Unwrap() error { return e.Errno }
+
+// A Client is a connection to a libqb service. Its methods may be called from any
+// goroutine; requests go one after the other.
+type Client struct {
+	mu   sync.Mutex
+	conn *C.qb_ipcc_connection_t // nil: closed
+	buf  unsafe.Pointer          // C memory of size bytes, for responses
+	size int
+	dead bool
+}
+
+// Dial connects to the service of that name on this host. The error wraps the errno:
+// ECONNREFUSED if there is none, else what the server refused it with.
+//
+//	qb_ipcc_connection_t *qb_ipcc_connect(const char *name, size_t max_msg_size);
+func Dial(name string) (*Client, error) {
+	cname := C.CString(name)
+	defer C.free(unsafe.Pointer(cname))
+	var errno C.int
+	// The server enforces at least its own size; 0 leaves it the choice.
+	conn := C.bridge_connect(cname, 0, &errno)
+	if conn == nil {
+		return nil, fmt.Errorf("qb: connect to %q: %w", name, syscall.Errno(errno))
+	}
+	size := int(C.qb_ipcc_get_buffer_size(conn))
+	if size < ResponseHeader {
+		C.qb_ipcc_disconnect(conn)
+		return nil, fmt.Errorf("qb: connect to %q: buffer of %d bytes: %w", name, size, syscall.EPROTO)
+	}
+	buf := C.malloc(C.size_t(size))
+	return &Client{conn: conn, buf: buf, size: size}, nil
+}
+
+// SendRecv sends a request and returns what follows the header of its response. A
+// timeout of 0 or less is none. The errors are ErrTimeout, ErrDisconnected, a
+// *ResponseError, or one that wraps libqb's errno (EMSGSIZE: data is too long).
+//
+//	ssize_t qb_ipcc_sendv(qb_ipcc_connection_t *c, const struct iovec *iov, size_t iov_len);
+//	ssize_t qb_ipcc_recv(qb_ipcc_connection_t *c, void *msg_ptr, size_t msg_len, int32_t ms_timeout);
+func (c *Client) SendRecv(id int32, data []byte, timeout time.Duration) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil || c.dead {
+		return nil, ErrDisconnected
+	}
+	rc, err := c.call(id, data, timeout)
+	if err != nil {
+		return nil, err
+	}
+	n := rc
+	if n < ResponseHeader {
+		c.dead = true
+		return nil, fmt.Errorf("qb: request %d: response of %d bytes: %w", id, n, syscall.EPROTO)
+	}
+	msg := unsafe.Slice((*byte)(c.buf), n)
+	if errno := int32(binary.NativeEndian.Uint32(msg[16:])); errno != 0 {
+		return nil, &ResponseError{ID: id, Errno: syscall.Errno(-errno)}
+	}
+	return append([]byte{}, msg[ResponseHeader:]...), nil
+}
+
+// call makes the exchange and returns the length of the response in buf.
+func (c *Client) call(id int32, data []byte, timeout time.Duration) (int, error) {
+	deadline := time.Now().Add(timeout)
+	for {
+		ms := C.int32_t(-1)
+		if timeout > 0 {
+			ms = C.int32_t(min(max(time.Until(deadline).Milliseconds(), 1), 1<<30))
+		}
+		rc := C.bridge_call(c.conn, C.int32_t(id),
+			(*C.char)(unsafe.Pointer(unsafe.SliceData(data))), C.size_t(len(data)),
+			c.buf, C.size_t(c.size), ms)
+		if rc >= 0 {
+			return int(rc), nil
+		}
+		errno := syscall.Errno(-rc)
+		switch {
+		case errno == syscall.EMSGSIZE:
+			return 0, fmt.Errorf("qb: request %d: %w", id, errno)
+		case C.qb_ipcc_is_connected(c.conn) == 0:
+			c.dead = true
+			return 0, ErrDisconnected
+		case errno == syscall.EAGAIN && (timeout <= 0 || time.Now().Before(deadline)):
+			// Not sent: a server may answer before it gives the room of the last
+			// request back, and two large ones don't fit.
+			time.Sleep(100 * time.Microsecond)
+			continue
+		case errno == syscall.EAGAIN:
+			return 0, ErrTimeout // never sent, so nothing can come late
+		case errno == syscall.ETIMEDOUT:
+			c.dead = true
+			return 0, ErrTimeout
+		case errno == syscall.ENOTCONN, errno == syscall.EPIPE, errno == syscall.ECONNRESET:
+			c.dead = true
+			return 0, ErrDisconnected
+		default:
+			c.dead = true
+			return 0, fmt.Errorf("qb: request %d: %w", id, errno)
+		}
+	}
+}
+
+// BufferSize returns the largest message in bytes, header included, that the
+// connection carries.
+func (c *Client) BufferSize() int { return c.size }
+
+// Close disconnects. It may be called more than once.
+//
+//	void qb_ipcc_disconnect(qb_ipcc_connection_t *c);
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		return
+	}
+	C.qb_ipcc_disconnect(c.conn)
+	C.free(c.buf)
+	c.conn, c.buf = nil, nil
+}

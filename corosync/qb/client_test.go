@@ -1,0 +1,66 @@
+package qb_test
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"pmxcfs/corosync/qb"
+	"pmxcfs/corosync/qb/qbtest"
+)
+
+func TestDialWithoutAServer(t *testing.T) {
+	qbtest.NoLeaks(t)
+	if _, err := qb.Dial(qbtest.Name()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestAfterATimeoutTheClientIsOfNoUse(t *testing.T) {
+	qbtest.NoLeaks(t)
+	srv := serve(t, nil)
+	c := dial(t, srv.name)
+	if _, err := c.SendRecv(opBlock, nil, 20*time.Millisecond); err != qb.ErrTimeout {
+		t.Fatalf("got %v", err)
+	}
+	srv.openGate()
+	if _, err := c.SendRecv(opEcho, nil, time.Second); err != qb.ErrDisconnected {
+		t.Fatalf("got %v", err)
+	}
+	mustEcho(t, dial(t, srv.name), opEcho, pattern(10))
+}
+
+func TestClientSeesTheServerGo(t *testing.T) {
+	qbtest.NoLeaks(t)
+	srv := serve(t, nil)
+	c := dial(t, srv.name)
+	mustEcho(t, c, opEcho, nil)
+	srv.Stop()
+	if _, err := c.SendRecv(opEcho, nil, time.Second); err != qb.ErrDisconnected {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestClosedClient(t *testing.T) {
+	qbtest.NoLeaks(t)
+	c := dial(t, serve(t, nil).name)
+	c.Close()
+	c.Close()
+	if _, err := c.SendRecv(opEcho, nil, time.Second); err != qb.ErrDisconnected {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestClientOfABareLibqbServer(t *testing.T) {
+	qbtest.NoLeaks(t)
+	name := qbtest.Name()
+	qbtest.Build(t).Echo(t, name)
+	c := dial(t, name)
+	for _, n := range []int{0, 1, 1000, 1 << 19} {
+		got, err := c.SendRecv(7, u32(n), 10*time.Second)
+		if err != nil || len(got) != n {
+			t.Fatalf("%d bytes: got %d, %v", n, len(got), err)
+		}
+	}
+}

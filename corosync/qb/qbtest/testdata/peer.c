@@ -1,0 +1,226 @@
+/*
+ * A libqb peer for tests. See peer.go for the commands.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <qb/qbipcc.h>
+#include <qb/qbipcs.h>
+#include <qb/qbloop.h>
+
+enum { BUFFER = 1 << 20 };
+
+static void die(const char *what)
+{
+	fprintf(stderr, "peer: %s: %s\n", what, strerror(errno));
+	exit(2);
+}
+
+/* --- echo NAME: a bare server. A request's data is the length of the reply's data. --- */
+
+static qb_loop_t *loop;
+static char zeros[BUFFER];
+
+static int32_t job_add(enum qb_loop_priority p, void *data, qb_loop_job_dispatch_fn fn)
+{
+	return qb_loop_job_add(loop, p, data, fn);
+}
+
+static int32_t dispatch_add(enum qb_loop_priority p, int32_t fd, int32_t ev, void *data, qb_ipcs_dispatch_fn_t fn)
+{
+	return qb_loop_poll_add(loop, p, fd, ev, data, fn);
+}
+
+static int32_t dispatch_mod(enum qb_loop_priority p, int32_t fd, int32_t ev, void *data, qb_ipcs_dispatch_fn_t fn)
+{
+	return qb_loop_poll_mod(loop, p, fd, ev, data, fn);
+}
+
+static int32_t dispatch_del(int32_t fd)
+{
+	return qb_loop_poll_del(loop, fd);
+}
+
+static int32_t echo(qb_ipcs_connection_t *c, void *data, size_t size)
+{
+	struct qb_ipc_request_header *in = data;
+	struct qb_ipc_response_header out = { .id = in->id, .size = sizeof(out) };
+	struct iovec iov[2] = { { &out, sizeof(out) }, { zeros, 0 } };
+	uint32_t len;
+
+	if (size >= sizeof(*in) + sizeof(len)) {
+		memcpy(&len, in + 1, sizeof(len));
+		iov[1].iov_len = len;
+		out.size += len;
+	}
+	qb_ipcs_response_sendv(c, iov, iov[1].iov_len ? 2 : 1);
+	return 0;
+}
+
+static int32_t stdin_closed(int32_t fd, int32_t revents, void *data)
+{
+	char b[16];
+
+	(void)revents;
+	(void)data;
+	if (read(fd, b, sizeof(b)) <= 0)
+		qb_loop_stop(loop);
+	return 0;
+}
+
+static int serve(const char *name)
+{
+	struct qb_ipcs_service_handlers h = { .msg_process = echo };
+	struct qb_ipcs_poll_handlers p = { job_add, dispatch_add, dispatch_mod, dispatch_del };
+	qb_ipcs_service_t *s;
+
+	loop = qb_loop_create();
+	s = qb_ipcs_create(name, 1, QB_IPC_SHM, &h);
+	qb_ipcs_enforce_buffer_size(s, BUFFER);
+	qb_ipcs_poll_handlers_set(s, &p);
+	if (qb_ipcs_run(s) != 0)
+		die("run");
+	qb_loop_poll_add(loop, QB_LOOP_LOW, 0, POLLIN, NULL, stdin_closed);
+	puts("ready");
+	fflush(stdout);
+	qb_loop_run(loop);
+	qb_ipcs_destroy(s);
+	return 0;
+}
+
+/* --- bench NAME CLIENTS COUNT ID: requests with the data on stdin. --- */
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void bench_client(const char *name, long count, int id, const char *data, size_t len, int ready, int go)
+{
+	qb_ipcc_connection_t *c = qb_ipcc_connect(name, BUFFER);
+	struct qb_ipc_request_header h = { .id = id, .size = (int32_t)(sizeof(h) + len) };
+	struct iovec iov[2] = { { &h, sizeof(h) }, { (void *)data, len } };
+	char *reply = malloc(BUFFER);
+	char b = 0;
+
+	if (c == NULL)
+		die("connect");
+	if (write(ready, &b, 1) != 1 || read(go, &b, 1) != 0)
+		die("barrier");
+	for (long i = 0; i < count; i++) {
+		ssize_t n = qb_ipcc_sendv_recv(c, iov, len ? 2 : 1, reply, BUFFER, -1);
+
+		if (n < (ssize_t)sizeof(struct qb_ipc_response_header)) {
+			errno = (int)-n;
+			die("request");
+		}
+		if (((struct qb_ipc_response_header *)reply)->error != 0) {
+			errno = -((struct qb_ipc_response_header *)reply)->error;
+			die("answer");
+		}
+	}
+	qb_ipcc_disconnect(c);
+	exit(0);
+}
+
+static int bench(const char *name, int clients, long count, int id)
+{
+	static char data[BUFFER];
+	size_t len = fread(data, 1, sizeof(data), stdin);
+	int ready[2], go[2], status, failed = 0;
+	uint64_t start;
+	char b;
+
+	if (pipe(ready) || pipe(go))
+		die("pipe");
+	for (int i = 0; i < clients; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("fork");
+		if (pid == 0) {
+			close(go[1]);
+			bench_client(name, count, id, data, len, ready[1], go[0]);
+		}
+	}
+	close(ready[1]);
+	for (int i = 0; i < clients; i++)
+		if (read(ready[0], &b, 1) != 1)
+			die("a client failed");
+	start = now();
+	close(go[1]);
+	while (wait(&status) > 0)
+		failed |= status;
+	printf("%" PRIu64 "\n", now() - start);
+	return failed ? 1 : 0;
+}
+
+/* --- client NAME: commands on stdin, an answer line each. --- */
+
+static int client(const char *name, int max)
+{
+	qb_ipcc_connection_t *c = qb_ipcc_connect(name, (size_t)max);
+	static char msg[2 * BUFFER], line[256];
+	struct qb_ipc_request_header *h = (void *)msg;
+	struct qb_ipc_response_header *r = (void *)msg;
+	int id, claimed, len, count, ms;
+
+	if (c == NULL) {
+		printf("refused %d\n", errno);
+		return 0;
+	}
+	printf("connected %d\n", qb_ipcc_get_buffer_size(c));
+	fflush(stdout);
+	while (fgets(line, sizeof(line), stdin)) {
+		if (sscanf(line, "send %d %d %d %d", &id, &claimed, &len, &count) == 4) {
+			/* data of len - 16 bytes follows */
+			ssize_t n = 0;
+			int i;
+
+			memset(h, 0, sizeof(*h));
+			if (len > 16 && fread(msg + 16, 1, (size_t)len - 16, stdin) != (size_t)len - 16)
+				die("short data");
+			h->id = id;
+			h->size = claimed;
+			for (i = 0; i < count; i++) {
+				n = qb_ipcc_send(c, msg, (size_t)len);
+				if (n < 0)
+					break;
+			}
+			printf("sent %d %zd\n", i, n);
+		} else if (sscanf(line, "recv %d", &ms) == 1) {
+			ssize_t n = qb_ipcc_recv(c, msg, BUFFER, ms);
+
+			if (n < 0)
+				printf("none %zd\n", n);
+			else
+				printf("reply %d %d %zd\n", r->id, r->error, n - (ssize_t)sizeof(*r));
+		} else {
+			break;
+		}
+		fflush(stdout);
+	}
+	qb_ipcc_disconnect(c);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 3 && !strcmp(argv[1], "echo"))
+		return serve(argv[2]);
+	if (argc == 6 && !strcmp(argv[1], "bench"))
+		return bench(argv[2], atoi(argv[3]), atol(argv[4]), atoi(argv[5]));
+	if (argc == 4 && !strcmp(argv[1], "client"))
+		return client(argv[2], atoi(argv[3]));
+	fprintf(stderr, "usage: peer echo NAME | bench NAME CLIENTS COUNT ID | client NAME MAX\n");
+	return 2;
+}
