@@ -13,8 +13,9 @@ import (
 // Observer is told of changes to the tree. Its methods are called in the order
 // of the changes, with locks held: they must not block or call the store.
 type Observer interface {
-	// Applied is called after an operation was applied.
-	Applied(op *memdb.Op)
+	// Applied is called after an operation was applied. Foreign tells that it
+	// did not come through this node's own mount.
+	Applied(op *memdb.Op, changes []memdb.Change, foreign bool)
 	// Reset is called after changes were taken back: anything may differ.
 	Reset(changes []memdb.Change)
 }
@@ -61,8 +62,8 @@ func NewLocal(cfg Config) *Local {
 
 type nobody struct{}
 
-func (nobody) Applied(*memdb.Op)    {}
-func (nobody) Reset([]memdb.Change) {}
+func (nobody) Applied(*memdb.Op, []memdb.Change, bool) {}
+func (nobody) Reset([]memdb.Change)                    {}
 
 func (l *Local) trim() {
 	defer l.done.Done()
@@ -86,40 +87,40 @@ func (l *Local) Quorate() bool { return true }
 
 // Do carries out one operation and returns when it is in the file. The store
 // sets its writer and, unless it is the one to set a time, its time. Do returns
-// the entry as the operation left it, nil after a delete. Errors are a
+// what happened to the entry that the operation was about. Errors are a
 // *fs.PathError from the tree, one around ENOSPC for a full tree, the
 // transaction's, or EINTR when cancel was closed first.
-func (l *Local) Do(cancel <-chan struct{}, op *memdb.Op) (*memdb.Entry, error) {
+func (l *Local) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
 	l.c.mu.Lock()
-	e, t, err := l.apply(op)
+	change, t, err := l.apply(op)
 	if err != nil {
 		l.c.mu.Unlock()
-		return nil, err
+		return memdb.Change{}, err
 	}
 	if err := l.c.wait(t, cancel); err != nil {
-		return nil, wrap(op, err)
+		return memdb.Change{}, wrap(op, err)
 	}
-	return e, nil
+	return change, nil
 }
 
 // Write carries out an OpWrite and returns when it is in the tree. It is in the
 // file when the Commit says so, or a tenth of a second later.
-func (l *Local) Write(cancel <-chan struct{}, op *memdb.Op) (*memdb.Entry, *Commit, error) {
+func (l *Local) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *Commit, error) {
 	l.c.mu.Lock()
-	e, t, err := l.apply(op)
+	change, t, err := l.apply(op)
 	if err != nil {
 		l.c.mu.Unlock()
-		return nil, nil, err
+		return memdb.Change{}, nil, err
 	}
 	if t.bytes <= maxUnsaved {
 		l.c.later(t)
 		l.c.mu.Unlock()
-		return e, t, nil
+		return change, t, nil
 	}
 	if err := l.c.wait(t, cancel); err != nil {
-		return nil, nil, wrap(op, err)
+		return memdb.Change{}, nil, wrap(op, err)
 	}
-	return e, t, nil
+	return change, t, nil
 }
 
 // Sync returns when everything applied before has reached the disk.
@@ -144,41 +145,43 @@ func (l *Local) Close() error {
 
 // apply applies op and joins it to the next transaction. The committer's lock
 // is held.
-func (l *Local) apply(op *memdb.Op) (*memdb.Entry, *Commit, error) {
+func (l *Local) apply(op *memdb.Op) (memdb.Change, *Commit, error) {
 	if err := l.tree.Room(op); err != nil {
-		return nil, nil, err
+		return memdb.Change{}, nil, err
 	}
 	op.Writer = 0
 	op.Now = l.clock()
 	if op.Kind != memdb.OpMTime {
 		op.MTime = uint32(op.Now.Unix())
-	} else if op.MTime == 0 {
-		if e, t, ok := l.breakLock(op); ok {
-			return e, t, nil
+	}
+	res, broke := l.breakLock(op)
+	if !broke {
+		var err error
+		if res, err = l.tree.Apply(op); err != nil {
+			return memdb.Change{}, nil, err
 		}
+		l.obs.Applied(op, res.Changes, false)
 	}
-	res, err := l.tree.Apply(op)
-	if err != nil {
-		return nil, nil, err
-	}
-	l.obs.Applied(op)
-	return res.Entry(), l.c.add(res.Changes, len(op.Data)), nil
+	return res.Change(), l.c.add(res.Changes, len(op.Data)), nil
 }
 
-// breakLock deletes an expired lock, which is what setting its time to zero
-// asks for.
-func (l *Local) breakLock(op *memdb.Op) (*memdb.Entry, *Commit, bool) {
+// breakLock deletes an expired lock, if setting its time to zero asks for that.
+func (l *Local) breakLock(op *memdb.Op) (memdb.Result, bool) {
+	if op.Kind != memdb.OpMTime || op.MTime != 0 {
+		return memdb.Result{}, false
+	}
 	lock, ok := l.tree.Lock(op.Path, op.Now)
 	if !ok || !lock.Expired(op.Now) {
-		return nil, nil, false
+		return memdb.Result{}, false
 	}
 	del := &memdb.Op{Kind: memdb.OpDelete, Path: op.Path, MTime: uint32(op.Now.Unix()), Now: op.Now}
 	res, ok := l.tree.Unlock(del, lock.Digest)
 	if !ok {
-		return nil, nil, false
+		return memdb.Result{}, false
 	}
-	l.obs.Applied(del)
-	return lock.Entry, l.c.add(res.Changes, 0), true
+	// The kernel asked for a new time, not for a name to go.
+	l.obs.Applied(del, res.Changes, true)
+	return res, true
 }
 
 // wrap says which operation an error of its transaction ended.

@@ -25,9 +25,9 @@ func (e *Error) Error() string {
 	return msg
 }
 
-// Unwrap returns what SQLite said, and the errno that a caller of the file
-// system gets for it: ENOSPC if there is no room, else EIO.
-func (e *Error) Unwrap() []error { return []error{e.Err, e.errno()} }
+// Unwrap returns the errno that a caller of the file system gets for the
+// failure (ENOSPC if there is no room, else EIO), and what SQLite said.
+func (e *Error) Unwrap() []error { return []error{e.errno(), e.Err} }
 
 func (e *Error) errno() syscall.Errno {
 	var se sqlite3.Error

@@ -1,0 +1,228 @@
+package fuse
+
+import (
+	"syscall"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"pmxcfs/memdb"
+)
+
+// mode returns type and permission bits of an entry.
+func (fs *FS) mode(e memdb.Info) uint32 {
+	quorate := fs.store.Quorate()
+	var mode uint32
+	if e.IsDir() {
+		mode = 0o777
+		if !quorate && e.Inode != memdb.RootInode {
+			mode = 0o555
+		}
+		mode &= 0o755
+	} else {
+		mode = 0o666
+		if !quorate {
+			mode = 0o444
+		}
+		if memdb.IsScript(e.Name) {
+			mode |= 0o100
+		}
+		mode &= 0o750
+	}
+	if e.Private {
+		mode &= 0o700
+	}
+	if e.IsDir() {
+		return syscall.S_IFDIR | mode
+	}
+	return syscall.S_IFREG | mode
+}
+
+func (fs *FS) entryAttr(e memdb.Info, out *gofuse.Attr) {
+	out.Ino = nodeID(e.Inode)
+	out.Mode = fs.mode(e)
+	out.Nlink = 1
+	out.Size = uint64(e.Size())
+	time := uint64(e.MTime)
+	if e.IsDir() {
+		out.Nlink = 2
+		if e.Inode == memdb.RootInode {
+			time = 0
+		}
+	}
+	fs.commonAttr(time, out)
+}
+
+func (fs *FS) commonAttr(time uint64, out *gofuse.Attr) {
+	out.Blocks = (out.Size + 4095) / 4096
+	out.Blksize = 4096
+	out.Atime, out.Mtime, out.Ctime = time, time, time
+	out.Uid, out.Gid = fs.uid, fs.gid
+}
+
+func (fs *FS) rootItemAttr(item *rootItem, out *gofuse.Attr) {
+	out.Ino = item.id
+	out.Nlink = 1
+	switch {
+	case item.link != nil:
+		out.Mode = syscall.S_IFLNK | 0o777&0o755
+		if !fs.store.Quorate() {
+			out.Mode = syscall.S_IFLNK | 0o555
+		}
+		out.Size = uint64(len(item.link.Target))
+	default:
+		out.Mode = syscall.S_IFREG | item.special.Mode&0o750
+		out.Size = uint64(len(item.special.Read()))
+	}
+	fs.commonAttr(0, out)
+}
+
+// entryOut answers a look-up that found e.
+func (fs *FS) entryOut(e memdb.Info, out *gofuse.EntryOut) {
+	out.NodeId = nodeID(e.Inode)
+	out.Generation = fs.generation.Load()
+	out.SetEntryTimeout(cacheTime)
+	out.SetAttrTimeout(cacheTime)
+	fs.entryAttr(e, &out.Attr)
+}
+
+// Lookup finds a name in a directory. An absence may be cached, too.
+func (fs *FS) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *gofuse.EntryOut) gofuse.Status {
+	if item := fs.reserved(in.NodeId, name); item != nil {
+		out.NodeId = item.id
+		out.SetEntryTimeout(cacheTime)
+		if item.link != nil {
+			out.SetAttrTimeout(cacheTime)
+		}
+		fs.rootItemAttr(item, &out.Attr)
+		return gofuse.OK
+	}
+	e, ok := fs.tree.Child(inodeOf(in.NodeId), name)
+	if !ok {
+		out.NodeId = 0
+		out.SetEntryTimeout(cacheTime)
+		return gofuse.OK
+	}
+	fs.entryOut(e, out)
+	return gofuse.OK
+}
+
+// GetAttr answers a stat.
+func (fs *FS) GetAttr(_ <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrOut) gofuse.Status {
+	if item := fs.byID[in.NodeId]; item != nil {
+		if item.link != nil {
+			out.SetTimeout(cacheTime)
+		}
+		fs.rootItemAttr(item, &out.Attr)
+		if h := fs.handle(in.Fh()); h != nil && h.item == item {
+			out.Attr.Size = uint64(len(h.content))
+		}
+		return gofuse.OK
+	}
+	e, ok := fs.tree.Get(inodeOf(in.NodeId))
+	if !ok {
+		return fs.orphanAttr(in.NodeId, out)
+	}
+	out.SetTimeout(cacheTime)
+	fs.entryAttr(e, &out.Attr)
+	if in.Flags()&gofuse.FUSE_GETATTR_FH != 0 {
+		if h := fs.handle(in.Fh()); h != nil && h.truncatePending() {
+			// Who opened with O_TRUNC sees the file as it will be.
+			out.Attr.Size, out.Attr.Blocks = 0, 0
+			out.SetTimeout(0)
+		}
+	}
+	return gofuse.OK
+}
+
+// Readlink returns a link's target.
+func (fs *FS) Readlink(_ <-chan struct{}, in *gofuse.InHeader) ([]byte, gofuse.Status) {
+	if item := fs.byID[in.NodeId]; item != nil && item.link != nil {
+		return []byte(item.link.Target), gofuse.OK
+	}
+	return nil, gofuse.EINVAL
+}
+
+// SetAttr changes a size or a time; mode and owner can only be set to what they
+// are.
+func (fs *FS) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
+	get := gofuse.GetAttrIn{InHeader: in.InHeader}
+	if st := fs.GetAttr(cancel, &get, out); !st.Ok() {
+		return st
+	}
+	if mode, ok := in.GetMode(); ok && mode&0o7777 != chmodMode(out.Attr.Mode) {
+		return statusEPERM
+	}
+	if uid, ok := in.GetUID(); ok && uid != fs.uid {
+		return statusEPERM
+	}
+	if gid, ok := in.GetGID(); ok && gid != fs.gid {
+		return statusEPERM
+	}
+	if item := fs.byID[in.NodeId]; item != nil {
+		return fs.setItemAttr(item, in)
+	}
+	if size, ok := in.GetSize(); ok {
+		if st := fs.setSize(cancel, in, size); !st.Ok() {
+			return st
+		}
+		get.Flags_, get.Fh_ = gofuse.FUSE_GETATTR_FH, in.Fh
+		if in.Valid&gofuse.FATTR_FH == 0 {
+			get.Flags_ = 0
+		}
+	} else if in.Valid&gofuse.FATTR_MTIME != 0 {
+		// (A truncation sets the time by itself.)
+		if st := fs.setMTime(cancel, in); !st.Ok() {
+			return st
+		}
+	}
+	before := *out
+	*out = gofuse.AttrOut{}
+	if st := fs.GetAttr(cancel, &get, out); st != gofuse.ENOENT {
+		return st
+	}
+	*out = before // a lock that this call has broken
+	out.SetTimeout(0)
+	return gofuse.OK
+}
+
+// chmodMode is the mode that chmod accepts for a file that shows mode: 0600 at
+// private places, 0640 elsewhere, of directories too.
+func chmodMode(mode uint32) uint32 {
+	if mode&0o077 == 0 {
+		return 0o600
+	}
+	return 0o640
+}
+
+func (fs *FS) setItemAttr(item *rootItem, in *gofuse.SetAttrIn) gofuse.Status {
+	size, ok := in.GetSize()
+	switch {
+	case in.Valid&(gofuse.FATTR_SIZE|gofuse.FATTR_MTIME) == 0:
+		return gofuse.OK
+	case ok && size == 0 && item.special != nil && item.special.Write != nil:
+		return gofuse.OK // a shell's ">"
+	}
+	return statusEACCES
+}
+
+func (fs *FS) setMTime(cancel <-chan struct{}, in *gofuse.SetAttrIn) gofuse.Status {
+	path, ok := fs.tree.Path(inodeOf(in.NodeId))
+	if !ok {
+		return gofuse.OK // deleted, but still open: nobody will see its time
+	}
+	if in.NodeId == rootID {
+		return statusEACCES
+	}
+	op := &memdb.Op{Kind: memdb.OpMTime, Path: path}
+	if mtime, ok := in.GetMTime(); ok {
+		if sec := mtime.Unix(); sec < 0 || sec > 1<<32-1 {
+			return gofuse.EINVAL
+		}
+		op.MTime = uint32(mtime.Unix())
+	}
+	change, err := fs.store.Do(cancel, op)
+	if err == nil {
+		fs.contentKept(change)
+	}
+	return status(err)
+}

@@ -1,0 +1,180 @@
+package fuse
+
+import (
+	"syscall"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"pmxcfs/memdb"
+)
+
+// OpenDir opens a directory. The kernel keeps the listing that it reads: its own
+// changes drop it, and for others it is told.
+func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
+	inode := inodeOf(in.NodeId)
+	if _, ok := fs.tree.Get(inode); !ok {
+		return gofuse.ENOENT
+	}
+	out.Fh = fs.addHandle(&handle{id: in.NodeId, inode: inode, isDir: true})
+	out.OpenFlags = gofuse.FOPEN_CACHE_DIR | gofuse.FOPEN_KEEP_CACHE
+	return gofuse.OK
+}
+
+// ReadDir lists a directory as it was when its beginning was read.
+func (fs *FS) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
+	h := fs.handle(in.Fh)
+	if h == nil {
+		return statusEBADF
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if in.Offset == 0 {
+		list, ok := fs.tree.ReadDir(h.inode)
+		if !ok {
+			list = nil // removed, but open: empty
+		}
+		h.dir = list
+	}
+	fixed := fs.fixedEntries(h)
+	for i := in.Offset; ; i++ {
+		var d gofuse.DirEntry
+		switch j := int(i) - len(fixed); {
+		case j < 0:
+			d = fixed[i]
+		case j < len(h.dir):
+			e := h.dir[j]
+			d = gofuse.DirEntry{Name: e.Name, Ino: nodeID(e.Inode), Mode: typeBits(e)}
+			if fs.reserved(h.id, e.Name) != nil {
+				continue // hidden by a special file or link
+			}
+		default:
+			return gofuse.OK
+		}
+		d.Off = i + 1
+		if !out.AddDirEntry(d) {
+			return gofuse.OK
+		}
+	}
+}
+
+// fixedEntries are those that no row of the database stands for.
+func (fs *FS) fixedEntries(h *handle) []gofuse.DirEntry {
+	parent := uint64(rootID)
+	if e, ok := fs.tree.Get(h.inode); ok {
+		parent = nodeID(e.Parent)
+	}
+	list := []gofuse.DirEntry{
+		{Name: ".", Ino: h.id, Mode: syscall.S_IFDIR},
+		{Name: "..", Ino: parent, Mode: syscall.S_IFDIR},
+	}
+	if h.id != rootID {
+		return list
+	}
+	for id := uint64(specialBase); id < specialBase+uint64(len(fs.byID)); id++ {
+		if item := fs.byID[id]; item.link != nil {
+			list = append(list, gofuse.DirEntry{Name: item.link.Name, Ino: id, Mode: syscall.S_IFLNK})
+		} else {
+			list = append(list, gofuse.DirEntry{Name: item.special.Name, Ino: id, Mode: syscall.S_IFREG})
+		}
+	}
+	return list
+}
+
+func typeBits(e *memdb.Entry) uint32 {
+	if e.IsDir() {
+		return syscall.S_IFDIR
+	}
+	return syscall.S_IFREG
+}
+
+// ReleaseDir ends a directory handle.
+func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) { fs.dropHandle(in.Fh) }
+
+// Mkdir makes a directory; in priv/lock it takes a lock.
+func (fs *FS) Mkdir(cancel <-chan struct{}, in *gofuse.MkdirIn, name string, out *gofuse.EntryOut) gofuse.Status {
+	return fs.make(cancel, memdb.OpMkdir, in.NodeId, name, out)
+}
+
+func (fs *FS) make(cancel <-chan struct{}, kind memdb.Kind, dir uint64, name string, out *gofuse.EntryOut) gofuse.Status {
+	if fs.reserved(dir, name) != nil {
+		return statusEACCES
+	}
+	path, st := fs.childPath(dir, name)
+	if !st.Ok() {
+		return st
+	}
+	change, err := fs.store.Do(cancel, &memdb.Op{Kind: kind, Path: path})
+	if err != nil {
+		return status(err)
+	}
+	fs.entryOut(memdb.Info{Entry: change.New, Private: memdb.IsPrivate(path)}, out)
+	return gofuse.OK
+}
+
+// Unlink and Rmdir are the same delete; which of them may be called on what the
+// kernel has checked.
+func (fs *FS) Unlink(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
+	return fs.remove(cancel, in.NodeId, name)
+}
+
+// Rmdir deletes an empty directory.
+func (fs *FS) Rmdir(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
+	return fs.remove(cancel, in.NodeId, name)
+}
+
+func (fs *FS) remove(cancel <-chan struct{}, dir uint64, name string) gofuse.Status {
+	if fs.reserved(dir, name) != nil {
+		return statusEACCES
+	}
+	path, st := fs.childPath(dir, name)
+	if !st.Ok() {
+		return st
+	}
+	_, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpDelete, Path: path})
+	return status(err)
+}
+
+// renameNoReplace is RENAME_NOREPLACE of renameat2(2).
+const renameNoReplace = 1
+
+// Rename moves an entry, over an existing file or empty directory if need be.
+func (fs *FS) Rename(cancel <-chan struct{}, in *gofuse.RenameIn, oldName, newName string) gofuse.Status {
+	if in.Flags&^renameNoReplace != 0 {
+		return gofuse.EINVAL
+	}
+	if fs.reserved(in.NodeId, oldName) != nil || fs.reserved(in.Newdir, newName) != nil {
+		return statusEACCES
+	}
+	from, st := fs.childPath(in.NodeId, oldName)
+	if !st.Ok() {
+		return st
+	}
+	to, st := fs.childPath(in.Newdir, newName)
+	if !st.Ok() {
+		return st
+	}
+	if in.Flags&renameNoReplace != 0 {
+		if _, ok := fs.tree.Lookup(to); ok {
+			return statusEEXIST
+		}
+	}
+	change, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpRename, Path: from, To: to})
+	if err != nil {
+		return status(err)
+	}
+	fs.contentKept(change)
+	if memdb.IsPrivate(from) != memdb.IsPrivate(to) || memdb.IsScript(oldName) != memdb.IsScript(newName) {
+		fs.notify.attributes(nodeID(change.Inode)) // the mode is another one here
+	}
+	return gofuse.OK
+}
+
+// Link is not supported: an entry has one name.
+func (fs *FS) Link(<-chan struct{}, *gofuse.LinkIn, string, *gofuse.EntryOut) gofuse.Status {
+	return statusEPERM
+}
+
+// Symlink is not supported: the only links are those that the daemon makes.
+func (fs *FS) Symlink(<-chan struct{}, *gofuse.InHeader, string, string, *gofuse.EntryOut) gofuse.Status {
+	return statusEPERM
+}

@@ -1,0 +1,31 @@
+// Package fuse is the mount: it shows the configuration tree as a file system,
+// and turns the kernel's requests into reads of the tree and operations of a
+// store. It knows nothing of how a change reaches other nodes.
+//
+// # What the kernel may cache, and why that is coherent
+//
+// Names, absences, attributes, directory listings and content are cached by the
+// kernel for long (cacheTime). What changes through this mount the kernel knows.
+// What changes otherwise (another node's write, a transaction that failed) is
+// queued for explicit invalidation, which a goroutine of its own carries out:
+// never the one that serves a request or applies changes, because the kernel
+// may be holding a lock that waits for that very request.
+//
+// Invalidation takes a moment, so nothing that must be exact rests on it:
+//
+//   - Each open compares the entry's version with the one that the kernel's
+//     pages are known to show, and lets it keep them only if they are equal.
+//   - A write with O_APPEND goes to the end that the tree has, not to the one
+//     that the kernel believes in.
+//   - Content of special files is never cached.
+//
+// Writes go through to the store before they return; the kernel's write-back
+// cache stays off, since with it the kernel trusts its own idea of a file's size
+// over ours.
+//
+// # O_TRUNC
+//
+// Opening with O_TRUNC changes nothing yet: the handle's first write carries
+// the truncation with it, in one operation, so that no reader ever sees the file
+// empty in between. If nothing is written, close or fsync truncates.
+package fuse

@@ -1,0 +1,369 @@
+package fuse
+
+import (
+	"errors"
+	"syscall"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"pmxcfs/memdb"
+)
+
+func writable(flags uint32) bool { return flags&syscall.O_ACCMODE != syscall.O_RDONLY }
+
+// Open opens a file or a special file. A read through the kernel's cache then
+// needs no further request but the release.
+func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
+	if item := fs.byID[in.NodeId]; item != nil {
+		return fs.openItem(item, in.Flags, out)
+	}
+	e, ok := fs.tree.Get(inodeOf(in.NodeId))
+	if !ok {
+		if o := fs.orphan(inodeOf(in.NodeId)); o != nil { // through /proc/PID/fd
+			e.Entry, ok = o, true
+		}
+	}
+	switch {
+	case !ok:
+		return gofuse.ENOENT
+	case e.IsDir():
+		return statusEISDIR
+	case in.Flags&syscall.O_TRUNC != 0 && !fs.store.Quorate():
+		return statusEACCES
+	}
+	fs.openEntry(e.Entry, in.Flags, out)
+	return gofuse.OK
+}
+
+func (fs *FS) openEntry(e *memdb.Entry, flags uint32, out *gofuse.OpenOut) {
+	h := &handle{id: nodeID(e.Inode), inode: e.Inode, write: writable(flags)}
+	h.truncate = h.write && flags&syscall.O_TRUNC != 0
+	// Who empties a file and reads it through the same handle must not be shown
+	// pages of what was in it.
+	h.direct = h.truncate && flags&syscall.O_ACCMODE == syscall.O_RDWR
+	switch {
+	case h.direct:
+		out.OpenFlags |= gofuse.FOPEN_DIRECT_IO
+	case fs.keepPages(e):
+		out.OpenFlags |= gofuse.FOPEN_KEEP_CACHE
+	}
+	if !h.write {
+		out.OpenFlags |= gofuse.FOPEN_NOFLUSH // closing has nothing to report
+	}
+	out.Fh = fs.addHandle(h)
+}
+
+func (fs *FS) openItem(item *rootItem, flags uint32, out *gofuse.OpenOut) gofuse.Status {
+	if item.link != nil {
+		return gofuse.Status(syscall.ELOOP)
+	}
+	h := &handle{id: item.id, item: item, write: writable(flags)}
+	if h.write && item.special.Write == nil {
+		return statusEACCES
+	}
+	if flags&syscall.O_ACCMODE != syscall.O_WRONLY {
+		h.content = item.special.Read()
+	}
+	out.OpenFlags = gofuse.FOPEN_DIRECT_IO | gofuse.FOPEN_NOFLUSH
+	out.Fh = fs.addHandle(h)
+	return gofuse.OK
+}
+
+// Create makes a file and opens it. If another node was faster, the file is
+// opened as it is, unless O_EXCL was asked for.
+func (fs *FS) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, out *gofuse.CreateOut) gofuse.Status {
+	if fs.reserved(in.NodeId, name) != nil {
+		return statusEACCES
+	}
+	path, st := fs.childPath(in.NodeId, name)
+	if !st.Ok() {
+		return st
+	}
+	change, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpCreate, Path: path})
+	e := change.New
+	flags := in.Flags &^ syscall.O_TRUNC
+	if errors.Is(err, syscall.EEXIST) && in.Flags&syscall.O_EXCL == 0 {
+		there, ok := fs.tree.Child(inodeOf(in.NodeId), name)
+		if !ok || there.IsDir() {
+			return status(err)
+		}
+		e, err, flags = there.Entry, nil, in.Flags
+	}
+	if err != nil {
+		return status(err)
+	}
+	fs.entryOut(memdb.Info{Entry: e, Private: memdb.IsPrivate(path)}, &out.EntryOut)
+	fs.openEntry(e, flags, &out.OpenOut)
+	return gofuse.OK
+}
+
+// Mknod makes a regular file; other kinds do not exist here.
+func (fs *FS) Mknod(cancel <-chan struct{}, in *gofuse.MknodIn, name string, out *gofuse.EntryOut) gofuse.Status {
+	if in.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return statusEPERM
+	}
+	return fs.make(cancel, memdb.OpCreate, in.NodeId, name, out)
+}
+
+// Read answers from the content as it is now; the reply is written to the
+// kernel from the tree's own bytes.
+func (fs *FS) Read(_ <-chan struct{}, in *gofuse.ReadIn, _ []byte) (gofuse.ReadResult, gofuse.Status) {
+	h := fs.handle(in.Fh)
+	if h == nil {
+		return nil, statusEBADF
+	}
+	content := h.content
+	if h.item == nil {
+		e, ok := fs.tree.Get(h.inode)
+		if !ok {
+			if e.Entry = fs.orphan(h.inode); e.Entry == nil {
+				return nil, gofuse.ENOENT
+			}
+		}
+		content = e.Data()
+		if h.direct && h.truncatePending() {
+			content = nil
+		}
+	}
+	if in.Offset >= uint64(len(content)) {
+		return gofuse.ReadResultData(nil), gofuse.OK
+	}
+	content = content[in.Offset:]
+	return gofuse.ReadResultData(content[:min(len(content), int(in.Size))]), gofuse.OK
+}
+
+// Write puts data into the tree. It is in the file when close or fsync returns,
+// or shortly after.
+func (fs *FS) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32, gofuse.Status) {
+	h := fs.handle(in.Fh)
+	if h == nil {
+		return 0, statusEBADF
+	}
+	if h.item != nil {
+		return fs.writeItem(h.item, in.Offset, data)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.settle(); err != nil {
+		return 0, status(err)
+	}
+	offset := in.Offset
+	appends := in.Flags&syscall.O_APPEND != 0 && in.WriteFlags&gofuse.WRITE_CACHE == 0
+	e, ok := fs.tree.Get(h.inode)
+	if !ok {
+		return fs.writeOrphan(h, offset, appends, data)
+	}
+	if appends {
+		// The end that the tree has, not the one that the kernel remembers.
+		if offset = uint64(e.Size()); h.truncate {
+			offset = 0
+		}
+	}
+	if offset+uint64(len(data)) > memdb.MaxFileSize {
+		return 0, statusEFBIG
+	}
+	path, ok := fs.tree.Path(h.inode)
+	if !ok {
+		return 0, gofuse.ENOENT
+	}
+	op := &memdb.Op{Kind: memdb.OpWrite, Path: path, Data: data, Offset: uint32(offset)}
+	if h.truncate {
+		op.Truncate = true
+		if offset > 0 { // a gap in an emptied file is zeros
+			op.Data, op.Offset = append(make([]byte, offset), data...), 0
+		}
+	}
+	change, commit, err := fs.store.Write(cancel, op)
+	if err != nil {
+		return 0, status(err)
+	}
+	h.truncate, h.commit = false, commit
+	if h.direct || offset != in.Offset {
+		fs.forgetPages(h.inode)
+	} else {
+		fs.contentKept(change)
+	}
+	return uint32(len(data)), gofuse.OK
+}
+
+// writeOrphan writes to a file that has no name any more: as everywhere, it
+// lives on until it is closed, but it is nothing that is stored.
+func (fs *FS) writeOrphan(h *handle, offset uint64, appends bool, data []byte) (uint32, gofuse.Status) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f := fs.files[h.inode]
+	if f == nil || f.orphan == nil {
+		return 0, gofuse.ENOENT
+	}
+	old := f.orphan.Data()
+	if h.truncate {
+		old = nil
+	}
+	if appends {
+		offset = uint64(len(old))
+	}
+	end := offset + uint64(len(data))
+	if end > memdb.MaxFileSize {
+		return 0, statusEFBIG
+	}
+	buf := make([]byte, max(end, uint64(len(old))))
+	copy(buf, old)
+	copy(buf[offset:], data)
+	f.setOrphan(buf)
+	h.truncate = false
+	return uint32(len(data)), gofuse.OK
+}
+
+func (f *openFile) setOrphan(data []byte) {
+	o := f.orphan
+	f.orphan = memdb.NewEntry(o.Inode, o.Parent, o.Version, o.Writer, o.MTime, o.Type, o.Name, data)
+}
+
+func (fs *FS) orphanAttr(id uint64, out *gofuse.AttrOut) gofuse.Status {
+	o := fs.orphan(inodeOf(id))
+	if o == nil {
+		return gofuse.ENOENT
+	}
+	fs.entryAttr(memdb.Info{Entry: o}, &out.Attr)
+	out.Nlink = 0
+	return gofuse.OK
+}
+
+func (fs *FS) writeItem(item *rootItem, offset uint64, data []byte) (uint32, gofuse.Status) {
+	if item.special.Write == nil || offset != 0 {
+		return 0, gofuse.EIO
+	}
+	if err := item.special.Write(data); err != nil {
+		return 0, status(err)
+	}
+	return uint32(len(data)), gofuse.OK
+}
+
+// setSize truncates or grows a file.
+func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64) gofuse.Status {
+	if size > memdb.MaxFileSize {
+		return statusEFBIG
+	}
+	var h *handle
+	if fh, ok := in.GetFh(); ok {
+		h = fs.handle(fh)
+	}
+	if h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+	}
+	inode := inodeOf(in.NodeId)
+	e, ok := fs.tree.Get(inode)
+	if !ok {
+		return fs.resizeOrphan(inode, size)
+	}
+	if e.IsDir() {
+		return statusEISDIR
+	}
+	path, ok := fs.tree.Path(inode)
+	if !ok {
+		return gofuse.ENOENT
+	}
+	op := &memdb.Op{Kind: memdb.OpWrite, Path: path, Offset: uint32(size), Truncate: true}
+	if emptied := h != nil && h.truncate; size > 0 && (e.Size() == 0 || emptied) {
+		// A peer might keep no bytes for the part that an empty file grows by:
+		// write them.
+		op.Data, op.Offset = make([]byte, size), 0
+	}
+	change, err := fs.store.Do(cancel, op)
+	if err != nil {
+		return status(err)
+	}
+	if h != nil {
+		h.truncate = false
+	}
+	fs.contentKept(change)
+	return gofuse.OK
+}
+
+func (fs *FS) resizeOrphan(inode, size uint64) gofuse.Status {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f := fs.files[inode]
+	if f == nil || f.orphan == nil {
+		return gofuse.ENOENT
+	}
+	buf := make([]byte, size)
+	copy(buf, f.orphan.Data())
+	f.setOrphan(buf)
+	return gofuse.OK
+}
+
+// Flush is close: it returns when what was written is in the file.
+func (fs *FS) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
+	h := fs.handle(in.Fh)
+	if h == nil || !h.write || h.item != nil {
+		return gofuse.OK
+	}
+	return status(fs.finish(cancel, h))
+}
+
+// finish carries out a truncation that no write has carried, and waits for the
+// last write's transaction.
+func (fs *FS) finish(cancel <-chan struct{}, h *handle) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := fs.truncateNow(cancel, h); err != nil {
+		return err
+	}
+	if h.commit == nil {
+		return nil
+	}
+	err := h.commit.Wait(cancel)
+	if err != syscall.EINTR {
+		h.commit = nil
+	}
+	return err
+}
+
+func (fs *FS) truncateNow(cancel <-chan struct{}, h *handle) error {
+	if !h.truncate {
+		return nil
+	}
+	path, ok := fs.tree.Path(h.inode)
+	if !ok { // deleted meanwhile
+		h.truncate = false
+		return nil
+	}
+	change, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpWrite, Path: path, Truncate: true})
+	if err != nil {
+		return err
+	}
+	h.truncate = false
+	fs.contentKept(change)
+	return nil
+}
+
+// Fsync returns when the file's changes have reached the disk.
+func (fs *FS) Fsync(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
+	if h := fs.handle(in.Fh); h != nil && h.write && h.item == nil {
+		if err := fs.finish(cancel, h); err != nil {
+			return status(err)
+		}
+	}
+	return status(fs.store.Sync(cancel))
+}
+
+// FsyncDir returns when all changes have reached the disk.
+func (fs *FS) FsyncDir(cancel <-chan struct{}, _ *gofuse.FsyncIn) gofuse.Status {
+	return status(fs.store.Sync(cancel))
+}
+
+// Release ends a handle. Nobody hears of an error any more; close has reported
+// what there was.
+func (fs *FS) Release(cancel <-chan struct{}, in *gofuse.ReleaseIn) {
+	if h := fs.handle(in.Fh); h != nil && h.truncatePending() {
+		if err := fs.finish(cancel, h); err != nil {
+			fs.log.Error("truncating a file at its release failed", "inode", h.inode, "error", err)
+		}
+	}
+	fs.dropHandle(in.Fh)
+}
+
+// Fallocate is not supported: space is not reserved here.
+func (fs *FS) Fallocate(<-chan struct{}, *gofuse.FallocateIn) gofuse.Status { return statusENOTSUPP }

@@ -1,0 +1,197 @@
+package fuse
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+)
+
+// Store is the configuration database as the mount uses it.
+type Store interface {
+	// Tree returns the tree, for reading.
+	Tree() *memdb.Tree
+	// Quorate reports whether changes are allowed.
+	Quorate() bool
+	// Do carries out an operation and returns when it is stored.
+	Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error)
+	// Write carries out an OpWrite and returns when it is in the tree; the
+	// Commit tells when it is stored.
+	Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error)
+	// Sync returns when everything done before has reached the disk.
+	Sync(cancel <-chan struct{}) error
+}
+
+// Special is a file in the root whose content is made when it is opened.
+type Special struct {
+	Name  string
+	Mode  uint32             // permission bits, before those of its place are applied
+	Read  func() []byte      // the content now; the caller does not change it
+	Write func([]byte) error // nil: the file can't be written
+}
+
+// Link is a symbolic link in the root.
+type Link struct {
+	Name   string
+	Target string
+}
+
+// Config is what a file system is made of.
+type Config struct {
+	Store    Store
+	Specials []Special
+	Links    []Link
+	UID, GID uint32 // owner and group of everything
+	Log      *slog.Logger
+}
+
+// cacheTime is how long the kernel may keep names, absences and attributes.
+const cacheTime = time.Hour
+
+// FS is the file system. It implements go-fuse's RawFileSystem, and
+// dcdb.Observer by which it learns of changes.
+type FS struct {
+	gofuse.RawFileSystem
+	store    Store
+	tree     *memdb.Tree
+	uid, gid uint32
+	log      *slog.Logger
+	roots    map[string]*rootItem // special files and links by name
+	byID     map[uint64]*rootItem
+
+	// generation tells the kernel that an inode number may stand for another
+	// file than before: it goes up when changes were taken back.
+	generation atomic.Uint64
+	notify     *notifier
+
+	mu      sync.Mutex
+	handles map[uint64]*handle
+	lastFh  uint64
+	files   map[uint64]*openFile // files that are open, by inode
+	shown   map[uint64]uint64    // by inode: the version that the kernel's pages show
+}
+
+// rootItem is a special file or a link.
+type rootItem struct {
+	id      uint64
+	special *Special
+	link    *Link
+}
+
+// specialBase is where the node ids of special files and links begin. Inodes
+// are database versions and never get there.
+const specialBase = 1 << 63
+
+// New returns a file system that is not mounted yet.
+func New(cfg Config) *FS {
+	fs := &FS{
+		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
+		store:         cfg.Store,
+		uid:           cfg.UID,
+		gid:           cfg.GID,
+		log:           cfg.Log,
+		roots:         make(map[string]*rootItem),
+		byID:          make(map[uint64]*rootItem),
+		handles:       make(map[uint64]*handle),
+		files:         make(map[uint64]*openFile),
+		shown:         make(map[uint64]uint64),
+	}
+	fs.notify = newNotifier(cfg.Log)
+	if cfg.Store != nil {
+		fs.tree = cfg.Store.Tree()
+	}
+	add := func(name string, item *rootItem) {
+		item.id = specialBase + uint64(len(fs.byID))
+		fs.roots[name] = item
+		fs.byID[item.id] = item
+	}
+	for _, s := range cfg.Specials {
+		add(s.Name, &rootItem{special: &s})
+	}
+	for _, l := range cfg.Links {
+		add(l.Name, &rootItem{link: &l})
+	}
+	return fs
+}
+
+// SetStore gives the file system its store, which may need the file system as
+// its observer and so be made after it. It must be called before Mount.
+func (fs *FS) SetStore(s Store) {
+	fs.store = s
+	fs.tree = s.Tree()
+}
+
+// String is the name that go-fuse uses for the file system.
+func (fs *FS) String() string { return "pmxcfs" }
+
+// A node id, by which the kernel names a file, is the entry's inode, except
+// that the root's is 1 and not 0. (No entry that a daemon made has inode 1, for
+// an empty database is at version 1 already; should there be one, it goes by an
+// id that no inode reaches.)
+const (
+	rootID     = gofuse.FUSE_ROOT_ID
+	inodeOneID = 1 << 62
+)
+
+func nodeID(inode uint64) uint64 {
+	switch inode {
+	case memdb.RootInode:
+		return rootID
+	case 1:
+		return inodeOneID
+	}
+	return inode
+}
+
+func inodeOf(id uint64) uint64 {
+	switch id {
+	case rootID:
+		return memdb.RootInode
+	case inodeOneID:
+		return 1
+	}
+	return id
+}
+
+// reserved returns the special file or link of that name, if dir is the root.
+func (fs *FS) reserved(dir uint64, name string) *rootItem {
+	if dir != rootID {
+		return nil
+	}
+	return fs.roots[name]
+}
+
+// childPath returns the path of name in the directory dir.
+func (fs *FS) childPath(dir uint64, name string) (string, gofuse.Status) {
+	path, ok := fs.tree.Path(inodeOf(dir))
+	if !ok {
+		return "", gofuse.ENOENT
+	}
+	return memdb.Join(path, name), gofuse.OK
+}
+
+// Forget is told when the kernel drops a file, and the file's pages with it.
+func (fs *FS) Forget(id, _ uint64) {
+	fs.mu.Lock()
+	delete(fs.shown, id)
+	fs.mu.Unlock()
+}
+
+// StatFs answers from counters that the tree keeps.
+func (fs *FS) StatFs(_ <-chan struct{}, _ *gofuse.InHeader, out *gofuse.StatfsOut) gofuse.Status {
+	const block = 4096
+	bytes, entries := fs.tree.Usage()
+	out.Bsize, out.Frsize = block, block
+	out.Blocks = memdb.MaxTreeBytes / block
+	out.Bfree = out.Blocks - min(out.Blocks, uint64(bytes+block-1)/block)
+	out.Bavail = out.Bfree
+	out.Files = memdb.MaxEntries
+	out.Ffree = out.Files - min(out.Files, uint64(entries))
+	out.NameLen = 256
+	return gofuse.OK
+}
