@@ -1,0 +1,31 @@
+// Package rrd keeps what the nodes measure: the newest value of each key for
+// .rrd (Values), and the samples in RRD files (Writer).
+//
+// # How samples reach the files
+//
+// A Writer takes samples without ever waiting: Submit copies them into a bounded
+// queue, which one goroutine works off. A disk that hangs or an rrdcached that
+// does not answer costs samples, never the store's time.
+//
+// Updates go through rrdcached while it answers, otherwise to the files.
+// rrdcached is spoken to in its own text protocol (rrdcached(1), PROTOCOL) over
+// its Unix socket rather than through librrd's client functions: those block in
+// C without a deadline when rrdcached hangs, and send one update per round trip,
+// where the protocol's BATCH takes hundreds. The protocol is a few lines of text
+// and has been stable since rrdcached exists.
+//
+// Creating files, and updating them while rrdcached is away, is librrd's work,
+// through cgo (librrd.go): the file format is its own business. Of librrd only
+// the functions that rrd.h calls thread-safe are used, and each call fetches its
+// error text on the same thread, where librrd keeps it. librrd maps the files
+// into memory; a page that the disk has no room for would then kill the process
+// with SIGBUS. So files.go makes sure beforehand that an update needs no room.
+//
+// # What is let through
+//
+// Keys and values come from peers. A key must have one of the known shapes, and
+// its parts must be plain names, so no key can lead out of the directory or into
+// another command of rrdcached's protocol. Columns must be numbers, for one
+// column that is none makes rrdcached lose all the samples that it has collected
+// for the file.
+package rrd
