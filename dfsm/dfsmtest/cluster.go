@@ -40,6 +40,7 @@ type Cluster struct {
 	pids   uint32
 	bytes  int // of all messages that were ordered
 	sent   int // messages that were ordered
+	leaves int // members that left because they were out of step
 	onSent func(from dfsm.Member, raw []byte)
 }
 
@@ -291,4 +292,31 @@ func (r *ring) configure(members []dfsm.Member, joined bool) {
 
 func (r *ring) without(who dfsm.Member) []dfsm.Member {
 	return slices.DeleteFunc(slices.Clone(r.members), func(m dfsm.Member) bool { return m == who })
+}
+
+// Settle lets everything flow until nothing moves: members that left join
+// again, all is sent and dispatched. It reports false if that takes more than
+// so many rounds.
+func (c *Cluster) Settle(rounds int) bool {
+	for range rounds {
+		moved := false
+		for _, h := range c.hosts {
+			p := h.proc
+			if p == nil || p.Idle() {
+				continue
+			}
+			moved = true
+			if p.away {
+				p.Join()
+			}
+			for p.Unsent() {
+				p.Multicast(true)
+			}
+			p.Dispatch(16)
+		}
+		if !moved {
+			return true
+		}
+	}
+	return false
 }

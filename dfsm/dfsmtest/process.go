@@ -251,6 +251,7 @@ func (p *Process) step(e dfsm.Event) {
 			case dfsm.Leave:
 				p.normals, p.others = nil, nil
 				p.leaving, p.final = true, a.Final
+				p.c.leaves++
 				r := p.host.ring
 				r.configure(r.without(p.self), false)
 			}

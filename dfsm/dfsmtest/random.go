@@ -109,7 +109,7 @@ func Random(plan Plan) (Outcome, error) {
 	}
 	r.verifyAll()
 	r.checkEnd()
-	r.out.Hosts, r.out.Syncs, r.out.Messages = r.plan.Hosts, len(r.started), r.sent
+	r.out.Hosts, r.out.Syncs, r.out.Leaves, r.out.Messages = r.plan.Hosts, len(r.started), r.leaves, r.sent
 	return r.out, r.err
 }
 
@@ -336,15 +336,7 @@ func (r *run) work(h *Host) {
 			p.Multicast(r.rnd.IntN(2) == 0)
 		}
 	} else {
-		r.dispatch(p, 1+r.rnd.IntN(8))
-	}
-}
-
-func (r *run) dispatch(p *Process, n int) {
-	before := p.leaving || p.away
-	p.Dispatch(n)
-	if !before && (p.leaving || p.away) {
-		r.out.Leaves++
+		p.Dispatch(1 + r.rnd.IntN(8))
 	}
 }
 
@@ -405,32 +397,10 @@ func (r *run) heal() {
 	r.join()
 }
 
-// settle lets everything flow until nothing moves.
 func (r *run) settle() {
-	for range 2000 {
-		if r.err != nil {
-			return
-		}
-		moved := false
-		for _, h := range r.hosts {
-			p := h.proc
-			if p.away {
-				p.Join()
-			}
-			for p.Unsent() {
-				p.Multicast(true)
-				moved = true
-			}
-			if p.Pending() > 0 || len(p.deferred) > 0 {
-				r.dispatch(p, 16)
-				moved = true
-			}
-		}
-		if !moved {
-			return
-		}
+	if r.err == nil && !r.Settle(2000) {
+		r.failf("no end: still busy after the faults have ended")
 	}
-	r.failf("no end: still busy after the faults have ended")
 }
 
 // verifyAll has the checksums compared.
@@ -438,17 +408,17 @@ func (r *run) verifyAll() {
 	if r.err != nil {
 		return
 	}
-	leaves := r.out.Leaves
+	leaves := r.leaves
 	r.now += 3601
 	for _, h := range r.hosts {
-		r.dispatch(h.proc, 0)
+		h.proc.Dispatch(0)
 	}
 	requested := r.sent
 	r.settle()
 	if r.sent < requested+2 {
 		r.failf("no verification an hour later")
 	}
-	if r.out.Leaves != leaves {
+	if r.leaves != leaves {
 		r.failf("a member left in verification")
 	}
 	r.out.Verified = len(r.hosts)

@@ -15,7 +15,7 @@ var (
 	seedFlag  = flag.Uint64("dfsm.seed", 0, "run this random history only, and print what happens in it")
 	cutFlag   = flag.Int("dfsm.cut", 0, "with -dfsm.seed: 0 safe, 1 agreed delivery")
 	evilFlag  = flag.Bool("dfsm.hostile", false, "with -dfsm.seed: with a misbehaving member")
-	runsFlag  = flag.Int("dfsm.runs", 100_000, "how many random histories to run")
+	runsFlag  = flag.Int("dfsm.runs", 100_000, "how many random histories to run; with -short or the race detector 2,000 at most")
 	firstFlag = flag.Uint64("dfsm.first", 0, "the first seed; 0: by the clock")
 )
 
@@ -85,7 +85,7 @@ func histories(t *testing.T, runs int, plan Plan) (sum Outcome, forked int) {
 }
 
 func runs(share int) int {
-	if testing.Short() {
+	if testing.Short() || raced {
 		return min(*runsFlag, 2000) * share / 100
 	}
 	return *runsFlag * share / 100

@@ -1,0 +1,5 @@
+//go:build !race
+
+package dfsmtest
+
+const raced = false
