@@ -1,0 +1,184 @@
+package ipc
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"pmxcfs/corosync/qb"
+	"pmxcfs/memdb"
+)
+
+// client answers one connection's requests.
+type client struct {
+	service *Service
+	peer    qb.Peer
+	access  Access
+}
+
+var _ qb.Handler = (*client)(nil)
+
+// Quick is called by the IPC loop.
+func (c *client) Quick(op int32) bool { return quick(op) }
+
+// Closed is called by the IPC loop.
+func (c *client) Closed() {}
+
+// Serve answers a request.
+func (c *client) Serve(op int32, data []byte) ([]byte, syscall.Errno) {
+	observe := c.service.cfg.Observe
+	if observe == nil {
+		return c.serve(op, data)
+	}
+	start := time.Now()
+	out, errno := c.serve(op, data)
+	observe(knownOp(op), errno, time.Since(start))
+	return out, errno
+}
+
+func (c *client) serve(op int32, data []byte) ([]byte, syscall.Errno) {
+	cfg := &c.service.cfg
+	switch op {
+	case OpVersion:
+		return withoutData(data, cfg.Status.Version)
+	case OpClusterInfo:
+		return withoutData(data, cfg.Status.ClusterInfo)
+	case OpGuestList:
+		return withoutData(data, cfg.Status.GuestList)
+	case OpSetStatus:
+		return nil, c.setStatus(data)
+	case OpGetStatus:
+		return c.getStatus(data)
+	case OpGetConfig:
+		return c.getConfig(data)
+	case OpLog:
+		return nil, c.log(data)
+	case OpGetLog:
+		r, errno := decodeGetLog(data)
+		if errno != 0 {
+			return nil, errno
+		}
+		return cfg.Log.Dump(r.max, r.user), 0
+	case OpRRDDump:
+		return withoutData(data, func() []byte { return withNUL(cfg.RRD.Dump()) })
+	case OpGuestProperty:
+		return c.properties(decodeGuestProperty(data))
+	case OpVerifyToken:
+		return nil, c.verifyToken(data)
+	case OpGuestProperties:
+		return c.properties(decodeGuestProperties(data))
+	}
+	return nil, syscall.ECHRNG
+}
+
+// withoutData answers a request that has no data.
+func withoutData(data []byte, answer func() []byte) ([]byte, syscall.Errno) {
+	if len(data) > 0 {
+		return nil, syscall.EINVAL
+	}
+	return answer(), 0
+}
+
+func withNUL(b []byte) []byte {
+	if len(b) > 0 && b[len(b)-1] == 0 {
+		return b
+	}
+	return append(append(make([]byte, 0, len(b)+1), b...), 0)
+}
+
+// errnoOf is the errno that answers a source's error.
+func errnoOf(err error) syscall.Errno {
+	if err == nil {
+		return 0
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok && errno != 0 {
+		return errno
+	}
+	return syscall.EIO
+}
+
+func (c *client) setStatus(data []byte) syscall.Errno {
+	if c.access != Full {
+		return syscall.EPERM
+	}
+	r, errno := decodeSetStatus(data)
+	if errno != 0 {
+		return errno
+	}
+	return errnoOf(c.service.cfg.Status.Set(r.key, r.value))
+}
+
+func (c *client) getStatus(data []byte) ([]byte, syscall.Errno) {
+	r, errno := decodeGetStatus(data)
+	if errno != 0 {
+		return nil, errno
+	}
+	if notKept(r.key) {
+		return nil, syscall.ENOENT
+	}
+	value, ok := c.service.cfg.Status.Get(r.node, r.key)
+	if !ok {
+		return nil, syscall.ENOENT
+	}
+	return value, 0
+}
+
+func (c *client) getConfig(data []byte) ([]byte, syscall.Errno) {
+	path, errno := decodeGetConfig(data)
+	if errno != 0 {
+		return nil, errno
+	}
+	if c.access != Full && memdb.IsPrivate(path) {
+		return nil, syscall.EPERM
+	}
+	if path == "" || notInDatabase(path) {
+		return nil, syscall.ENOENT
+	}
+	content, ok := c.service.cfg.Configs.ReadFile(path)
+	if !ok {
+		return nil, syscall.ENOENT
+	}
+	return content, 0
+}
+
+func (c *client) log(data []byte) syscall.Errno {
+	if c.access != Full {
+		return syscall.EPERM
+	}
+	e, errno := decodeLog(data)
+	if errno != 0 {
+		return errno
+	}
+	if e.Priority > maxPriority {
+		return 0 // clients count on no error, and nothing logged
+	}
+	e.PID = uint32(c.peer.PID)
+	return errnoOf(c.service.cfg.Log.Add(e))
+}
+
+func (c *client) properties(r guestProps, errno syscall.Errno) ([]byte, syscall.Errno) {
+	if errno != 0 {
+		return nil, errno
+	}
+	s := c.service
+	if r.vmid == 0 {
+		return s.props.all(s.cfg.Configs.Guests(), r.props), 0
+	}
+	g, ok := s.cfg.Configs.Guest(r.vmid)
+	if !ok {
+		return nil, syscall.ENOENT
+	}
+	return s.props.one(g, r.props), 0
+}
+
+func (c *client) verifyToken(data []byte) syscall.Errno {
+	token, errno := decodeVerifyToken(data)
+	if errno != 0 {
+		return errno
+	}
+	file, ok := c.service.cfg.Configs.ReadFile(tokenFile)
+	if !ok || !hasToken(file, token) {
+		return syscall.ENOENT
+	}
+	return 0
+}

@@ -1,0 +1,36 @@
+package ipc
+
+import "strings"
+
+// cleanPath makes a path canonical: no leading, trailing or repeated slashes and no ".".
+// It refuses "..": no entry has such a name, and no answer may depend on what it would mean.
+// The mount's root is "".
+func cleanPath(path string) (string, bool) {
+	var b strings.Builder
+	for part := range strings.SplitSeq(path, "/") {
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			return "", false
+		}
+		if b.Len() > 0 {
+			b.WriteByte('/')
+		}
+		b.WriteString(part)
+	}
+	return b.String(), true
+}
+
+// notInDatabase reports whether a canonical path is, or leads through, a name in the
+// mount's root that is not an entry of the database: a link or a special file. They hide
+// entries of their name.
+func notInDatabase(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	switch first {
+	case "local", "qemu-server", "lxc", "openvz",
+		".version", ".members", ".vmlist", ".clusterlog", ".rrd", ".debug":
+		return true
+	}
+	return false
+}

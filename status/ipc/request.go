@@ -1,0 +1,221 @@
+package ipc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"syscall"
+)
+
+// Layout of the requests' data. Integers are little-endian.
+const (
+	nameLen     = 256      // of a key or a node's name, NUL included
+	maxValueLen = 32 << 10 // of a status value, bytes
+
+	logHeadLen    = 3  // priority, length of ident, length of tag
+	getLogHeadLen = 16 // max entries, 3 × reserved
+
+	defaultLogEntries = 50
+	maxLogEntries     = 1 << 16 // more than the ring can hold
+	maxPriority       = 7
+
+	firstVMID = 100
+)
+
+// cString returns the bytes up to the first NUL, or all if there is none.
+func cString(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
+}
+
+// terminated returns a string that must end in its only NUL.
+func terminated(b []byte) (string, bool) {
+	if i := bytes.IndexByte(b, 0); i < 0 || i != len(b)-1 {
+		return "", false
+	}
+	return string(b[:len(b)-1]), true
+}
+
+// fixedName returns a name from a field of nameLen bytes; false if no NUL ends it there.
+func fixedName(b []byte) (string, bool) {
+	i := bytes.IndexByte(b[:nameLen], 0)
+	if i < 0 {
+		return "", false
+	}
+	return string(b[:i]), true
+}
+
+type setStatus struct {
+	key   string
+	value []byte // of the request's bytes
+}
+
+func decodeSetStatus(b []byte) (setStatus, syscall.Errno) {
+	if len(b) < nameLen {
+		return setStatus{}, syscall.EINVAL
+	}
+	key, ok := fixedName(b)
+	if !ok || key == "" {
+		return setStatus{}, syscall.EINVAL
+	}
+	r := setStatus{key: key, value: b[nameLen:]}
+	if len(r.value) > maxValueLen {
+		return setStatus{}, syscall.EFBIG
+	}
+	if !validValue(r.key, r.value) {
+		return setStatus{}, syscall.ENOMEM
+	}
+	return r, 0
+}
+
+const (
+	nodeIPKey = "nodeip"
+	rrdPrefix = "rrd/"
+)
+
+// validValue checks the values that are texts: they end in a NUL and are shorter than a limit.
+func validValue(key string, value []byte) bool {
+	limit := 0
+	switch {
+	case key == nodeIPKey:
+		limit = 256
+	case strings.HasPrefix(key, rrdPrefix):
+		limit = 4096
+	default:
+		return true
+	}
+	text, ok := terminated(value)
+	return ok && text != "" && len(value) < limit
+}
+
+// notKept reports whether a key's values go where get status doesn't find them.
+func notKept(key string) bool {
+	return key == nodeIPKey || strings.HasPrefix(key, rrdPrefix)
+}
+
+type getStatus struct{ key, node string }
+
+func decodeGetStatus(b []byte) (getStatus, syscall.Errno) {
+	if len(b) < 2*nameLen {
+		return getStatus{}, syscall.EINVAL
+	}
+	key, ok := fixedName(b)
+	node, ok2 := fixedName(b[nameLen:])
+	if !ok || !ok2 {
+		return getStatus{}, syscall.EINVAL
+	}
+	return getStatus{key: key, node: node}, 0
+}
+
+// decodeGetConfig returns the canonical path.
+func decodeGetConfig(b []byte) (string, syscall.Errno) {
+	raw := cString(b)
+	if raw == "" {
+		return "", syscall.EINVAL
+	}
+	path, ok := cleanPath(raw)
+	if !ok {
+		return "", syscall.ENOENT
+	}
+	return path, 0
+}
+
+// decodeLog returns an entry without its PID.
+func decodeLog(b []byte) (LogEntry, syscall.Errno) {
+	if len(b) < logHeadLen {
+		return LogEntry{}, syscall.EINVAL
+	}
+	priority, identLen, tagLen := b[0], int(b[1]), int(b[2])
+	b = b[logHeadLen:]
+	if len(b) < identLen+tagLen {
+		return LogEntry{}, syscall.EINVAL
+	}
+	e := LogEntry{Priority: priority}
+	var ok [3]bool
+	e.Ident, ok[0] = terminated(b[:identLen])
+	e.Tag, ok[1] = terminated(b[identLen : identLen+tagLen])
+	e.Message, ok[2] = terminated(b[identLen+tagLen:])
+	if ok != [3]bool{true, true, true} {
+		return LogEntry{}, syscall.EINVAL
+	}
+	return e, 0
+}
+
+type getLog struct {
+	max  int
+	user string // empty: all
+}
+
+func decodeGetLog(b []byte) (getLog, syscall.Errno) {
+	if len(b) <= getLogHeadLen {
+		return getLog{}, syscall.EINVAL
+	}
+	r := getLog{max: defaultLogEntries, user: cString(b[getLogHeadLen:])}
+	if n := binary.LittleEndian.Uint32(b); n > 0 {
+		r.max = int(min(n, maxLogEntries))
+	}
+	return r, 0
+}
+
+type guestProps struct {
+	vmid  uint32   // 0: all guests
+	props []string // at least one, none twice
+}
+
+// decodeVMID takes the VMID from the beginning of b.
+func decodeVMID(b []byte) (vmid uint32, rest []byte, ok bool) {
+	if len(b) < 4 {
+		return 0, nil, false
+	}
+	vmid = binary.LittleEndian.Uint32(b)
+	return vmid, b[4:], vmid == 0 || vmid >= firstVMID
+}
+
+func decodeGuestProperty(b []byte) (guestProps, syscall.Errno) {
+	vmid, rest, ok := decodeVMID(b)
+	prop := cString(rest)
+	if !ok || prop == "" {
+		return guestProps{}, syscall.EINVAL
+	}
+	return guestProps{vmid: vmid, props: []string{prop}}, 0
+}
+
+func decodeGuestProperties(b []byte) (guestProps, syscall.Errno) {
+	vmid, rest, ok := decodeVMID(b)
+	if !ok || len(rest) < 1 || rest[0] == 0 {
+		return guestProps{}, syscall.EINVAL
+	}
+	count := int(rest[0])
+	rest = rest[1:]
+	r := guestProps{vmid: vmid, props: make([]string, 0, count)}
+	seen := make(map[string]bool, count)
+	for range count {
+		prop, after, ok := bytes.Cut(rest, []byte{0})
+		if !ok || !isPropertyName(prop) {
+			return guestProps{}, syscall.EINVAL
+		}
+		if !seen[string(prop)] {
+			seen[string(prop)] = true
+			r.props = append(r.props, string(prop))
+		}
+		rest = after
+	}
+	if len(rest) > 0 {
+		return guestProps{}, syscall.EINVAL
+	}
+	return r, 0
+}
+
+func isPropertyName(b []byte) bool {
+	return len(b) > 0 && 'a' <= b[0] && b[0] <= 'z'
+}
+
+func decodeVerifyToken(b []byte) (string, syscall.Errno) {
+	token, ok := terminated(b)
+	if !ok || token == "" || strings.Contains(token, "\n") {
+		return "", syscall.EINVAL
+	}
+	return token, 0
+}

@@ -1,0 +1,86 @@
+package ipc
+
+import (
+	"errors"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"pmxcfs/corosync/qb"
+)
+
+// Config is what the service needs to know. The sources and Logger are required.
+type Config struct {
+	// Name is the libqb service's name; empty means DefaultName.
+	Name string
+	// GID is the group whose members may read: that of www-data.
+	GID uint32
+	// MaxConns limits the connections; 0 means the default of qb.Config.
+	MaxConns int
+
+	Configs Configs
+	Status  Status
+	Log     Log
+	RRD     RRD
+
+	// Logger takes a line for each client that is refused or dropped.
+	Logger *slog.Logger
+
+	// Observe, if not nil, is called after each request with its op (0 for a number that
+	// is none), the answer's errno (0: success) and how long the answer took to make. It
+	// is called from several goroutines and must be quick.
+	Observe func(op int32, errno syscall.Errno, took time.Duration)
+}
+
+// Service is a running pve2.
+type Service struct {
+	cfg    Config
+	server *qb.Server
+	props  propCache
+}
+
+// Start serves until Stop. The error wraps EADDRINUSE if another process serves under
+// that name.
+func Start(cfg Config) (*Service, error) {
+	s, err := newService(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.server, err = qb.Start(qb.Config{
+		Name:      s.cfg.Name,
+		ServiceID: 1,
+		MaxConns:  cfg.MaxConns,
+		Accept:    s.accept,
+		Logger:    cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func newService(cfg Config) (*Service, error) {
+	if cfg.Configs == nil || cfg.Status == nil || cfg.Log == nil || cfg.RRD == nil || cfg.Logger == nil {
+		return nil, errors.New("ipc: a source or the logger is missing")
+	}
+	if cfg.Name == "" {
+		cfg.Name = DefaultName
+	}
+	return &Service{cfg: cfg}, nil
+}
+
+// Stop disconnects the clients and returns when no request is being served and no file,
+// socket or thread of the service is left. A client that waits for an answer sees the
+// connection go.
+func (s *Service) Stop() { s.server.Stop() }
+
+// accept runs on the IPC loop's thread.
+func (s *Service) accept(p qb.Peer) (qb.Handler, error) {
+	access := Authorize(p.UID, p.GID, s.cfg.GID)
+	if access == Refused {
+		s.cfg.Logger.Warn("connection refused: neither root nor group www-data",
+			"uid", p.UID, "gid", p.GID, "pid", p.PID)
+		return nil, syscall.EACCES
+	}
+	return &client{service: s, peer: p, access: access}, nil
+}

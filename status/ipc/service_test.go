@@ -1,0 +1,407 @@
+package ipc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pmxcfs/corosync/qb"
+	"pmxcfs/corosync/qb/qbtest"
+)
+
+const patience = 20 * time.Second
+
+// start serves f under a name of its own. Clients of this process have full access, so it
+// needs root.
+func start(t testing.TB, f *fakes) string {
+	t.Helper()
+	cfg := f.config()
+	cfg.Name = qbtest.Name()
+	startWith(t, cfg)
+	return cfg.Name
+}
+
+func startWith(t testing.TB, cfg Config) *Service {
+	t.Helper()
+	if os.Geteuid() != 0 || os.Getegid() != 0 {
+		t.Skip("needs root: full access is uid 0 with gid 0")
+	}
+	s, err := Start(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func dial(t testing.TB, name string) *qb.Client {
+	t.Helper()
+	c, err := qb.Dial(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// ask returns the answer's data and its errno; a failure of the connection fails the test.
+func ask(t testing.TB, c *qb.Client, op int32, data []byte) ([]byte, syscall.Errno) {
+	t.Helper()
+	out, err := c.SendRecv(op, data, patience)
+	var re *qb.ResponseError
+	if errors.As(err, &re) {
+		return out, re.Errno
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out, 0
+}
+
+func TestEveryOpAndItsErrorsOverLibqb(t *testing.T) {
+	qbtest.NoLeaks(t)
+	f := sampleFakes()
+	c := dial(t, start(t, f))
+	for _, s := range samples() {
+		if s.op == -3 {
+			continue // libqb's own: disconnect
+		}
+		f.mu.Lock()
+		f.values = sampleFakes().values
+		f.mu.Unlock()
+		out, errno := ask(t, c, s.op, s.data)
+		if errno != s.full || errno == 0 && string(out) != s.want || errno != 0 && len(out) > 0 {
+			t.Errorf("%s: got %q, %v, want %q, %v", s.name, out, errno, s.want, s.full)
+		}
+	}
+}
+
+func TestReadOnlyClients(t *testing.T) {
+	qbtest.NoLeaks(t)
+	f := sampleFakes()
+	name := start(t, f)
+	peer := qbtest.Build(t)
+	for _, as := range []*qbtest.As{{Uid: 33, Gid: testGID}, {Uid: 0, Gid: testGID}, {Uid: 1000, Gid: testGID}} {
+		p := peer.Connect(t, name, 0, as)
+		if p.Refused != 0 {
+			t.Fatalf("uid %d: %v", as.Uid, p.Refused)
+		}
+		for _, s := range samples() {
+			p.Send(s.op, s.data)
+			r := p.Recv(patience)
+			want := qbtest.Reply{ID: s.op, Errno: s.ro}
+			if s.ro == 0 {
+				want.Len = len(s.want)
+			}
+			if r != want {
+				t.Errorf("%s as uid %d: got %+v, want %+v", s.name, as.Uid, r, want)
+			}
+		}
+		p.Close()
+	}
+	if len(f.logged) > 0 || len(f.values) != len(sampleFakes().values) {
+		t.Error("a read-only client changed something")
+	}
+}
+
+func TestRefusedUsers(t *testing.T) {
+	qbtest.NoLeaks(t)
+	var mu sync.Mutex
+	var log bytes.Buffer
+	cfg := newFakes().config()
+	cfg.Name = qbtest.Name()
+	cfg.Logger = slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, nil))
+	startWith(t, cfg)
+	peer := qbtest.Build(t)
+	for _, as := range []*qbtest.As{
+		{Uid: 1000, Gid: 1000}, {Uid: 1000, Gid: 0}, {Uid: 0, Gid: 1000}, {Uid: 33, Gid: 1000},
+		// The effective group counts, not the others.
+		{Uid: 1000, Gid: 1000, Groups: []uint32{0, testGID}},
+	} {
+		p := peer.Connect(t, cfg.Name, 0, as)
+		if p.Refused != syscall.EACCES {
+			t.Errorf("uid %d, gid %d: %v", as.Uid, as.Gid, p.Refused)
+		}
+		want := fmt.Sprintf("uid=%d gid=%d pid=%d", as.Uid, as.Gid, p.PID())
+		mu.Lock()
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no log line with %q in %q", want, log.String())
+		}
+		mu.Unlock()
+	}
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	b  *bytes.Buffer
+}
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+func TestTheClientsPIDIsLogged(t *testing.T) {
+	qbtest.NoLeaks(t)
+	f := newFakes()
+	name := start(t, f)
+	p := qbtest.Build(t).Connect(t, name, 0, nil)
+	p.Send(OpLog, cat(6, 5, 4, "root", 0, "tag", 0, "message", 0))
+	if r := p.Recv(patience); r != (qbtest.Reply{ID: OpLog}) {
+		t.Fatalf("got %+v", r)
+	}
+	if e := f.lastLogged(t); e.PID != uint32(p.PID()) {
+		t.Fatalf("pid %d, want %d", e.PID, p.PID())
+	}
+}
+
+func TestAnswersAroundTheLargest(t *testing.T) {
+	qbtest.NoLeaks(t)
+	const most = 1<<20 - 24
+	f := newFakes()
+	f.files["most"] = bytes.Repeat([]byte{'m'}, most)
+	f.files["more"] = make([]byte, most+1)
+	f.files["full"] = make([]byte, 1<<20)
+	f.vmlist = make([]byte, most+1)
+	f.guests[100] = append([]byte("name: "), bytes.Repeat([]byte{'x'}, most)...)
+	c := dial(t, start(t, f))
+	if out, errno := ask(t, c, OpGetConfig, cat("most", 0)); errno != 0 || !bytes.Equal(out, f.files["most"]) {
+		t.Errorf("%d bytes, %v", len(out), errno)
+	}
+	for _, path := range []string{"more", "full"} {
+		if out, errno := ask(t, c, OpGetConfig, cat(path, 0)); errno != syscall.EMSGSIZE {
+			t.Errorf("%s: %d bytes, %v", path, len(out), errno)
+		}
+	}
+	if _, errno := ask(t, c, OpGuestList, nil); errno != syscall.EMSGSIZE {
+		t.Errorf("guest list: %v", errno)
+	}
+	if _, errno := ask(t, c, OpGuestProperty, cat(u(0), "name", 0)); errno != syscall.EMSGSIZE {
+		t.Errorf("properties: %v", errno)
+	}
+	// The connection is as good as before.
+	if out, errno := ask(t, c, OpVersion, nil); errno != 0 || len(out) == 0 {
+		t.Errorf("version: %q, %v", out, errno)
+	}
+}
+
+func TestRequestsOfTheLargestSize(t *testing.T) {
+	qbtest.NoLeaks(t)
+	const most = 1<<20 - 16
+	f := newFakes()
+	c := dial(t, start(t, f))
+	filler := func(head []byte) []byte {
+		return append(head, append(bytes.Repeat([]byte{'x'}, most-len(head)-1), 0)...)
+	}
+	for _, s := range []struct {
+		op    int32
+		head  []byte
+		errno syscall.Errno
+	}{
+		{OpVersion, nil, einval},
+		{OpSetStatus, name256("k"), syscall.EFBIG},
+		{OpGetStatus, cat(name256("k"), name256("")), enoent},
+		{OpGetConfig, nil, enoent},
+		{OpLog, cat(6, 2, 2, "r", 0, "t", 0), 0},
+		{OpGetLog, make([]byte, 16), 0},
+		{OpGuestProperty, cat(u(0)), 0},
+		{OpVerifyToken, nil, enoent},
+		{OpGuestProperties, cat(u(0), 1), 0},
+		{14, nil, syscall.ECHRNG},
+	} {
+		if _, errno := ask(t, c, s.op, filler(bytes.Clone(s.head))); errno != s.errno {
+			// The echo of an op 8 user is too long to come back.
+			if s.op != OpGetLog || errno != syscall.EMSGSIZE {
+				t.Errorf("op %d: %v, want %v", s.op, errno, s.errno)
+			}
+		}
+	}
+	if n := len(f.lastLogged(t).Message); n != most-8 {
+		t.Errorf("message of %d bytes", n)
+	}
+}
+
+func TestASetStatusThatHangsHoldsUpNobody(t *testing.T) {
+	qbtest.NoLeaks(t)
+	f := newFakes()
+	f.holdSets = make(chan struct{})
+	name := start(t, f)
+	release := sync.OnceFunc(func() { close(f.holdSets) })
+	t.Cleanup(release) // before the service stops, which waits for it
+	hung, other := dial(t, name), dial(t, name)
+	done := make(chan syscall.Errno, 1)
+	go func() {
+		_, errno := ask(t, hung, OpSetStatus, cat(name256("k"), "v"))
+		done <- errno
+	}()
+	qbtest.Eventually(t, func() bool { return f.setsRunning() == 1 }, func() string { return "never set" })
+	for range 50 {
+		for _, op := range []int32{OpVersion, OpRRDDump} {
+			if _, errno := ask(t, other, op, nil); errno != 0 {
+				t.Fatal(errno)
+			}
+		}
+	}
+	release()
+	if errno := <-done; errno != 0 {
+		t.Fatal(errno)
+	}
+}
+
+func TestHundredClientsOfAllKinds(t *testing.T) {
+	qbtest.NoLeaks(t)
+	f := sampleFakes()
+	f.files["large"] = bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
+	name := start(t, f)
+	var wg sync.WaitGroup
+	for i := range 100 {
+		wg.Go(func() {
+			c, err := qb.Dial(name)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			for j := range 20 {
+				key := fmt.Sprintf("k%d", i)
+				want := fmt.Sprintf("v%d-%d", i, j)
+				for _, r := range []struct {
+					op   int32
+					data []byte
+					want string
+				}{
+					{OpVersion, nil, string(f.version)},
+					{OpSetStatus, cat(name256(key), want), ""},
+					{OpGetStatus, cat(name256(key), name256("")), want},
+					{OpGetConfig, cat("large", 0), string(f.files["large"])},
+					{OpLog, cat(6, 2, 2, "r", 0, "t", 0, "m", 0), ""},
+					{OpGuestProperty, cat(u(100), "name", 0), "{\n\"100\": {\"name\":\"web\"}\n}\n"},
+					{OpVerifyToken, cat("root@pam!a 1-2", 0), ""},
+				} {
+					out, err := c.SendRecv(r.op, r.data, 2*patience)
+					if err != nil || string(out) != r.want {
+						t.Errorf("client %d, op %d: %d bytes, %v", i, r.op, len(out), err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(f.logged); n != 2000 {
+		t.Errorf("%d entries logged", n)
+	}
+}
+
+func TestClientsThatDieInTheMiddle(t *testing.T) {
+	qbtest.NoLeaks(t)
+	f := newFakes()
+	f.files["full"] = make([]byte, 1<<20-24)
+	f.holdSets = make(chan struct{})
+	name := start(t, f)
+	release := sync.OnceFunc(func() { close(f.holdSets) })
+	t.Cleanup(release)
+	other := dial(t, name)
+	peer := qbtest.Build(t)
+	for i := range 6 {
+		p := peer.Connect(t, name, 0, nil)
+		switch i % 3 {
+		case 0: // while a request is in work
+			p.Send(OpSetStatus, cat(name256("k"), "v"))
+			qbtest.Eventually(t, func() bool { return f.setsRunning() == i/3+1 }, func() string { return "never set" })
+		case 1: // with replies waiting for room
+			p.SendRaw(OpGetConfig, 16+5, cat("full", 0), 10)
+		case 2: // in a burst
+			p.StartRaw(OpVersion, 16, nil, 100000)
+		}
+		p.Kill()
+		if _, errno := ask(t, other, OpVersion, nil); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	release()
+	if _, errno := ask(t, other, OpSetStatus, cat(name256("k"), "v")); errno != 0 {
+		t.Fatal(errno)
+	}
+}
+
+func TestClientsComeBackAfterARestart(t *testing.T) {
+	qbtest.NoLeaks(t)
+	f := sampleFakes()
+	cfg := f.config()
+	cfg.Name = qbtest.Name()
+	flag := RestartFlag{Path: filepath.Join(t.TempDir(), "flag"), GID: testGID}
+	s := startWith(t, cfg)
+
+	// Clients do as Proxmox's do: when the service is gone and the flag is there, they try again.
+	const clients, requests = 8, 300
+	var wg sync.WaitGroup
+	var progress [clients]chan struct{}
+	for i := range clients {
+		progress[i] = make(chan struct{}, requests)
+		wg.Go(func() {
+			var c *qb.Client
+			defer func() {
+				if c != nil {
+					c.Close()
+				}
+			}()
+			for done := 0; done < requests; {
+				if c == nil {
+					var err error
+					if c, err = qb.Dial(cfg.Name); err != nil {
+						if _, gone := os.Stat(flag.Path); gone != nil {
+							// The flag goes after the service has come.
+							if c, err = qb.Dial(cfg.Name); err != nil {
+								t.Errorf("no service and no flag: %v", err)
+								return
+							}
+						}
+						continue
+					}
+				}
+				out, err := c.SendRecv(OpGetConfig, cat("storage.cfg", 0), patience)
+				if err != nil {
+					if !errors.Is(err, qb.ErrDisconnected) {
+						t.Error(err)
+						return
+					}
+					c.Close()
+					c = nil
+					continue
+				}
+				if string(out) != "dir: local" {
+					t.Errorf("got %q", out)
+					return
+				}
+				done++
+				progress[i] <- struct{}{}
+			}
+		})
+	}
+	for range 3 {
+		for i := range progress {
+			for range requests / 5 {
+				<-progress[i]
+			}
+		}
+		if err := flag.Set(); err != nil {
+			t.Fatal(err)
+		}
+		s.Stop()
+		s = startWith(t, cfg)
+		if err := flag.Clear(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+}
