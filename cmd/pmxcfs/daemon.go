@@ -1,0 +1,299 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"pmxcfs/fuse"
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/sqlite"
+	"pmxcfs/status"
+)
+
+// startDaemon runs the daemon, in the foreground or not.
+func startDaemon(o *options, stderr io.Writer) error {
+	ready, child := inheritedReadiness()
+	if !o.Foreground && !child {
+		return daemonise(os.Args, stderr)
+	}
+	logs, err := newLogs(o, stderr)
+	if err != nil {
+		return err
+	}
+	d := &daemon{o: o, logs: logs, log: logs.domain("main")}
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGXFSZ)
+	if err = d.start(); err == nil {
+		err = ready.tell()
+	}
+	if err == nil {
+		select {
+		case s := <-stop:
+			d.log.Info("stopping", "signal", s.String())
+		case <-d.mount.Done():
+			d.log.Info("stopping: somebody has unmounted the file system", "path", o.MountPoint)
+		}
+		go func() {
+			<-stop
+			d.log.Error("a second signal: ending at once")
+			os.Exit(exitFailure)
+		}()
+	} else {
+		d.log.Error("the daemon can't start", "error", err)
+	}
+	if serr := d.stop(); serr != nil {
+		d.log.Error("stopping", "error", serr)
+		err = errors.Join(err, serr)
+	}
+	if err != nil {
+		return &exitCode{exitFailure} // the log has said why
+	}
+	return nil
+}
+
+// daemon is what runs, in the order in which it is started; stop goes backwards
+// through what there is.
+type daemon struct {
+	o    *options
+	logs *logs
+	log  *slog.Logger
+
+	gid   uint32
+	lock  *os.File
+	store *dcdb.Local
+	mount *fuse.Mount
+	gc    *gcTuner
+	pid   bool // the pid file is written
+	up    bool // everything was started
+}
+
+func (d *daemon) start() error {
+	begin := time.Now()
+	name, err := nodeName(d.o)
+	if err != nil {
+		return err
+	}
+	address, err := nodeAddress(d.o, name)
+	switch {
+	case err != nil && d.o.Local: // nobody asks for it then
+		d.log.Warn("the node's address is unknown", "error", err)
+	case err != nil:
+		return err
+	}
+	if d.gid, err = groupID(d.o.Group); err != nil {
+		return err
+	}
+	syscall.Umask(0o027)
+	if err := d.makeDirs(); err != nil {
+		return err
+	}
+	if d.lock, err = takeLock(d.o.LockFile); err != nil {
+		return err
+	}
+	tree, err := d.openStore(name, begin)
+	if err != nil {
+		return err
+	}
+	if n, err := fuse.Leftover(d.o.MountPoint); err != nil {
+		return err
+	} else if n > 0 {
+		d.log.Info("unmounted what an earlier run had left", "path", d.o.MountPoint, "mounts", n)
+	}
+	if d.mount, err = tree.Mount(d.o.MountPoint); err != nil {
+		return err
+	}
+	if err := d.writePid(); err != nil {
+		return err
+	}
+	if err := os.Remove(d.restartFlag()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.log.Warn("removing the restart flag", "error", err)
+	}
+	d.up = true
+	d.log.Info("the file system is up", "path", d.o.MountPoint, "node", name, "address", address, "mode", "local", "took", time.Since(begin).Round(time.Millisecond))
+	return nil
+}
+
+// makeDirs makes the directories that the daemon owns.
+func (d *daemon) makeDirs() error {
+	for _, dir := range []string{filepath.Dir(d.o.Database), filepath.Dir(d.o.LockFile), d.o.RunDir, filepath.Dir(d.o.PidFile), d.o.MountPoint} {
+		// A mount point that a killed daemon has left can't even be looked at.
+		if err := os.MkdirAll(dir, 0o750); err != nil && !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("making a directory that the daemon needs: %w", err)
+		}
+	}
+	return d.toGroup(d.o.RunDir)
+}
+
+// toGroup gives a file of ours to the group, if this process may.
+func (d *daemon) toGroup(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return os.Chown(path, 0, int(d.gid))
+}
+
+// openStore loads the database and builds everything up to the file system.
+func (d *daemon) openStore(name string, begin time.Time) (*fuse.FS, error) {
+	dbLog := d.logs.domain("database")
+	db, entries, created, err := sqlite.Open(sqlite.Config{Path: d.o.Database, Log: dbLog})
+	if err != nil {
+		return nil, fmt.Errorf("%w (pmxcfs db check shows what is wrong with a database, pmxcfs db repair makes a sound copy)", err)
+	}
+	tree, dups, err := memdb.Build(entries)
+	if err == nil {
+		err = d.acceptDuplicates(dups)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", d.o.Database, err), db.Close())
+	}
+	d.gc = startGCTuner(tree)
+
+	state := status.New(status.Config{Tree: tree, NodeName: name, Start: begin})
+	mount := fuse.New(fuse.Config{
+		Specials: []fuse.Special{
+			{Name: ".version", Mode: 0o440, Read: state.Version},
+			{Name: ".members", Mode: 0o440, Read: state.Members},
+			{Name: ".vmlist", Mode: 0o440, Read: state.VMList},
+			{Name: ".clusterlog", Mode: 0o440, Read: func() []byte { return []byte("{\n\"data\": [\n]\n}\n") }},
+			{Name: ".rrd", Mode: 0o440, Read: func() []byte { return nil }},
+			{Name: ".debug", Mode: 0o640, Read: d.logs.readDebug, Write: d.logs.writeDebug},
+		},
+		Links: []fuse.Link{
+			{Name: "local", Target: "nodes/" + name},
+			{Name: "qemu-server", Target: "nodes/" + name + "/qemu-server"},
+			{Name: "lxc", Target: "nodes/" + name + "/lxc"},
+			{Name: "openvz", Target: "nodes/" + name + "/openvz"},
+		},
+		UID: uint32(os.Geteuid()),
+		GID: d.showGroup(),
+		Log: d.logs.domain("fuse"),
+	})
+	d.store = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: observers{state, mount}})
+	mount.SetStore(d.store)
+
+	if created && !d.o.Local {
+		if err := d.importCorosyncConf(); err != nil {
+			return nil, err
+		}
+	}
+	if _, ok := tree.Lookup("corosync.conf"); ok && !d.o.Local {
+		return nil, errors.New("there is a corosync.conf in the database, so this node belongs to a cluster; " +
+			"this version runs single nodes only: start it with -l to use the tree locally")
+	}
+	return mount, nil
+}
+
+// showGroup is the group that files show: the configured one, or this process's
+// own if it can't give files away.
+func (d *daemon) showGroup() uint32 {
+	if os.Geteuid() != 0 {
+		return uint32(os.Getegid())
+	}
+	return d.gid
+}
+
+// acceptDuplicates decides about VMIDs that several configurations claim.
+func (d *daemon) acceptDuplicates(dups []memdb.Duplicate) error {
+	if len(dups) == 0 {
+		return nil
+	}
+	if !d.o.ForceDuplicates {
+		return fmt.Errorf("%w (remove one of each pair with pmxcfs db repair, or start with --force-duplicates)", &memdb.DuplicateError{Duplicates: dups})
+	}
+	for _, dup := range dups {
+		d.log.Warn("a VMID is claimed twice; the VM list leaves one out", "vmid", dup.VMID, "listed", dup.Kept, "left_out", dup.Dropped)
+	}
+	return nil
+}
+
+// importCorosyncConf takes the host's corosync.conf into a new database.
+func (d *daemon) importCorosyncConf() error {
+	conf, err := os.ReadFile(d.o.CorosyncConf)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("importing the host's corosync.conf: %w", err)
+	}
+	for _, op := range []*memdb.Op{
+		{Kind: memdb.OpCreate, Path: "corosync.conf"},
+		{Kind: memdb.OpWrite, Path: "corosync.conf", Data: conf, Truncate: true},
+	} {
+		if _, err := d.store.Do(nil, op); err != nil {
+			return fmt.Errorf("importing the host's corosync.conf: %w", err)
+		}
+	}
+	d.log.Info("imported the host's corosync.conf into the new database", "path", d.o.CorosyncConf)
+	return nil
+}
+
+func (d *daemon) writePid() error {
+	if err := os.WriteFile(d.o.PidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return fmt.Errorf("writing the pid file: %w", err)
+	}
+	d.pid = true
+	return os.Chmod(d.o.PidFile, 0o644)
+}
+
+// restartFlag is the file that tells clients, while the daemon is away, that it
+// will be back.
+func (d *daemon) restartFlag() string { return filepath.Join(d.o.RunDir, "cfs-restart-flag") }
+
+func (d *daemon) leaveRestartFlag() error {
+	path := d.restartFlag()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o440)
+	if err != nil {
+		return fmt.Errorf("leaving the restart flag: %w", err)
+	}
+	return errors.Join(f.Close(), d.toGroup(path))
+}
+
+// stop ends what was started, in reverse order.
+func (d *daemon) stop() error {
+	var errs []error
+	if d.up {
+		errs = append(errs, d.leaveRestartFlag())
+	}
+	if d.mount != nil {
+		errs = append(errs, d.mount.Unmount())
+	}
+	if d.gc != nil {
+		d.gc.stop()
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	if d.pid {
+		errs = append(errs, os.Remove(d.o.PidFile))
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// observers tells several of each change.
+type observers []dcdb.Observer
+
+func (o observers) Applied(op *memdb.Op, changes []memdb.Change, foreign bool) {
+	for _, x := range o {
+		x.Applied(op, changes, foreign)
+	}
+}
+
+func (o observers) Reset(changes []memdb.Change) {
+	for _, x := range o {
+		x.Reset(changes)
+	}
+}

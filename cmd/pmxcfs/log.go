@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"syscall"
+)
+
+// logs makes the loggers of a daemon's domains: main, database, dcdb, status,
+// ipcs, quorum, confdb, fuse.
+type logs struct {
+	level *slog.LevelVar
+	root  *slog.Logger
+}
+
+// newLogs sends logs to the journal (or the syslog, where there is no journal),
+// to stderr, and to a file if an option names one. A daemon in the background
+// has its parent's stderr until it is ready, and /dev/null from then on.
+func newLogs(o *options, stderr io.Writer) (*logs, error) {
+	l := &logs{level: new(slog.LevelVar)}
+	if o.Debug {
+		l.level.Set(slog.LevelDebug)
+	}
+	var handlers fanout
+	journal := dialJournal()
+	if journal != nil {
+		handlers = append(handlers, newHandler(l.level, journal.write))
+	}
+	if journal == nil || !journal.isStderr() {
+		handlers = append(handlers, newHandler(l.level, textWriter{stderr}.write))
+	}
+	if o.LogFile != "" {
+		f, err := os.OpenFile(o.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, fmt.Errorf("opening the log file: %w", err)
+		}
+		handlers = append(handlers, newHandler(l.level, textWriter{f}.write))
+	}
+	l.root = slog.New(handlers)
+	return l, nil
+}
+
+// domain returns the logger of one part of the daemon.
+func (l *logs) domain(name string) *slog.Logger { return l.root.With(domainKey, name) }
+
+// readDebug is the content of .debug.
+func (l *logs) readDebug() []byte {
+	if l.level.Level() <= slog.LevelDebug {
+		return []byte("1\n")
+	}
+	return []byte("0\n")
+}
+
+// writeDebug is a write to .debug.
+func (l *logs) writeDebug(data []byte) error {
+	switch string(data) {
+	case "0\n":
+		l.level.Set(slog.LevelInfo)
+	case "1\n":
+		l.level.Set(slog.LevelDebug)
+	default:
+		return errDebugValue
+	}
+	return nil
+}
+
+var errDebugValue = errors.Join(errors.New(`.debug takes "0\n" or "1\n"`), syscall.EIO)

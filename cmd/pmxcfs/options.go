@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+)
+
+// options are the daemon's, after defaults and root have been applied: every
+// path is absolute.
+type options struct {
+	Debug           bool
+	Foreground      bool
+	Local           bool // ignore corosync.conf, force quorum
+	ForceDuplicates bool
+
+	MountPoint   string
+	Database     string
+	LockFile     string
+	RunDir       string
+	PidFile      string
+	CorosyncConf string
+
+	NodeName string // empty: the host's name
+	Address  string // empty: what the node's name resolves to
+	Group    string
+
+	LogFile string // empty: journal or syslog only
+}
+
+// place is a path that an option can move.
+type place struct {
+	flag, env, path, usage string
+	set                    func(*options, string)
+}
+
+// places are the daemon's files, where a Proxmox VE node has them.
+var places = [...]place{
+	{"mount-point", "PMXCFS_MOUNT_POINT", "/etc/pve", "directory to mount on", func(o *options, p string) { o.MountPoint = p }},
+	{"database", "PMXCFS_DATABASE", "/var/lib/pve-cluster/config.db", "the tree's file", func(o *options, p string) { o.Database = p }},
+	{"lock-file", "PMXCFS_LOCK_FILE", "/var/lib/pve-cluster/.pmxcfs.lockfile", "file that keeps a second daemon from starting", func(o *options, p string) { o.LockFile = p }},
+	{"run-dir", "PMXCFS_RUN_DIR", "/run/pve-cluster", "directory of the restart flag", func(o *options, p string) { o.RunDir = p }},
+	{"pid-file", "PMXCFS_PID_FILE", "/run/pve-cluster.pid", "file that holds the daemon's process id", func(o *options, p string) { o.PidFile = p }},
+	{"corosync-conf", "PMXCFS_COROSYNC_CONF", "/etc/corosync/corosync.conf", "the host's copy of corosync.conf", func(o *options, p string) { o.CorosyncConf = p }},
+}
+
+func daemonFlags() []cli.Flag {
+	flags := []cli.Flag{
+		&cli.BoolFlag{Name: "debug", Aliases: []string{"d"}, EnvVars: []string{"PMXCFS_DEBUG"}, Usage: "log debug messages"},
+		&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, EnvVars: []string{"PMXCFS_FOREGROUND"}, Usage: "do not daemonise; log to stderr, too"},
+		&cli.BoolFlag{Name: "local", Aliases: []string{"l"}, EnvVars: []string{"PMXCFS_LOCAL"}, Usage: "force local mode: ignore corosync.conf, force quorum"},
+		&cli.BoolFlag{Name: "force-duplicates", EnvVars: []string{"PMXCFS_FORCE_DUPLICATES"}, Usage: "start although several guest configurations claim one VMID; the log names those left out of the VM list"},
+		&cli.StringFlag{Name: "root", EnvVars: []string{"PMXCFS_ROOT"}, Usage: "put every path below `DIR` that no option of its own moves, and make the directories"},
+	}
+	for _, p := range places {
+		flags = append(flags, &cli.StringFlag{Name: p.flag, EnvVars: []string{p.env}, Usage: p.usage, DefaultText: p.path})
+	}
+	return append(flags,
+		&cli.StringFlag{Name: "node-name", EnvVars: []string{"PMXCFS_NODE_NAME"}, Usage: "this node's `NAME`", DefaultText: "the host's name up to the first dot"},
+		&cli.StringFlag{Name: "node-address", EnvVars: []string{"PMXCFS_NODE_ADDRESS"}, Usage: "this node's `IP` address", DefaultText: "what its name resolves to"},
+		&cli.StringFlag{Name: "log-file", EnvVars: []string{"PMXCFS_LOG_FILE"}, Usage: "append the log to `FILE`, too"},
+		&cli.StringFlag{Name: "group", EnvVars: []string{"PMXCFS_GROUP"}, Value: "www-data", Usage: "group that may read what is not private"},
+	)
+}
+
+func parseOptions(c *cli.Context) (*options, error) {
+	o := &options{
+		Debug:           c.Bool("debug"),
+		Foreground:      c.Bool("foreground"),
+		Local:           c.Bool("local"),
+		ForceDuplicates: c.Bool("force-duplicates"),
+		NodeName:        c.String("node-name"),
+		Address:         c.String("node-address"),
+		Group:           c.String("group"),
+	}
+	root := "/"
+	if r := c.String("root"); r != "" {
+		abs, err := filepath.Abs(r)
+		if err != nil {
+			return nil, err
+		}
+		root = abs
+	}
+	for _, p := range places {
+		path := filepath.Join(root, p.path)
+		if given := c.String(p.flag); given != "" {
+			abs, err := filepath.Abs(given)
+			if err != nil {
+				return nil, err
+			}
+			path = abs
+		}
+		p.set(o, path)
+	}
+	if file := c.String("log-file"); file != "" {
+		abs, err := filepath.Abs(file)
+		if err != nil {
+			return nil, err
+		}
+		o.LogFile = abs
+	}
+	if o.Group == "" {
+		return nil, errors.New("--group must name a group")
+	}
+	return o, nil
+}
