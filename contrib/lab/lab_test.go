@@ -290,13 +290,17 @@ func TestDeadOwnerLeavesNothing(t *testing.T) {
 	}
 }
 
-// startTime identifies a process together with its pid; "" if there is none.
+// startTime identifies a process together with its pid; "" if there is none, or
+// none but what its parent hasn't reaped.
 func startTime(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
 	}
 	f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if f[0] == "Z" || f[0] == "X" {
+		return ""
+	}
 	return f[19]
 }
 

@@ -93,12 +93,21 @@ func (l *Lab) showLogs(t testing.TB) {
 // Inside tells whether this process runs on a host of a lab.
 func Inside() bool { return os.Getenv(HostEnv) != "" }
 
+// selfTimeout is the longest that a test may take on a host.
+const selfTimeout = 3 * time.Minute
+
 // RunSelf runs the calling test again, alone and on the host, and fails if it
 // fails there. The test tells the two apart with Inside.
 func (h *Host) RunSelf(t *testing.T, env ...string) {
 	t.Helper()
 	name := "^" + strings.ReplaceAll(regexp.QuoteMeta(t.Name()), "/", "$/^") + "$"
-	args := []string{"-test.run=" + name, "-test.v", "-test.count=1"}
+	limit := selfTimeout
+	if end, ok := t.Deadline(); ok {
+		// Before this process's own, so that its stacks are seen and the lab
+		// is taken down.
+		limit = max(time.Second, min(limit, time.Until(end)*9/10))
+	}
+	args := []string{"-test.run=" + name, "-test.v", "-test.count=1", "-test.timeout=" + limit.String()}
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}

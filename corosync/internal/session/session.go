@@ -1,0 +1,197 @@
+// Package session is the life of one connection to a corosync service, the same
+// for each of its client libraries: calls one at a time, waiting for events and
+// being woken from that, losing the connection, closing in the right order. It
+// knows no library: what is particular comes in as functions.
+package session
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pmxcfs/corosync"
+)
+
+// Forever as a timeout of Next: no timeout.
+const Forever time.Duration = -1
+
+// Session is one connection. Its methods may be called from any goroutine;
+// Next from one at a time.
+type Session struct {
+	fd    int // the library's, readable when there is something to dispatch
+	event int // eventfd that ends a wait
+
+	call sync.Mutex // around calls of the library, except dispatching
+	next sync.Mutex // held by Next: there is one dispatcher
+
+	closed atomic.Bool
+	lost   atomic.Pointer[error]
+
+	woken  atomic.Bool // a wake-up is on its way to Next
+	wakeMu sync.Mutex  // guards event against being closed during a write
+}
+
+// New makes the session of a connection that polls readable on fd.
+func New(fd int) (*Session, error) {
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("corosync: eventfd: %w", err)
+	}
+	return &Session{fd: fd, event: event}, nil
+}
+
+// Err turns the code of the C function op into an error, nil for OK.
+func Err(op string, code corosync.Code) error {
+	switch code {
+	case corosync.OK:
+		return nil
+	case corosync.ErrLibrary, corosync.ErrBadHandle:
+		return fmt.Errorf("%w: %w", corosync.ErrConnectionLost, &corosync.Error{Op: op, Code: code})
+	default:
+		return &corosync.Error{Op: op, Code: code}
+	}
+}
+
+// Call runs one call of the library, the C function op, with no other at the
+// same time.
+func (s *Session) Call(op string, f func() corosync.Code) error {
+	s.call.Lock()
+	defer s.call.Unlock()
+	if err := s.dead(); err != nil {
+		return err
+	}
+	return s.check(op, f())
+}
+
+// dead tells why nothing can be called any more; nil if it can.
+func (s *Session) dead() error {
+	if s.closed.Load() {
+		return corosync.ErrClosed
+	}
+	if err := s.lost.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (s *Session) check(op string, code corosync.Code) error {
+	err := Err(op, code)
+	if errors.Is(err, corosync.ErrConnectionLost) {
+		s.lose(err)
+	}
+	return err
+}
+
+// lose makes every later call fail with err. The first reason stays.
+func (s *Session) lose(err error) {
+	s.lost.CompareAndSwap(nil, &err)
+	s.Wake()
+}
+
+// Next waits until there is something to dispatch, at most for timeout, and
+// then calls dispatch, the C function op: that must not block. Without an
+// error, nothing may have been dispatched: the timeout, a Wake.
+func (s *Session) Next(timeout time.Duration, op string, dispatch func() corosync.Code) error {
+	// Who was made runnable by what the caller did with the last events goes
+	// first, on this thread: in the wait below nobody would run here until
+	// another thread has been woken to take over.
+	runtime.Gosched()
+
+	s.next.Lock()
+	defer s.next.Unlock()
+	if err := s.dead(); err != nil {
+		return err
+	}
+	ready, err := s.wait(timeout)
+	if err != nil {
+		s.lose(err)
+		return s.dead()
+	}
+	if s.closed.Load() {
+		return corosync.ErrClosed
+	}
+	if ready == 0 {
+		return s.dead()
+	}
+	// What came before a hang-up is still dispatched.
+	err = s.check(op, dispatch())
+	if err == nil && ready&unix.POLLIN == 0 {
+		err = fmt.Errorf("%w: hung up", corosync.ErrConnectionLost)
+		s.lose(err)
+	}
+	return err
+}
+
+// wait gives the events on the library's descriptor: 0 after a timeout or a
+// wake-up.
+func (s *Session) wait(timeout time.Duration) (int16, error) {
+	var limit *unix.Timespec
+	var deadline time.Time
+	if timeout >= 0 {
+		deadline = time.Now().Add(timeout)
+	}
+	fds := [2]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(s.event), Events: unix.POLLIN}}
+	for {
+		if timeout >= 0 {
+			ts := unix.NsecToTimespec(int64(max(0, time.Until(deadline))))
+			limit = &ts
+		}
+		_, err := unix.Ppoll(fds[:], limit, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("%w: poll: %w", corosync.ErrConnectionLost, err)
+		}
+		break
+	}
+	if fds[1].Revents != 0 {
+		var count [8]byte
+		_, _ = unix.Read(s.event, count[:])
+		s.woken.Store(false)
+	}
+	return fds[0].Revents, nil
+}
+
+// Wake makes the Next that waits now, or else the next one, return.
+func (s *Session) Wake() {
+	if !s.woken.Swap(true) {
+		s.signal()
+	}
+}
+
+func (s *Session) signal() {
+	s.wakeMu.Lock()
+	defer s.wakeMu.Unlock()
+	if s.event >= 0 {
+		one := [8]byte{1}
+		_, _ = unix.Write(s.event, one[:])
+	}
+}
+
+// Close ends a running Next, waits for running calls, and then calls finalize,
+// the C function op, once. Later calls of anything get ErrClosed, of Close nil.
+func (s *Session) Close(op string, finalize func() corosync.Code) error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.signal()
+	s.next.Lock()
+	defer s.next.Unlock()
+	s.call.Lock()
+	defer s.call.Unlock()
+	err := Err(op, finalize())
+	if s.lost.Load() != nil {
+		err = nil // nobody is there to be told
+	}
+	s.wakeMu.Lock()
+	defer s.wakeMu.Unlock()
+	_ = unix.Close(s.event)
+	s.event = -1
+	return err
+}
