@@ -338,8 +338,7 @@ func FuzzStep(f *testing.F) {
 		m := dfsm.New(dfsm.Config{Self: self, Version: 1, Checksums: true, MaxQueued: 4096})
 		var ids uint64
 		open := map[uint64]bool{}
-		var do func()
-		do = func() {
+		do := func() {
 			for {
 				actions := m.Actions()
 				if len(actions) == 0 {

@@ -26,7 +26,7 @@ func prepare(t testing.TB, hosts, entries, size int) (*Cluster, []*Disk) {
 	}
 	c := NewCluster(Config{
 		Hosts: hosts, Version: 1, Checksums: true,
-		NewApp: func(p *Process) App { return NewModel(p, disks[p.host.ID-1]) },
+		NewApp: func(p *Process) App { return NewModel(disks[p.host.ID-1]) },
 	})
 	for _, h := range c.hosts {
 		h.Up = true

@@ -72,14 +72,12 @@ type Model struct {
 	OnSynced func(state []byte) // the state that a sync ended with
 	OnAdopt  func(old []OpID)   // after a commit, with the history before it
 
-	self    dfsm.Member
-	leader  []byte // the leader's state, during a sync
-	staged  *Disk
-	commits int
+	leader []byte // the leader's state, during a sync
+	staged *Disk
 }
 
-// NewModel returns a Model for a process.
-func NewModel(p *Process, disk *Disk) *Model { return &Model{Disk: disk, self: p.self} }
+// NewModel returns a Model that keeps its content in disk.
+func NewModel(disk *Disk) *Model { return &Model{Disk: disk} }
 
 // Quorum implements App.
 func (m *Model) Quorum(quorate bool) { m.Quorate = quorate }
@@ -322,7 +320,6 @@ func (m *Model) Commit() error {
 	}
 	old := m.Disk.History
 	*m.Disk = *m.staged
-	m.commits++
 	if m.OnAdopt != nil {
 		m.OnAdopt(old)
 	}

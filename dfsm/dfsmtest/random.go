@@ -141,7 +141,7 @@ func (r *run) failf(format string, args ...any) {
 }
 
 func (r *run) newApp(p *Process) App {
-	m := NewModel(p, r.disks[p.host.ID-1])
+	m := NewModel(r.disks[p.host.ID-1])
 	m.OnApply = func(id OpID) { r.applied(p, m, id) }
 	m.OnSynced = func(state []byte) { r.synced(p, state) }
 	m.OnAdopt = func([]OpID) { r.out.Commits++ }

@@ -200,7 +200,7 @@ func (s *scenario) hosts(plain []string, opts map[string]string) error {
 	s.disks = nil
 	s.c = NewCluster(Config{
 		Hosts: n, Version: uint32(version), Checksums: version > 0, Trace: s,
-		NewApp: func(p *Process) App { return NewModel(p, s.disks[p.host.ID-1]) },
+		NewApp: func(p *Process) App { return NewModel(s.disks[p.host.ID-1]) },
 	})
 	for range n {
 		s.disks = append(s.disks, NewDisk(entries))

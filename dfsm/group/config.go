@@ -1,0 +1,65 @@
+package group
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"pmxcfs/dfsm"
+)
+
+// Config of a Group. Connect and App are needed.
+type Config struct {
+	// Version, Checksums and MaxQueued are the machine's.
+	Version   uint32
+	Checksums bool
+	MaxQueued int
+	// App is called by the goroutine of Run only; its checksums are computed
+	// in another one.
+	App dfsm.Application
+	// Connect makes a new connection, not joined yet.
+	Connect func() (Transport, error)
+	// Ready, if not nil, is asked before each join; while it fails the group
+	// is not joined, and it is asked again after Backoff.
+	Ready func() error
+	// Backoff is the least time between two attempts to connect or join; 0: 5 s.
+	Backoff time.Duration
+	// RetryAfter is how long to wait when the group's queues are full; 0: 500 µs.
+	// It doubles, up to 20 ms, while they stay so.
+	RetryAfter time.Duration
+	// Logger gets the machine's lines and the driver's; nil: nowhere.
+	Logger *slog.Logger
+}
+
+const (
+	defaultBackoff    = 5 * time.Second
+	defaultRetryAfter = 500 * time.Microsecond
+	maxRetryAfter     = 20 * time.Millisecond
+	// idle is how long to sleep at most when nothing happens: the machine
+	// wants to know the time now and then.
+	idle = 30 * time.Second
+	// leaveTimeout is how long to wait for our own leaving to be delivered
+	// before the connection is closed instead.
+	leaveTimeout = 5 * time.Second
+	// stopTimeout likewise, when the daemon stops.
+	stopTimeout = 2 * time.Second
+	// turn is how many messages of a kind are sent before it is the other
+	// kind's turn, and then the deliveries'.
+	turn = 64
+)
+
+func (c *Config) complete() error {
+	if c.App == nil || c.Connect == nil {
+		return errors.New("group: config needs App and Connect")
+	}
+	if c.Backoff == 0 {
+		c.Backoff = defaultBackoff
+	}
+	if c.RetryAfter == 0 {
+		c.RetryAfter = defaultRetryAfter
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}

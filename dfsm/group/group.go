@@ -1,0 +1,400 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"pmxcfs/dfsm"
+)
+
+// Group is one node's part in a process group. Submit, Post and Status may be
+// called from any goroutine, at any time.
+type Group struct {
+	cfg Config
+
+	mu       sync.Mutex // guards what is up to the next empty line
+	requests []request
+	spare    []request    // takeInput's other slice
+	answers  []dfsm.Event // of checksums
+	waiters  map[uint64]chan<- error
+	lastID   uint64
+	status   Status
+	waker    Transport // who is to be woken; nil: kick
+	stopped  bool
+
+	kick chan struct{} // wakes Run when there is no connection
+
+	// The rest is Run's.
+	machine   *dfsm.Machine
+	self      dfsm.Member
+	conn      Transport // nil: not connected
+	out       outbox
+	joined    bool      // Join has succeeded, and no Leave
+	leaving   bool      // want to leave, or have asked to
+	asked     bool      // Leave has been called
+	leaveBy   time.Time // then the connection is closed
+	final     bool      // never join again
+	notBefore time.Time // of the next attempt to connect or join
+	now       uint32    // seconds since 1970, as the machine knows
+	events    []Event
+	viewDirty bool
+	failure   string // the last one logged
+	hashing   sync.WaitGroup
+}
+
+// New returns a Group that does nothing until Run.
+func New(cfg Config) (*Group, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	g := &Group{
+		cfg:     cfg,
+		waiters: map[uint64]chan<- error{},
+		kick:    make(chan struct{}, 1),
+	}
+	// Until the first connection tells who we are.
+	g.machine = dfsm.New(g.machineConfig())
+	return g, nil
+}
+
+func (g *Group) machineConfig() dfsm.Config {
+	return dfsm.Config{Self: g.self, Version: g.cfg.Version, Checksums: g.cfg.Checksums, MaxQueued: g.cfg.MaxQueued}
+}
+
+// wake has Run look at the input. mu is held.
+func (g *Group) wake() {
+	if g.waker != nil {
+		g.waker.Wake()
+		return
+	}
+	select {
+	case g.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run connects, joins and serves until ctx is done; then it leaves and
+// disconnects. A lost connection and a lost membership are taken up again,
+// at most once every Backoff. It must be called once.
+func (g *Group) Run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.wake()
+	})
+	defer stop()
+	for ctx.Err() == nil {
+		g.round(g.wait())
+	}
+	g.stop()
+}
+
+// wait does what is due, and returns how long to wait for events.
+func (g *Group) wait() time.Duration {
+	if g.conn != nil && g.leaving {
+		if wait, busy := g.leave(); busy {
+			return wait
+		}
+	}
+	if g.final && g.conn != nil && !g.joined {
+		g.disconnect(nil)
+	}
+	if !g.final && !g.joined && !g.leaving {
+		if wait := time.Until(g.notBefore); wait > 0 {
+			return wait
+		}
+		g.enter()
+	}
+	if g.conn == nil || g.leaving {
+		return g.untilNextTry()
+	}
+	wait, err := g.send()
+	if err != nil {
+		g.disconnect(err)
+		return 0
+	}
+	return min(wait, g.untilNextTry())
+}
+
+func (g *Group) untilNextTry() time.Duration {
+	if g.joined || g.final {
+		return idle
+	}
+	return min(idle, max(0, time.Until(g.notBefore)))
+}
+
+// round waits for events and handles them, and what others have asked for.
+func (g *Group) round(wait time.Duration) {
+	var err error
+	clear(g.events)
+	g.events = g.events[:0]
+	if g.conn != nil {
+		g.events, err = g.conn.Next(g.events, wait)
+	} else {
+		t := time.NewTimer(wait)
+		select {
+		case <-g.kick:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	g.tick()
+	requests, answers := g.takeInput()
+	for _, a := range answers {
+		g.step(a)
+	}
+	for _, r := range requests {
+		g.step(dfsm.Submit{ID: r.id, Subtype: r.subtype, Payload: r.payload})
+	}
+	clear(requests)
+	if len(requests) > 0 && g.conn != nil && !g.leaving {
+		// Before the batch is applied: the group orders them meanwhile.
+		if _, e := g.send(); e != nil && err == nil {
+			err = e
+		}
+	}
+	if len(g.events) > 0 {
+		g.dispatch()
+	}
+	if err != nil {
+		g.disconnect(err)
+	}
+	g.publish()
+}
+
+// dispatch steps the events of one batch.
+func (g *Group) dispatch() {
+	g.count(func(s *Status) {
+		s.Batches++
+		for i := range g.events {
+			if b := g.events[i].Bytes; g.events[i].View == nil {
+				s.Delivered.add(b)
+				// Whatever is not a normal message may change who is synced.
+				g.viewDirty = g.viewDirty || len(b) >= 2 && b[0]|b[1] != 0
+			}
+		}
+	})
+	for i := range g.events {
+		e := &g.events[i]
+		if e.View == nil {
+			g.step(dfsm.Deliver{From: e.From, Bytes: e.Bytes})
+			continue
+		}
+		g.viewDirty = true
+		if g.leaving && g.asked && !slices.Contains(e.View.Members, g.self) {
+			g.left()
+			continue
+		}
+		g.step(*e.View)
+	}
+	g.step(dfsm.EndOfBatch{})
+}
+
+func (g *Group) tick() {
+	if now := uint32(time.Now().Unix()); now != g.now {
+		g.now = now
+		g.step(dfsm.Tick{Now: now})
+	}
+}
+
+// step hands an event to the machine, and does what it asks for.
+func (g *Group) step(e dfsm.Event) {
+	g.machine.Step(e)
+	for {
+		actions := g.machine.Actions()
+		if len(actions) == 0 {
+			return
+		}
+		for _, a := range actions {
+			if answer, ok := dfsm.Perform(g.cfg.App, a); ok {
+				if answer != nil {
+					g.machine.Step(answer)
+				}
+				switch a.(type) {
+				case dfsm.ModeChanged, dfsm.ProcessStates:
+					g.viewDirty = true
+				}
+				continue
+			}
+			g.perform(a)
+		}
+	}
+}
+
+// perform does what is the driver's to do.
+func (g *Group) perform(a dfsm.Action) {
+	switch a := a.(type) {
+	case dfsm.Send:
+		if a.Normal {
+			g.out.normals.push(a.Bytes)
+		} else {
+			g.out.others.push(a)
+		}
+	case dfsm.SendUpdates:
+		g.out.others.push(a)
+	case dfsm.DropSends:
+		g.out.dropOthers()
+	case dfsm.Reply:
+		g.reply(a.ID, a.Err)
+	case dfsm.Checksum:
+		g.checksum(a)
+	case dfsm.Leave:
+		g.out.drop()
+		g.leaving, g.final = true, a.Final
+		g.count(func(s *Status) { s.Leaves++ })
+	case dfsm.Log:
+		g.cfg.Logger.Log(context.Background(), a.Level, a.Text)
+	}
+}
+
+// checksum has the application's checksum computed in a goroutine of its own.
+func (g *Group) checksum(a dfsm.Checksum) {
+	sum := g.cfg.App.Checksum()
+	g.count(func(s *Status) { s.Verifications++ })
+	g.hashing.Go(func() {
+		done := dfsm.ChecksumDone{ID: a.ID, Epoch: a.Epoch}
+		done.Sum, done.Err = sum()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.answers = append(g.answers, done)
+		g.wake()
+	})
+}
+
+// enter connects if need be, and joins.
+func (g *Group) enter() {
+	g.notBefore = time.Now().Add(g.cfg.Backoff)
+	if g.cfg.Ready != nil {
+		if err := g.cfg.Ready(); err != nil {
+			g.failed("not ready to join the group", err)
+			return
+		}
+	}
+	if g.conn == nil {
+		conn, err := g.cfg.Connect()
+		if err != nil {
+			g.failed("cannot connect", err)
+			return
+		}
+		self, err := conn.Self()
+		if err != nil {
+			g.failed("cannot connect", errors.Join(err, conn.Close()))
+			return
+		}
+		if self != g.self {
+			g.self = self
+			g.machine = dfsm.New(g.machineConfig())
+			g.machine.Step(dfsm.Tick{Now: g.now})
+		}
+		g.conn = conn
+		g.mu.Lock()
+		g.waker = conn
+		g.status.Self = self
+		g.status.Connects++
+		conn.Wake() // what came before may have kicked only
+		g.mu.Unlock()
+	}
+	switch err := g.conn.Join(); {
+	case err == nil:
+		g.joined, g.failure = true, ""
+		g.count(func(s *Status) { s.Joins++ })
+	case errors.Is(err, ErrTryAgain):
+		g.notBefore = time.Now().Add(maxRetryAfter)
+	default:
+		g.disconnect(err)
+	}
+}
+
+// failed logs why there is no membership, once.
+func (g *Group) failed(what string, err error) {
+	g.count(func(s *Status) { s.LastError = err })
+	if text := what + ": " + err.Error(); text != g.failure {
+		g.failure = text
+		g.cfg.Logger.Warn(what, slog.Any("error", err))
+	}
+}
+
+// leave asks to leave; busy says that this is not done.
+func (g *Group) leave() (wait time.Duration, busy bool) {
+	if !g.joined {
+		g.left()
+		return 0, false
+	}
+	if g.leaveBy.IsZero() {
+		g.leaveBy = time.Now().Add(leaveTimeout)
+	}
+	if !g.asked {
+		switch err := g.conn.Leave(); {
+		case err == nil:
+			g.asked = true
+		case errors.Is(err, ErrTryAgain) && time.Now().Before(g.leaveBy):
+			return maxRetryAfter, true
+		default:
+			g.disconnect(err)
+			return 0, false
+		}
+	}
+	if wait := time.Until(g.leaveBy); wait > 0 {
+		return wait, true
+	}
+	g.disconnect(errors.New("group: no end of leaving"))
+	return 0, false
+}
+
+// left ends the membership.
+func (g *Group) left() {
+	g.joined, g.leaving, g.asked, g.leaveBy = false, false, false, time.Time{}
+	g.out.drop()
+	g.viewDirty = true
+	if t := time.Now().Add(g.cfg.Backoff); !g.final && t.After(g.notBefore) {
+		g.notBefore = t
+	}
+	g.step(dfsm.Restart{})
+}
+
+// disconnect closes the connection; err says why, nil if it is on purpose.
+func (g *Group) disconnect(err error) {
+	if g.conn == nil {
+		return
+	}
+	g.mu.Lock()
+	g.waker = nil
+	g.wake() // what came before may have woken the connection only
+	g.mu.Unlock()
+	closed := g.conn.Close()
+	g.conn = nil
+	if err != nil {
+		g.failed("lost the connection to the group", errors.Join(err, closed))
+	}
+	g.left()
+}
+
+// stop leaves, and tells all who wait.
+func (g *Group) stop() {
+	if g.conn != nil && g.joined {
+		g.leaving, g.leaveBy = true, time.Now().Add(stopTimeout)
+		for g.conn != nil && g.leaving {
+			wait, busy := g.leave()
+			if !busy {
+				break
+			}
+			g.round(wait)
+		}
+	}
+	g.disconnect(nil)
+	g.step(dfsm.Restart{})
+	g.hashing.Wait()
+	g.publish()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stopped = true
+	g.requests = nil
+	for id, ch := range g.waiters {
+		delete(g.waiters, id)
+		ch <- dfsm.ErrDisconnected
+	}
+}

@@ -1,0 +1,473 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/dfsmtest"
+)
+
+// node is a daemon on the bus.
+type node struct {
+	*Group
+	app  *checkedApp
+	stop func() // ends Run, and waits for its end
+}
+
+// checkedApp is the model, counting what is stored.
+type checkedApp struct {
+	*dfsmtest.Model
+	fail   error        // what Apply fails with, once
+	stored atomic.Int64 // changes that Apply has returned for
+	views  atomic.Int64
+	modes  sync.Map // dfsm.Mode: seen
+	delay  time.Duration
+}
+
+func (a *checkedApp) Apply(batch []dfsm.Message) dfsm.Applied {
+	if err := a.fail; err != nil {
+		a.fail = nil
+		return dfsm.Applied{Err: err}
+	}
+	done := a.Model.Apply(batch)
+	time.Sleep(a.delay) // the transaction; fake time
+	a.stored.Add(int64(len(batch)))
+	return done
+}
+
+func (a *checkedApp) ViewChanged(m []dfsm.Member) { a.views.Add(1) }
+func (a *checkedApp) ModeChanged(m dfsm.Mode)     { a.modes.Store(m, true) }
+
+const entries = 64
+
+func startNode(t *testing.T, b *bus, id uint32, change func(*Config)) *node {
+	t.Helper()
+	n := &node{app: &checkedApp{Model: dfsmtest.NewModel(dfsmtest.NewDisk(entries))}}
+	n.app.Quorate = true
+	cfg := Config{Version: 1, Checksums: true, App: n.app, Connect: func() (Transport, error) { return b.connect(id) }}
+	if change != nil {
+		change(&cfg)
+	}
+	g, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Group = g
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.Run(ctx)
+	}()
+	n.stop = func() { cancel(); <-done }
+	t.Cleanup(n.stop)
+	return n
+}
+
+func startNodes(t *testing.T, b *bus, count int) []*node {
+	var nodes []*node
+	for id := range count {
+		nodes = append(nodes, startNode(t, b, uint32(id+1), nil))
+		time.Sleep(time.Second) // fake: also when the queues are full at first
+	}
+	for _, n := range nodes {
+		wantSynced(t, n, count)
+	}
+	return nodes
+}
+
+func wantSynced(t *testing.T, n *node, members int) {
+	t.Helper()
+	synctest.Wait()
+	if s := n.Status(); s.Mode != dfsm.ModeSynced || s.Synced != members || len(s.Members) != members {
+		t.Fatalf("node %v: %+v, want %d synced members", s.Self, s, members)
+	}
+}
+
+func op(key, value int) []byte {
+	return dfsmtest.Op{Key: uint32(key), Version: dfsmtest.Any, Value: fmt.Append(nil, value)}.Encode()
+}
+
+func submit(n *node, key, value int) error {
+	return n.Submit(context.Background(), 1, op(key, value))
+}
+
+// wantAlike checks that all nodes, which must have stopped, hold the same.
+func wantAlike(t *testing.T, nodes []*node, changes int) {
+	t.Helper()
+	first := nodes[0].app.Disk
+	if changes >= 0 && len(first.History) != changes {
+		t.Errorf("%d changes, want %d", len(first.History), changes)
+	}
+	for i, n := range nodes[1:] {
+		if string(n.app.Disk.State()) != string(first.State()) {
+			t.Errorf("node %d has another state than node 1", i+2)
+		}
+	}
+}
+
+func stopAll(nodes []*node) {
+	for _, n := range nodes {
+		n.stop()
+	}
+}
+
+func TestManyWritersOnAllNodesGetTheirResultsAfterTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		nodes := startNodes(t, b, 3)
+		for _, n := range nodes {
+			n.app.delay = time.Millisecond
+		}
+		var wg sync.WaitGroup
+		for i, n := range nodes {
+			for w := range 8 {
+				wg.Go(func() {
+					for k := range 20 {
+						before := n.app.stored.Load()
+						if err := submit(n, i*8+w, k); err != nil {
+							t.Errorf("node %d: %v", i+1, err)
+						}
+						if n.app.stored.Load() == before {
+							t.Errorf("node %d: told before it was stored", i+1)
+						}
+					}
+					refused := dfsmtest.Op{Key: uint32(i*8 + w), Version: 1 << 40}.Encode()
+					if err := n.Submit(context.Background(), 1, refused); !errors.Is(err, dfsmtest.ErrModelConflict) {
+						t.Errorf("node %d: %v, want the application's refusal", i+1, err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		synctest.Wait()
+		s := nodes[0].Status()
+		if s.Waiting != 0 || s.Delivered.Messages[0] != 3*8*21 {
+			t.Errorf("%d waiting, %d delivered", s.Waiting, s.Delivered.Messages[0])
+		}
+		if s.Batches >= s.Delivered.Messages[0] {
+			t.Errorf("%d batches of %d messages: none was a batch", s.Batches, s.Delivered.Messages[0])
+		}
+		stopAll(nodes)
+		wantAlike(t, nodes, 3*8*20)
+	})
+}
+
+func TestFullQueuesDelayMessagesAndLoseNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{limit: 4}
+		nodes := startNodes(t, b, 3)
+		for _, n := range nodes {
+			n.app.delay = time.Millisecond
+		}
+		var wg sync.WaitGroup
+		for i, n := range nodes {
+			for w := range 40 {
+				wg.Go(func() {
+					if err := submit(n, (i*40+w)%entries, w); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		synctest.Wait()
+		if s := nodes[0].Status(); s.Retries == 0 || s.Unsent != 0 {
+			t.Errorf("%d retries, %d unsent", s.Retries, s.Unsent)
+		}
+		stopAll(nodes)
+		wantAlike(t, nodes, 120)
+	})
+}
+
+func TestCallerThatGivesUpIsToldWhetherItsMessageIsOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		n := startNodes(t, b, 1)[0]
+		b.set(func(b *bus) { b.held = true })
+
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		start := time.Now()
+		err := n.Submit(ctx, 1, op(1, 1))
+		if !errors.Is(err, ErrTimeout) || errors.Is(err, ErrWithdrawn) || time.Since(start) != 10*time.Second {
+			t.Errorf("deadline: %v after %v", err, time.Since(start))
+		}
+
+		ctx, interrupt := context.WithCancel(context.Background())
+		time.AfterFunc(time.Second, interrupt)
+		if err := n.Submit(ctx, 1, op(2, 2)); !errors.Is(err, ErrInterrupted) || errors.Is(err, ErrWithdrawn) {
+			t.Errorf("interrupt: %v", err)
+		}
+		if err := n.Submit(ctx, 1, op(3, 3)); !errors.Is(err, ErrInterrupted) || !errors.Is(err, ErrWithdrawn) {
+			t.Errorf("interrupted before: %v", err)
+		}
+
+		// What was sent is applied when the group moves again.
+		b.set(func(b *bus) { b.held = false })
+		if err := submit(n, 4, 4); err != nil {
+			t.Error(err)
+		}
+		n.stop()
+		wantAlike(t, []*node{n}, 3)
+	})
+}
+
+func TestLostConnectionWakesWaitersAndIsTakenUpAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		nodes := startNodes(t, b, 2)
+		b.set(func(b *bus) { b.held = true })
+		result := make(chan error, 1)
+		go func() { result <- submit(nodes[1], 1, 1) }()
+		synctest.Wait()
+		b.set(func(b *bus) { b.down = true })
+		b.cut(2)
+		if err := <-result; !errors.Is(err, dfsm.ErrDisconnected) {
+			t.Errorf("waiting: %v", err)
+		}
+		start := time.Now()
+		if err := submit(nodes[1], 1, 2); !errors.Is(err, dfsm.ErrDisconnected) || time.Since(start) != 0 {
+			t.Errorf("without a connection: %v after %v", err, time.Since(start))
+		}
+		if s := nodes[1].Status(); s.Connected || !errors.Is(s.LastError, errBusDown) {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(time.Minute)
+		connects := nodes[1].Status().Connects
+		b.set(func(b *bus) { b.held, b.down = false, false })
+		time.Sleep(5 * time.Second)
+		wantSynced(t, nodes[1], 2)
+		if got := nodes[1].Status().Connects; got != connects+1 {
+			t.Errorf("%d connects, then %d", connects, got)
+		}
+		if err := submit(nodes[1], 1, 3); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		stopAll(nodes)
+		wantAlike(t, nodes, -1)
+	})
+}
+
+func TestNodeOutOfStepLeavesAndIsBackAfterTheBackoff(t *testing.T) {
+	for _, stuck := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &bus{}
+			nodes := startNodes(t, b, 3)
+			b.set(func(b *bus) { b.conns[1].stuck = stuck })
+			nodes[1].app.fail = errors.New("disk full")
+			if err := submit(nodes[0], 1, 1); err != nil {
+				t.Error(err)
+			}
+			if err := submit(nodes[1], 1, 2); !errors.Is(err, dfsm.ErrDisconnected) {
+				t.Errorf("on the node that leaves: %v", err)
+			}
+			synctest.Wait()
+			if stuck {
+				time.Sleep(leaveTimeout)
+			}
+			wantSynced(t, nodes[0], 2)
+			time.Sleep(4 * time.Second)
+			wantSynced(t, nodes[0], 2)
+			time.Sleep(2 * time.Second)
+			wantSynced(t, nodes[1], 3)
+			if s := nodes[1].Status(); s.Leaves != 1 || s.Joins != 2 {
+				t.Errorf("%d leaves, %d joins", s.Leaves, s.Joins)
+			}
+			stopAll(nodes)
+			wantAlike(t, nodes, -1)
+		})
+	}
+}
+
+func TestNodeWithAFatalErrorNeverComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		nodes := startNodes(t, b, 2)
+		nodes[1].app.fail = fmt.Errorf("%w: broken", dfsm.ErrFatal)
+		if err := submit(nodes[0], 1, 1); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour)
+		wantSynced(t, nodes[0], 1)
+		if s := nodes[1].Status(); s.Mode != dfsm.ModeError || s.Connected || s.Connects != 1 {
+			t.Errorf("%+v", s)
+		}
+		if err := submit(nodes[1], 1, 2); !errors.Is(err, dfsm.ErrDisconnected) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestGroupIsJoinedWhenTheApplicationIsReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		var ready atomic.Bool
+		n := startNode(t, b, 1, func(c *Config) {
+			c.Ready = func() error {
+				if !ready.Load() {
+					return errors.New("no database")
+				}
+				return nil
+			}
+		})
+		time.Sleep(time.Minute)
+		if s := n.Status(); s.Mode != dfsm.ModeStart || s.Joins != 0 {
+			t.Errorf("%+v", s)
+		}
+		ready.Store(true)
+		time.Sleep(6 * time.Second)
+		wantSynced(t, n, 1)
+	})
+}
+
+func TestStopLeavesAndTellsWaiters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		nodes := startNodes(t, b, 2)
+		b.set(func(b *bus) { b.full = true })
+		result := make(chan error, 1)
+		go func() { result <- submit(nodes[1], 1, 1) }()
+		synctest.Wait()
+		nodes[1].stop()
+		if err := <-result; !errors.Is(err, dfsm.ErrDisconnected) {
+			t.Error(err)
+		}
+		if err := submit(nodes[1], 1, 1); !errors.Is(err, dfsm.ErrDisconnected) {
+			t.Errorf("after the end: %v", err)
+		}
+		nodes[1].Post(1, op(1, 1)) // has no effect, and does not block
+		b.set(func(b *bus) { b.full = false })
+		wantSynced(t, nodes[0], 1)
+	})
+}
+
+func TestWritersGoOnDuringALongSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{limit: 8}
+		const many = 20_000
+		big := func() *dfsmtest.Disk { return dfsmtest.NewDisk(many) }
+		first := startNode(t, b, 1, func(c *Config) { c.App.(*checkedApp).Disk = big() })
+		synctest.Wait()
+		for k := range many {
+			first.Post(1, op(k, k))
+		}
+		if err := submit(first, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		second := startNode(t, b, 2, func(c *Config) { c.App.(*checkedApp).Disk = big() })
+		for first.Status().Mode == dfsm.ModeSynced && len(first.Status().Members) < 2 {
+			time.Sleep(time.Microsecond)
+		}
+		during := 0
+		for {
+			if err := submit(first, 1, 1); err != nil {
+				t.Fatal(err)
+			}
+			if second.Status().Mode == dfsm.ModeSynced {
+				break
+			}
+			during++
+		}
+		if during < 100 {
+			t.Errorf("%d writes while %d entries were sent", during, many)
+		}
+		synctest.Wait()
+		stopAll([]*node{first, second})
+		wantAlike(t, []*node{first, second}, -1)
+	})
+}
+
+func TestChecksumsAreComparedHourly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		nodes := startNodes(t, b, 3)
+		if err := submit(nodes[2], 1, 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2*time.Hour + 2*idle)
+		for _, n := range nodes {
+			wantSynced(t, n, 3)
+			if s := n.Status(); s.Verifications != 2 || s.Leaves != 0 {
+				t.Errorf("node %v: %d verifications, %d leaves", s.Self, s.Verifications, s.Leaves)
+			}
+		}
+	})
+}
+
+func TestRandomFaultsLeaveAllNodesAlike(t *testing.T) {
+	rounds := 60
+	if testing.Short() {
+		rounds = 15
+	}
+	first := uint64(time.Now().UnixNano())
+	for i := range rounds {
+		seed := first + uint64(i)
+		ok := t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { randomFaults(t, seed) })
+		})
+		if !ok {
+			return
+		}
+	}
+}
+
+func randomFaults(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	b := &bus{limit: rnd.IntN(10)}
+	nodes := startNodes(t, b, 2+rnd.IntN(4))
+	var acked atomic.Int64
+	ctx, end := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		for w := range 3 {
+			writer := rand.New(rand.NewPCG(seed, uint64(i*10+w+2)))
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					call, cancel := context.WithTimeout(ctx, time.Duration(1+writer.IntN(3000))*time.Millisecond)
+					if n.Submit(call, 1, op(writer.IntN(entries), writer.IntN(100))) == nil {
+						acked.Add(1)
+					}
+					cancel()
+					time.Sleep(time.Duration(writer.IntN(50)) * time.Millisecond)
+				}
+			})
+		}
+	}
+	for range 40 {
+		time.Sleep(time.Duration(rnd.IntN(2000)) * time.Millisecond)
+		switch rnd.IntN(4) {
+		case 0, 1:
+			b.cut(uint32(1 + rnd.IntN(len(nodes))))
+		case 2:
+			b.set(func(b *bus) { b.full = !b.full })
+		case 3:
+			b.set(func(b *bus) { b.held = !b.held })
+		}
+	}
+	b.set(func(b *bus) { b.full, b.held = false, false })
+	time.Sleep(20 * time.Second)
+	end()
+	wg.Wait()
+	time.Sleep(time.Second)
+	for _, n := range nodes {
+		wantSynced(t, n, len(nodes))
+		if s := n.Status(); s.Waiting != 0 || s.Unsent != 0 || s.Queued != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	stopAll(nodes)
+	wantAlike(t, nodes, -1)
+	if acked.Load() == 0 {
+		t.Error("nothing was acknowledged")
+	}
+}
