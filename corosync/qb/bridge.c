@@ -1,6 +1,10 @@
 #include "bridge.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 
@@ -12,44 +16,160 @@
  */
 static __thread uintptr_t this_loop;
 
+/*
+ * A client can truncate the files of its rings, and whoever touches that memory then gets SIGBUS.
+ * Where this thread is within libqb, guard says where to go on in that case. It is NULL
+ * while Go runs, whose frames must not be jumped over, and then the signal is Go's as before.
+ */
+static __thread sigjmp_buf *guard;
+static struct sigaction go_action;
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	if (guard != NULL)
+		siglongjmp(*guard, 1);
+	if (go_action.sa_flags & SA_SIGINFO)
+		go_action.sa_sigaction(sig, info, context);
+	else if (go_action.sa_handler != SIG_DFL && go_action.sa_handler != SIG_IGN)
+		go_action.sa_handler(sig);
+	else
+		abort();
+}
+
+static void install(void)
+{
+	struct sigaction action;
+
+	memset(&action, 0, sizeof(action));
+	action.sa_sigaction = on_sigbus;
+	action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+	sigfillset(&action.sa_mask); /* as Go has it */
+	sigaction(SIGBUS, NULL, &go_action);
+	sigaction(SIGBUS, &action, NULL);
+}
+
+/*
+ * unblock undoes what a handler leaves behind that jumps: its signal blocked, and that
+ * would be deadly the next time. It tells whether it was.
+ */
+static int unblock(void)
+{
+	sigset_t bus, old;
+
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	pthread_sigmask(SIG_UNBLOCK, &bus, &old);
+	return sigismember(&old, SIGBUS);
+}
+
+/* The handler's mask is full, for all of it to be restored. */
+static void after_fault(const sigset_t *mask)
+{
+	guard = NULL;
+	pthread_sigmask(SIG_SETMASK, mask, NULL);
+}
+
+/* The thread's usual mask. */
+static __thread sigset_t usual_mask;
+
+/*
+ * bridge_trapped tells whether libqb has met such memory when it closed a connection: it has a
+ * trap of its own there, gives up the rest, and leaves the signal blocked.
+ */
+int bridge_trapped(void)
+{
+	return unblock();
+}
+
 void bridge_bind(uintptr_t loop)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
 	this_loop = loop;
+	pthread_sigmask(SIG_SETMASK, NULL, &usual_mask);
+	pthread_once(&once, install);
 }
+
+/* A call into Go, outside of the guard. */
+#define GO(result, call) \
+	do { \
+		sigjmp_buf *saved = guard; \
+		guard = NULL; \
+		result call; \
+		guard = saved; \
+	} while (0)
 
 static int32_t dispatch_add(enum qb_loop_priority p, int32_t fd, int32_t events,
                             void *data, qb_ipcs_dispatch_fn_t fn)
 {
+	int32_t rc;
+
 	(void)p;
-	return qbDispatchAdd(this_loop, fd, events, data, fn);
+	GO(rc =, qbDispatchAdd(this_loop, fd, events, data, fn));
+	return rc;
 }
 
 static int32_t dispatch_mod(enum qb_loop_priority p, int32_t fd, int32_t events,
                             void *data, qb_ipcs_dispatch_fn_t fn)
 {
+	int32_t rc;
+
 	(void)p;
-	return qbDispatchMod(this_loop, fd, events, data, fn);
+	(void)data;
+	(void)fn;
+	GO(rc =, qbDispatchMod(this_loop, fd, events));
+	return rc;
 }
 
 static int32_t dispatch_del(int32_t fd)
 {
-	return qbDispatchDel(this_loop, fd);
+	int32_t rc;
+
+	GO(rc =, qbDispatchDel(this_loop, fd));
+	return rc;
 }
 
 static int32_t job_add(enum qb_loop_priority p, void *data, qb_loop_job_dispatch_fn fn)
 {
+	int32_t rc;
+
 	(void)p;
-	return qbJobAdd(this_loop, data, fn);
+	GO(rc =, qbJobAdd(this_loop, data, fn));
+	return rc;
 }
 
 static int32_t accepted(qb_ipcs_connection_t *c, uid_t uid, gid_t gid)
 {
-	return qbAccept(this_loop, c, uid, gid);
+	int32_t rc;
+
+	GO(rc =, qbAccept(this_loop, c, uid, gid));
+	return rc;
+}
+
+/*
+ * arrived gives the length of the ring's chunk that data is the beginning of, or -1
+ * if it can't be told. A chunk is preceded by two words, its length and a magic
+ * number; this layout is shared by processes and so doesn't change. The two words of a
+ * chunk that begins the ring are at the ring's other end, and nothing need be mapped
+ * before it: rings begin on a page.
+ */
+static int64_t arrived(const void *data)
+{
+	const volatile uint32_t *word = data;
+
+	if (((uintptr_t)data & 4095) < 2 * sizeof(*word))
+		return -1;
+	if (word[-1] != 0xA1A1A1A1)
+		return -1;
+	return word[-2];
 }
 
 static int32_t message(qb_ipcs_connection_t *c, void *data, size_t size)
 {
-	qbMessage(this_loop, c, data, size);
+	int32_t id = *(volatile int32_t *)data;
+	int64_t length = arrived(data);
+
+	GO(, qbMessage(this_loop, c, id, data, (int32_t)size, length));
 	/* "Back off": one request per notification byte, see doc.go. */
 	return -ENOBUFS;
 }
@@ -63,7 +183,7 @@ static int32_t closed(qb_ipcs_connection_t *c)
 /* Called for every connection that accepted() was called for, whatever became of it. */
 static void destroyed(qb_ipcs_connection_t *c)
 {
-	qbDestroyed(this_loop, c);
+	GO(, qbDestroyed(this_loop, c));
 }
 
 qb_ipcs_service_t *bridge_create(const char *name, int32_t service_id, uint32_t buffer_size)
@@ -91,7 +211,37 @@ qb_ipcs_service_t *bridge_create(const char *name, int32_t service_id, uint32_t 
 
 int32_t bridge_dispatch(qb_ipcs_dispatch_fn_t fn, int32_t fd, int32_t revents, void *data)
 {
-	return fn(fd, revents, data);
+	sigjmp_buf here;
+	int32_t rc;
+
+	if (sigsetjmp(here, 0)) {
+		after_fault(&usual_mask);
+		return BRIDGE_FAULT;
+	}
+	guard = &here;
+	rc = fn(fd, revents, data);
+	guard = NULL;
+	return rc;
+}
+
+/* bridge_copy copies out of a ring. It returns 0, or BRIDGE_FAULT. */
+int bridge_copy(void *dst, const void *src, size_t n)
+{
+	sigjmp_buf here;
+
+	if (sigsetjmp(here, 0)) {
+		after_fault(&usual_mask);
+		return BRIDGE_FAULT;
+	}
+	guard = &here;
+	memcpy(dst, src, n);
+	guard = NULL;
+	return 0;
+}
+
+void bridge_disconnect(qb_ipcs_connection_t *c)
+{
+	qb_ipcs_disconnect(c);
 }
 
 void bridge_job(qb_loop_job_dispatch_fn fn, void *data)
@@ -109,28 +259,12 @@ int32_t bridge_client_pid(qb_ipcs_connection_t *c)
 	return stats.client_pid;
 }
 
-/*
- * bridge_arrived gives the length of the ring's chunk that data is the beginning
- * of, or -1 if it can't be told. A chunk is preceded by two words, its length and a magic
- * number; this layout is shared by processes and so doesn't change. The
- * two words of a chunk that begins the ring are at the ring's other end, and nothing need
- * be mapped before it: rings begin on a page.
- */
-int64_t bridge_arrived(const void *data)
-{
-	const volatile uint32_t *word = data;
-
-	if (((uintptr_t)data & 4095) < 2 * sizeof(*word))
-		return -1;
-	if (word[-1] != 0xA1A1A1A1)
-		return -1;
-	return word[-2];
-}
-
 ssize_t bridge_reply(qb_ipcs_connection_t *c, int32_t id, int32_t error, const char *data, size_t len)
 {
 	struct qb_ipc_response_header header;
 	struct iovec iov[2];
+	sigjmp_buf here;
+	ssize_t rc;
 
 	memset(&header, 0, sizeof(header));
 	header.id = id;
@@ -140,7 +274,16 @@ ssize_t bridge_reply(qb_ipcs_connection_t *c, int32_t id, int32_t error, const c
 	iov[0].iov_len = sizeof(header);
 	iov[1].iov_base = (void *)data;
 	iov[1].iov_len = len;
-	return qb_ipcs_response_sendv(c, iov, len > 0 ? 2 : 1);
+	if (sigsetjmp(here, 0)) {
+		after_fault(&usual_mask);
+		/* The reference that libqb takes for the time of the call. */
+		qb_ipcs_connection_unref(c);
+		return BRIDGE_FAULT;
+	}
+	guard = &here;
+	rc = qb_ipcs_response_sendv(c, iov, len > 0 ? 2 : 1);
+	guard = NULL;
+	return rc;
 }
 
 qb_ipcc_connection_t *bridge_connect(const char *name, size_t max, int *err)

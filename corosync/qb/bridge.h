@@ -7,13 +7,18 @@
 #include <qb/qbipcc.h>
 #include <qb/qbipcs.h>
 
+/* What a call returns that was cut short because a client took a ring's memory away. */
+enum { BRIDGE_FAULT = -0x7fffffff };
+
 /* Server side. All of it on the loop's thread. */
 void bridge_bind(uintptr_t loop);
 qb_ipcs_service_t *bridge_create(const char *name, int32_t service_id, uint32_t buffer_size);
 int32_t bridge_dispatch(qb_ipcs_dispatch_fn_t fn, int32_t fd, int32_t revents, void *data);
 void bridge_job(qb_loop_job_dispatch_fn fn, void *data);
 int32_t bridge_client_pid(qb_ipcs_connection_t *c);
-int64_t bridge_arrived(const void *data);
+int bridge_copy(void *dst, const void *src, size_t n);
+void bridge_disconnect(qb_ipcs_connection_t *c);
+int bridge_trapped(void);
 ssize_t bridge_reply(qb_ipcs_connection_t *c, int32_t id, int32_t error, const char *data, size_t len);
 
 /* Client side. */

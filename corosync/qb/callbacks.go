@@ -47,7 +47,7 @@ func qbDispatchAdd(h C.uintptr_t, fd, events C.int32_t, data unsafe.Pointer, fn 
 }
 
 //export qbDispatchMod
-func qbDispatchMod(h C.uintptr_t, fd, events C.int32_t, data unsafe.Pointer, fn C.qb_ipcs_dispatch_fn_t) C.int32_t {
+func qbDispatchMod(h C.uintptr_t, fd, events C.int32_t) C.int32_t {
 	return negErrno(serverOf(h).poll.modify(int32(fd), pollEvents(int32(events))))
 }
 
@@ -70,8 +70,8 @@ func qbAccept(h C.uintptr_t, c *C.qb_ipcs_connection_t, uid C.uid_t, gid C.gid_t
 }
 
 //export qbMessage
-func qbMessage(h C.uintptr_t, c *C.qb_ipcs_connection_t, data unsafe.Pointer, size C.size_t) {
-	serverOf(h).message(c, data, int64(int32(size)))
+func qbMessage(h C.uintptr_t, c *C.qb_ipcs_connection_t, id C.int32_t, data unsafe.Pointer, claimed C.int32_t, arrived C.int64_t) {
+	serverOf(h).message(c, int32(id), data, int64(claimed), int64(arrived))
 }
 
 //export qbDestroyed

@@ -4,6 +4,10 @@ package qb
 import "C"
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 	"unsafe"
@@ -17,6 +21,7 @@ type conn struct {
 	handler Handler
 	fd      int32
 	busy    bool // a worker serves a request, or unsent waits for room
+	faulted bool // its memory is gone, and it is about to be dropped
 
 	unsent     reply
 	stuckSince time.Time
@@ -44,39 +49,66 @@ const (
 // longer than the largest message.
 const largeRequest = 2048
 
-// message serves one request. data is in memory that the client can write: each
-// byte is looked at only in our copy.
-func (s *Server) message(p *C.qb_ipcs_connection_t, data unsafe.Pointer, claimed int64) {
+// message serves one request. data, the header's beginning, is in memory that the client can
+// write and take away: it is only copied from.
+func (s *Server) message(p *C.qb_ipcs_connection_t, id int32, data unsafe.Pointer, claimed, arrived int64) {
 	c := s.conns[p]
-	if c == nil {
+	if c == nil || c.faulted {
 		return
 	}
-	id := *(*int32)(data)
-	n, ok := bodyLength(claimed, int64(C.bridge_arrived(data)), int64(s.cfg.BufferSize))
+	n, ok := bodyLength(claimed, arrived, int64(s.cfg.BufferSize))
 	if !ok {
 		s.send(reply{conn: c, id: id, errno: syscall.EINVAL})
 		return
 	}
-	body := unsafe.Slice((*byte)(unsafe.Add(data, RequestHeader)), n)
-	if c.handler.Quick(id) {
-		s.scratch = append(s.scratch[:0], body...)
-		out, errno := c.handler.Serve(id, s.scratch)
-		r := reply{conn: c, id: id, errno: errno, data: out}
-		if n > largeRequest {
-			s.late = append(s.late, r)
+	if !c.handler.Quick(id) {
+		body := make([]byte, n)
+		if !s.copyBody(c, body, data) {
 			return
 		}
-		s.send(r)
+		c.busy = true
+		s.workers.Add(1)
+		go func() {
+			defer s.workers.Done()
+			out, errno := c.handler.Serve(id, body)
+			s.finish(reply{conn: c, id: id, errno: errno, data: out})
+		}()
 		return
 	}
-	own := append([]byte(nil), body...)
-	c.busy = true
-	s.workers.Add(1)
-	go func() {
-		defer s.workers.Done()
-		out, errno := c.handler.Serve(id, own)
-		s.finish(reply{conn: c, id: id, errno: errno, data: out})
-	}()
+	s.scratch = slices.Grow(s.scratch[:0], n)[:n]
+	if !s.copyBody(c, s.scratch, data) {
+		return
+	}
+	out, errno := c.handler.Serve(id, s.scratch)
+	r := reply{conn: c, id: id, errno: errno, data: out}
+	if n > largeRequest {
+		s.late = append(s.late, r)
+		return
+	}
+	s.send(r)
+}
+
+// copyBody copies what follows the header. It returns false if the memory isn't there any more.
+func (s *Server) copyBody(c *conn, body []byte, data unsafe.Pointer) bool {
+	if len(body) == 0 {
+		return true
+	}
+	src := unsafe.Add(data, RequestHeader)
+	if C.bridge_copy(unsafe.Pointer(unsafe.SliceData(body)), src, C.size_t(len(body))) != 0 {
+		s.fault(c)
+		return false
+	}
+	return true
+}
+
+// fault drops a client that took away the memory of its rings.
+func (s *Server) fault(c *conn) {
+	if c.faulted {
+		return
+	}
+	c.faulted = true
+	s.cfg.Logger.Warn("client dropped: its shared memory is gone", "pid", c.peer.PID, "uid", c.peer.UID)
+	s.doomed = append(s.doomed, c)
 }
 
 // finish hands a worker's reply to the loop. It is called by the worker.
@@ -121,6 +153,9 @@ func (s *Server) idle(c *conn) {
 // send writes a reply into the response ring, or keeps it until there is room.
 func (s *Server) send(r reply) {
 	c := r.conn
+	if c.faulted {
+		return
+	}
 	switch s.write(&r) {
 	case 0:
 	case syscall.EAGAIN:
@@ -173,6 +208,9 @@ func (s *Server) write(r *reply) syscall.Errno {
 	switch {
 	case rc >= 0:
 		return 0
+	case rc == C.BRIDGE_FAULT:
+		s.fault(r.conn)
+		return syscall.EFAULT
 	case syscall.Errno(-rc) == syscall.ETIMEDOUT:
 		return syscall.EAGAIN
 	}
@@ -199,8 +237,28 @@ func (s *Server) dropDoomed() {
 		s.doomed = nil
 		for _, c := range doomed {
 			if c.ptr != nil {
-				C.qb_ipcs_disconnect(c.ptr)
+				C.bridge_disconnect(c.ptr)
 			}
 		}
 	}
+	s.sweep()
+}
+
+// sweep looks after the connections that are gone. If libqb could not close one's rings because
+// their memory was gone, it has left their files.
+func (s *Server) sweep() {
+	if len(s.gone) == 0 {
+		return
+	}
+	if C.bridge_trapped() != 0 {
+		for _, c := range s.gone {
+			pattern := fmt.Sprintf("/dev/shm/qb-%d-%d-%d-*", os.Getpid(), c.peer.PID, c.fd)
+			dirs, _ := filepath.Glob(pattern) // the pattern is well-formed
+			for _, dir := range dirs {
+				_ = os.RemoveAll(dir)
+			}
+		}
+	}
+	clear(s.gone)
+	s.gone = s.gone[:0]
 }

@@ -35,9 +35,16 @@
 // libqb hands over the length from the request's header, which is the client's
 // to choose; it is checked against the length of the ring's chunk and against the
 // buffer size. The bytes lie in memory that the client can still write, so
-// they are copied once, before anything looks at them. What cannot be
-// checked from here is libqb's own bookkeeping in the shared rings: a client that
-// is let in can corrupt it. Let in only whom you trust that far.
+// they are copied once, before anything looks at them.
+//
+// A client can truncate the files of its rings, and then memory that we read or write
+// is gone: SIGBUS. Our calls into libqb and the copy are guarded (bridge.c), and such a
+// client is dropped. For that a handler of SIGBUS is installed in front of Go's, once per
+// process; a signal from elsewhere goes on to Go's.
+//
+// What cannot be checked from here is libqb's own bookkeeping in the shared rings
+// (positions, sizes): a client that is let in can falsify it, and libqb believes it. Let
+// in only whom you trust that far.
 //
 // # Where things are
 //

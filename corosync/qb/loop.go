@@ -160,14 +160,20 @@ func (p *poller) resume(w *watch) {
 	}
 }
 
-// dispatch calls libqb for w. The watch may be gone when it returns.
-func (p *poller) dispatch(w *watch, revents uint32) {
+// dispatch calls libqb for w. The watch may be gone when it returns. It returns false if
+// the client's shared memory was gone, and libqb has not got to the end.
+func (p *poller) dispatch(w *watch, revents uint32) bool {
 	fd, gen := w.fd, w.gen
-	if C.bridge_dispatch(w.fn, C.int32_t(fd), C.int32_t(revents), w.data) < 0 {
+	rc := C.bridge_dispatch(w.fn, C.int32_t(fd), C.int32_t(revents), w.data)
+	if rc == C.BRIDGE_FAULT {
+		return false
+	}
+	if rc < 0 {
 		if w := p.watches[fd]; w != nil && w.gen == gen {
 			_ = p.remove(fd)
 		}
 	}
+	return true
 }
 
 // runJobs runs the jobs added so far, and those that they add.

@@ -110,6 +110,7 @@ type Server struct {
 	scratch []byte             // the quick request being served
 	late    []reply            // to be sent when libqb is not on the stack
 	doomed  []*conn            // to be dropped then
+	gone    []*conn            // freed by libqb, to be swept up after then
 
 	listener    *watch
 	listenAfter time.Time // the listener is paused until then, unless zero
@@ -210,6 +211,10 @@ func (s *Server) destroy() {
 			s.poll.dispatch(w, unix.EPOLLHUP)
 		}
 	}
+	for _, c := range s.conns { // one by one, for what sweep does
+		s.doomed = append(s.doomed, c)
+		s.dropDoomed()
+	}
 	C.qb_ipcs_destroy(s.service)
 	s.poll.runJobs()
 }
@@ -253,7 +258,10 @@ func (s *Server) ready(w *watch, events uint32) {
 	case w.conn != nil && w.conn.busy && events&unix.EPOLLHUP == 0:
 		s.poll.pause(w)
 	default:
-		s.poll.dispatch(w, events)
+		c := w.conn
+		if !s.poll.dispatch(w, events) && c != nil && c.ptr != nil {
+			s.fault(c)
+		}
 	}
 }
 
@@ -330,6 +338,7 @@ func (s *Server) destroyed(p *C.qb_ipcs_connection_t) {
 	delete(s.conns, p)
 	delete(s.stuck, c)
 	c.ptr = nil
+	s.gone = append(s.gone, c)
 	c.handler.Closed()
 }
 

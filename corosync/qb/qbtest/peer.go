@@ -21,7 +21,17 @@ import (
 var source []byte
 
 // Peer is the compiled helper program.
-type Peer struct{ path string }
+type Peer struct {
+	path string
+	// CPUs is a mask of the CPUs that the programs started from now on may run on; 0: all.
+	CPUs uint64
+}
+
+func (p *Peer) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(p.path, args...)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("PEER_CPUS=%#x", p.CPUs))
+	return cmd
+}
 
 // Build compiles the helper. It is removed when the test ends.
 func Build(tb testing.TB) *Peer {
@@ -69,7 +79,7 @@ func Socket(name string) string {
 // little-endian u32 of its data says.
 func (p *Peer) Echo(tb testing.TB, name string) {
 	tb.Helper()
-	cmd := exec.Command(p.path, "echo", name)
+	cmd := p.command("echo", name)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		tb.Fatal(err)
@@ -98,7 +108,7 @@ func (p *Peer) Echo(tb testing.TB, name string) {
 // All answers must have error 0.
 func (p *Peer) Bench(tb testing.TB, name string, clients, count int, id int32, data []byte) time.Duration {
 	tb.Helper()
-	cmd := exec.Command(p.path, "bench", name, strconv.Itoa(clients), strconv.Itoa(count), strconv.Itoa(int(id)))
+	cmd := p.command("bench", name, strconv.Itoa(clients), strconv.Itoa(count), strconv.Itoa(int(id)))
 	cmd.Stdin = bytes.NewReader(data)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -132,7 +142,7 @@ type As = syscall.Credential
 // bytes. It ends with the test at the latest.
 func (p *Peer) Connect(tb testing.TB, name string, max int, as *As) *Client {
 	tb.Helper()
-	cmd := exec.Command(p.path, "client", name, strconv.Itoa(max))
+	cmd := p.command("client", name, strconv.Itoa(max))
 	if as != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 	}

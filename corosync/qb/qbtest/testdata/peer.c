@@ -1,8 +1,10 @@
 /*
  * A libqb peer for tests. See peer.go for the commands.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +27,7 @@ static void die(const char *what)
 /* --- echo NAME: a bare server. A request's data is the length of the reply's data. --- */
 
 static qb_loop_t *loop;
-static char zeros[BUFFER];
+static char filler[BUFFER];
 
 static int32_t job_add(enum qb_loop_priority p, void *data, qb_loop_job_dispatch_fn fn)
 {
@@ -51,7 +53,7 @@ static int32_t echo(qb_ipcs_connection_t *c, void *data, size_t size)
 {
 	struct qb_ipc_request_header *in = data;
 	struct qb_ipc_response_header out = { .id = in->id, .size = sizeof(out) };
-	struct iovec iov[2] = { { &out, sizeof(out) }, { zeros, 0 } };
+	struct iovec iov[2] = { { &out, sizeof(out) }, { filler, 0 } };
 	uint32_t len;
 
 	if (size >= sizeof(*in) + sizeof(len)) {
@@ -80,6 +82,7 @@ static int serve(const char *name)
 	struct qb_ipcs_poll_handlers p = { job_add, dispatch_add, dispatch_mod, dispatch_del };
 	qb_ipcs_service_t *s;
 
+	memset(filler, 1, sizeof(filler)); /* or all of it is one page of memory */
 	loop = qb_loop_create();
 	s = qb_ipcs_create(name, 1, QB_IPC_SHM, &h);
 	qb_ipcs_enforce_buffer_size(s, BUFFER);
@@ -213,8 +216,26 @@ static int client(const char *name, int max)
 	return 0;
 }
 
+/* PEER_CPUS: a mask of the CPUs to run on. */
+static void pin(void)
+{
+	const char *mask = getenv("PEER_CPUS");
+	unsigned long bits = mask ? strtoul(mask, NULL, 0) : 0;
+	cpu_set_t set;
+
+	if (bits == 0)
+		return;
+	CPU_ZERO(&set);
+	for (unsigned i = 0; i < 8 * sizeof(bits); i++)
+		if (bits >> i & 1)
+			CPU_SET(i, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) != 0)
+		die("sched_setaffinity");
+}
+
 int main(int argc, char **argv)
 {
+	pin();
 	if (argc == 3 && !strcmp(argv[1], "echo"))
 		return serve(argv[2]);
 	if (argc == 6 && !strcmp(argv[1], "bench"))
