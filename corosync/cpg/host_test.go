@@ -8,16 +8,15 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cpg"
+	"pmxcfs/corosync/internal/leaktest"
 )
 
 // TestOnOneHost runs its parts on a host that has a corosync for itself.
@@ -380,32 +379,14 @@ func testWakeAndTimeout(t *testing.T) {
 	}
 }
 
-// testLeaks counts what a connection takes, and whether it is all given back.
 func testLeaks(t *testing.T) {
-	count := func() map[string]int {
-		entries := func(dir string) int {
-			list, err := os.ReadDir(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return len(list)
-		}
-		return map[string]int{
-			"descriptors": entries("/proc/self/fd"),
-			"threads":     entries("/proc/self/task"),
-			"shm files":   entries("/dev/shm"),
-			"goroutines":  runtime.NumGoroutine(),
-		}
-	}
-	var collected atomic.Int32 // a Conn in a cgo.Handle never is
-	cycle := func() {
+	leaktest.Connections(t, func() *cpg.Conn {
 		c, err := cpg.Open()
 		if err != nil {
 			t.Fatal(err)
 		}
-		runtime.AddCleanup(c, func(*atomic.Int32) { collected.Add(1) }, &collected)
-		ended := make(chan struct{})
 		join(t, c, testGroup)
+		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
 			for {
@@ -421,39 +402,8 @@ func testLeaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-ended
-	}
-	const warmUp, rounds = 5, 40
-	for range warmUp {
-		cycle() // threads that the runtime keeps
-	}
-	before := count()
-	for range rounds {
-		cycle()
-	}
-	// Corosync removes its end's files when it comes to it.
-	var after map[string]int
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
-		if after = count(); after["shm files"] <= before["shm files"] {
-			break
-		}
-	}
-	for what, n := range before {
-		// A few threads more or less are the runtime's choice.
-		allow := 0
-		if what == "threads" {
-			allow = 5
-		}
-		if after[what] > n+allow {
-			t.Errorf("%s: %d before, %d after %d connections", what, n, after[what], rounds)
-		}
-	}
-	for deadline := time.Now().Add(10 * time.Second); collected.Load() < warmUp+rounds; {
-		runtime.GC()
-		if time.Now().After(deadline) {
-			t.Errorf("only %d of %d connections were garbage: a handle keeps the rest", collected.Load(), warmUp+rounds)
-			break
-		}
-	}
+		return c
+	})
 }
 
 func TestOpenWithoutCorosync(t *testing.T) {
