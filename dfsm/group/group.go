@@ -230,7 +230,7 @@ func (g *Group) perform(a dfsm.Action) {
 	switch a := a.(type) {
 	case dfsm.Send:
 		if a.Normal {
-			g.out.normals.push(a.Bytes)
+			g.out.pushNormal(a.Bytes)
 		} else {
 			g.out.others.push(a)
 		}

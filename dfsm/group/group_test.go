@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,7 @@ import (
 
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/dfsmtest"
+	"pmxcfs/dfsm/wire"
 )
 
 // node is a daemon on the bus.
@@ -405,9 +408,9 @@ func TestChecksumsAreComparedHourly(t *testing.T) {
 }
 
 func TestRandomFaultsLeaveAllNodesAlike(t *testing.T) {
-	rounds := 60
-	if testing.Short() {
-		rounds = 15
+	rounds := 20
+	if testing.Short() || raced {
+		rounds = 4
 	}
 	first := uint64(time.Now().UnixNano())
 	for i := range rounds {
@@ -469,5 +472,67 @@ func randomFaults(t *testing.T, seed uint64) {
 	wantAlike(t, nodes, -1)
 	if acked.Load() == 0 {
 		t.Error("nothing was acknowledged")
+	}
+}
+
+func TestNormalMessagesLeaveInTheOrderOfTheirCounts(t *testing.T) {
+	var o outbox
+	msg := func(count uint64) []byte {
+		m := wire.Message{Header: wire.Header{Version: 1}, Count: count}
+		return m.Encode()
+	}
+	for _, c := range []uint64{5, 6, 9, 3, 4, 7} {
+		o.pushNormal(msg(c))
+	}
+	o.normals.pop()
+	o.pushNormal(msg(1))
+	var got []uint64
+	for ; o.normals.len() > 0; o.normals.pop() {
+		got = append(got, count(*o.normals.first()))
+	}
+	if want := []uint64{1, 4, 5, 6, 7, 9}; !slices.Equal(got, want) {
+		t.Errorf("left as %v, want %v", got, want)
+	}
+}
+
+// nothing is an application that does nothing.
+type nothing struct{ *dfsmtest.Model }
+
+func (nothing) Apply([]dfsm.Message) dfsm.Applied { return dfsm.Applied{} }
+
+// BenchmarkSubmit is the driver's own share of a write: the bus costs next to
+// nothing, the application nothing.
+func BenchmarkSubmit(b *testing.B) {
+	for _, clients := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("%dclients", clients), func(b *testing.B) {
+			bus := &bus{}
+			g, err := New(Config{Version: 1, App: nothing{dfsmtest.NewModel(dfsmtest.NewDisk(1))}, Connect: func() (Transport, error) { return bus.connect(1) }})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			var run sync.WaitGroup
+			run.Go(func() { g.Run(ctx) })
+			defer run.Wait()
+			defer cancel()
+			for g.Status().Mode != dfsm.ModeSynced {
+				runtime.Gosched()
+			}
+			payload := make([]byte, 100)
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			for range clients {
+				wg.Go(func() {
+					for left.Add(-1) >= 0 {
+						if err := g.Submit(ctx, 1, payload); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }

@@ -1,10 +1,12 @@
 package group
 
 import (
+	"encoding/binary"
 	"errors"
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/wire"
 )
 
 // outbox holds what has not been sent. Normal messages and the protocol's own
@@ -41,6 +43,19 @@ func (f *fifo[T]) pop() {
 	}
 }
 func (f *fifo[T]) drop() { *f = fifo[T]{} }
+
+// pushNormal queues a normal message so that counts leave in order: one that is
+// sent once more, because someone joined, goes before newer ones.
+func (o *outbox) pushNormal(msg []byte) {
+	o.normals.push(msg)
+	open := o.normals.items[o.normals.head:]
+	for i := len(open) - 1; i > 0 && count(open[i-1]) > count(msg); i-- {
+		open[i-1], open[i] = open[i], open[i-1]
+	}
+}
+
+// count reads the counter of a normal message of our own.
+func count(msg []byte) uint64 { return binary.LittleEndian.Uint64(msg[wire.HeaderSize:]) }
 
 func (o *outbox) empty() bool { return o.normals.len() == 0 && o.others.len() == 0 }
 
