@@ -1,0 +1,159 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pmxcfs/contrib/bench/load"
+	"pmxcfs/contrib/bench/report"
+)
+
+// programs builds the benchmark and the daemon, or skips the test where a FUSE
+// file system can't be mounted.
+func programs(t *testing.T) (bench, daemon string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("runs the daemon")
+	}
+	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); os.Geteuid() != 0 || err != nil {
+		t.Skip("needs root and /dev/fuse")
+	} else {
+		f.Close()
+	}
+	dir := t.TempDir()
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", ".", "../../cmd/pmxcfs").CombinedOutput()
+	if err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	return filepath.Join(dir, "bench"), filepath.Join(dir, "pmxcfs")
+}
+
+func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
+	bench, daemon := programs(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "result.json")
+	temp := filepath.Join(dir, "temp")
+	if err := os.Mkdir(temp, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(bench, "-pmxcfs", daemon, "-quick", "-dir", temp, "-json", file).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report.Report
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if want := 2 * len(load.Ops()); len(r.Ops) != want {
+		t.Errorf("%d operations, want %d", len(r.Ops), want)
+	}
+	for _, o := range r.Ops {
+		for _, f := range []report.Figures{o.Subject, o.Floor} {
+			if f.PerSecond <= 0 || f.P50 <= 0 || f.P99 < f.P50 || f.CPU < 0 {
+				t.Errorf("%s, %d clients: %+v", o.Name, o.Clients, f)
+			}
+		}
+		if o.Floor.Written > 0 {
+			t.Errorf("%s: the file system in memory wrote %v bytes to the disk per operation", o.Name, o.Floor.Written)
+		}
+		// OPEN and RELEASE; what the kernel has cached asks for nothing more.
+		if w := o.Floor.Writes; o.Name == "read" && o.Clients == 1 && (w < 1.9 || w > 2.1) {
+			t.Errorf("read: %v requests per operation to the floor", w)
+		}
+	}
+	if len(r.SQLite) != 3 || len(r.Memory) != 2 || len(r.Start) != 2 {
+		t.Errorf("%d SQLite, %d memory, %d start figures", len(r.SQLite), len(r.Memory), len(r.Start))
+	}
+	for _, m := range r.Memory {
+		if m.Mounted.Resident <= 0 || m.After.Peak < m.Busy.Resident || m.Writes <= 0 {
+			t.Errorf("%+v", m)
+		}
+	}
+	assertClean(t, temp)
+}
+
+func TestInterruptEndsEverything(t *testing.T) {
+	bench, daemon := programs(t)
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			temp := t.TempDir()
+			cmd := exec.Command(bench, "-pmxcfs", daemon, "-dir", temp, "-time", "1m")
+			var out strings.Builder
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// The daemon's database is there: it runs.
+			waitFor(t, "the daemon", func() bool {
+				found, _ := filepath.Glob(filepath.Join(temp, "*/daemon", database+"-wal"))
+				return len(found) > 0
+			})
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err == nil {
+				t.Error("exit status 0 after an interrupt")
+			}
+			if signal == syscall.SIGKILL { // then nobody is left to remove files
+				waitFor(t, "the end of all processes", func() bool { return len(users(temp)) == 0 })
+				return
+			}
+			assertClean(t, temp)
+			if !strings.Contains(out.String(), "interrupted") {
+				t.Errorf("it said: %s", out.String())
+			}
+		})
+	}
+}
+
+func waitFor(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for begin := time.Now(); !f(); {
+		if time.Since(begin) > 30*time.Second {
+			t.Fatalf("waited 30 s for %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func assertClean(t *testing.T, dir string) {
+	t.Helper()
+	if left, _ := filepath.Glob(dir + "/*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if left := users(dir); len(left) > 0 {
+		t.Errorf("still running: %v", left)
+	}
+}
+
+// users returns the command lines of processes that were started with dir.
+func users(dir string) []string {
+	var list []string
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		line, _ := os.ReadFile(f)
+		if strings.Contains(string(line), dir) {
+			list = append(list, strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	return list
+}
+
+func TestWrongFlagsAreRefused(t *testing.T) {
+	for _, args := range [][]string{
+		{"-ops", "create,fly"}, {"-clients", "0"}, {"-clients", "one"}, {"-rounds", "0"}, {"-time", "0s"}, {"extra"}, {"-nonsense"},
+	} {
+		if _, err := parse(args, new(strings.Builder)); err == nil {
+			t.Errorf("%v: no error", args)
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"pmxcfs/contrib/bench/load"
+	"pmxcfs/contrib/bench/server"
+)
+
+// self is this program.
+const self = "/proc/self/exe"
+
+// measure has a process of its own carry out a job.
+func measure(ctx context.Context, part string, job any) (*load.Result, error) {
+	in, err := json.Marshal(job)
+	if err != nil {
+		return nil, err
+	}
+	var out, complaint bytes.Buffer
+	cmd := exec.CommandContext(ctx, self, part)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &complaint
+	// No signals to threads that wait for a FUSE request.
+	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", part, err, strings.TrimSpace(complaint.String()))
+	}
+	var res load.Result
+	if err := json.Unmarshal(out.Bytes(), &res); err != nil {
+		return nil, fmt.Errorf("%s: %w", part, err)
+	}
+	return &res, nil
+}
+
+// Places below a daemon's root.
+const (
+	mountPoint = "etc/pve"
+	database   = "var/lib/pve-cluster/config.db"
+)
+
+// startDaemon starts the daemon with everything below root.
+func (c *config) startDaemon(root string) (*server.Server, time.Duration, error) {
+	for _, d := range []string{mountPoint, filepath.Dir(database)} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			return nil, 0, err
+		}
+	}
+	return server.Start("the daemon", filepath.Join(root, mountPoint), c.daemon,
+		"-f", "-l", "--root", root, "--node-name", "node1")
+}
+
+// startFloor starts the bare file system, whose .version is as long as the
+// daemon's.
+func (c *config) startFloor(dir string, version []byte) (*server.Server, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	s, _, err := server.Start("the bare file system", dir, self, partFS, dir, string(version))
+	return s, err
+}

@@ -1,0 +1,174 @@
+package load
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"pmxcfs/contrib/bench/server"
+	"pmxcfs/contrib/bench/tree"
+)
+
+// Job is one measurement: one operation by a number of clients on one mount.
+type Job struct {
+	Op      string        `json:"op"`
+	Mount   string        `json:"mount"`
+	PID     int           `json:"pid"` // of the process that serves the mount
+	Clients int           `json:"clients"`
+	Shared  bool          `json:"shared"` // all clients in one directory
+	Warm    time.Duration `json:"warm"`   // before the measurement
+	Time    time.Duration `json:"time"`   // of the measurement
+	Tree    *tree.Shape   `json:"tree"`   // of the mount, for Churn; otherwise nil
+}
+
+// Result is what a measurement found.
+type Result struct {
+	Ops     int             `json:"ops"`
+	Elapsed time.Duration   `json:"elapsed"`
+	Used    server.Counters `json:"used"` // by the serving process
+	Latency Histogram       `json:"latency"`
+}
+
+// PerSecond returns operations per second.
+func (r *Result) PerSecond() float64 { return float64(r.Ops) / r.Elapsed.Seconds() }
+
+// Serve reads a Job from r, carries it out and writes its Result to w, both as
+// JSON. It is the whole life of a client process.
+func Serve(r io.Reader, w io.Writer) error {
+	var j Job
+	if err := json.NewDecoder(r).Decode(&j); err != nil {
+		return fmt.Errorf("reading the job: %w", err)
+	}
+	res, err := j.run()
+	if err != nil {
+		return fmt.Errorf("%s: %w", j.Op, err)
+	}
+	res.Latency.trim()
+	return json.NewEncoder(w).Encode(res)
+}
+
+func (j *Job) run() (*Result, error) {
+	o, err := findOp(j.Op)
+	if err != nil {
+		return nil, err
+	}
+	team := newTeam(j)
+	defer team.stop()
+	debug.SetGCPercent(-1)
+	if o.setup != nil {
+		team.all(o.setup)
+	}
+	if err := team.round(&o, j.Warm, nil); err != nil {
+		return nil, err
+	}
+	for _, w := range team.workers {
+		clear(w.hist.Counts)
+		w.hist.Total = 0
+	}
+	var res Result
+	for res.Elapsed < j.Time {
+		if err := team.round(&o, j.Time-res.Elapsed, &res); err != nil {
+			return nil, err
+		}
+	}
+	for _, w := range team.workers {
+		res.Latency.Merge(w.hist)
+	}
+	return &res, nil
+}
+
+// team is the clients of a job, each on a thread of its own.
+type team struct {
+	workers []*worker
+	calls   []chan func(*worker)
+	pid     int
+	phase   sync.WaitGroup // of what all are doing
+	over    sync.WaitGroup
+}
+
+func newTeam(j *Job) *team {
+	// A thread in a system call keeps its place in the scheduler.
+	runtime.GOMAXPROCS(j.Clients + 2)
+	t := &team{pid: j.PID}
+	for i := range j.Clients {
+		w, c := newWorker(j.Mount, i, j.Shared), make(chan func(*worker))
+		if j.Tree != nil {
+			w.prepareChurn(j.Mount, i, j.Tree)
+		}
+		t.workers, t.calls = append(t.workers, w), append(t.calls, c)
+		t.over.Go(func() {
+			runtime.LockOSThread()
+			for f := range c {
+				w.guarded(f)
+				t.phase.Done()
+			}
+		})
+	}
+	return t
+}
+
+// all has every worker call f, and waits for them.
+func (t *team) all(f func(*worker)) {
+	t.phase.Add(len(t.calls))
+	for _, c := range t.calls {
+		c <- f
+	}
+	t.phase.Wait()
+}
+
+func (t *team) stop() {
+	for _, c := range t.calls {
+		close(c)
+	}
+	t.over.Wait()
+}
+
+// round measures one batch, or for the time d if the operation has none, and
+// adds it to res.
+func (t *team) round(o *op, d time.Duration, res *Result) error {
+	if d <= 0 {
+		return t.err()
+	}
+	limit := 0
+	if o.batched() {
+		limit = perBatch
+	}
+	if o.before != nil {
+		t.all(o.before)
+	}
+	before, err := server.ReadCounters(t.pid)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	t.all(func(w *worker) { w.measure(o, d, limit) })
+	elapsed := time.Since(start)
+	after, err := server.ReadCounters(t.pid)
+	if err != nil {
+		return err
+	}
+	if res != nil {
+		res.Elapsed += elapsed
+		res.Used.Add(after.Sub(before))
+		for _, w := range t.workers {
+			res.Ops += w.done
+		}
+	}
+	if o.after != nil {
+		t.all(o.after)
+	}
+	return t.err()
+}
+
+func (t *team) err() error {
+	for _, w := range t.workers {
+		if w.err != nil {
+			return w.err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"pmxcfs/contrib/bench/floor"
+	"pmxcfs/contrib/bench/load"
+	"pmxcfs/contrib/bench/report"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+		os.Exit(1)
+	}
+}
+
+// The parts that this program plays when it starts itself again.
+const (
+	partInside = "inside-namespaces" // the benchmark proper
+	partFS     = "floor-fs"
+	partSQLite = "floor-sqlite"
+	partClient = "client"
+)
+
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	part := ""
+	if len(args) > 0 {
+		part = args[0]
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	switch part {
+	case partFS:
+		if len(args) != 3 {
+			return errors.New("usage: floor-fs DIR VERSION")
+		}
+		return floor.ServeFS(ctx, args[1], []byte(args[2]))
+	case partSQLite:
+		return floor.RunSQLite(stdin, stdout)
+	case partClient:
+		return load.Serve(stdin, stdout)
+	case partInside:
+		if len(args) < 2 {
+			return errors.New("usage: inside-namespaces DIR FLAGS")
+		}
+		c, err := parse(args[2:], stderr)
+		if err != nil {
+			return err
+		}
+		c.dir, c.progress = args[1], stderr
+		if err := enterNamespaces(); err != nil {
+			return err
+		}
+		return c.benchmark(ctx, stdout)
+	}
+	c, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	return isolate(ctx, c, args, stdout, stderr)
+}
+
+// config is what the command line says.
+type config struct {
+	daemon   string // its program
+	ops      []string
+	clients  []int
+	rounds   int
+	time     time.Duration // of each measurement
+	warm     time.Duration
+	shared   bool
+	quick    bool
+	memory   bool
+	sqlite   bool
+	writes   time.Duration
+	idle     time.Duration
+	json     string // file to write; empty: none
+	tempDir  string
+	dir      string // below tempDir, this run's own
+	progress io.Writer
+}
+
+func parse(args []string, stderr io.Writer) (*config, error) {
+	c := &config{}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&c.daemon, "pmxcfs", "bin/pmxcfs", "the daemon's `program`")
+	names := flags.String("ops", strings.Join(load.Ops(), ","), "operations to measure, by comma; empty: none")
+	clients := flags.String("clients", "1,8", "numbers of clients, by comma")
+	flags.IntVar(&c.rounds, "rounds", 3, "rounds of each measurement; the median counts")
+	flags.DurationVar(&c.time, "time", time.Second, "time of each measurement")
+	flags.BoolVar(&c.shared, "shared", false, "let all clients work in one directory, where the kernel serialises them; otherwise each has its own")
+	flags.BoolVar(&c.quick, "quick", false, "a short run that shows that everything works; its figures mean nothing")
+	noMemory := flags.Bool("no-memory", false, "leave out memory and start-up time")
+	noSQLite := flags.Bool("no-sqlite", false, "leave out bare SQLite")
+	flags.DurationVar(&c.writes, "writes", 20*time.Second, "how long to write without pause, for the memory afterwards")
+	flags.DurationVar(&c.idle, "idle", 6*time.Second, "how long to wait before idle memory is read")
+	flags.StringVar(&c.json, "json", "", "write everything to this `file`, too")
+	flags.StringVar(&c.tempDir, "dir", os.TempDir(), "where to put the databases and mount points; must not be a tmpfs")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if flags.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	c.memory, c.sqlite = !*noMemory, !*noSQLite
+	c.warm = c.time / 5
+	if c.quick {
+		c.rounds, c.time, c.warm = 1, 30*time.Millisecond, 5*time.Millisecond
+		c.writes, c.idle = 200*time.Millisecond, 10*time.Millisecond
+	}
+	if *names != "" {
+		c.ops = strings.Split(*names, ",")
+	}
+	for _, name := range c.ops {
+		if !slices.Contains(load.Ops(), name) {
+			return nil, fmt.Errorf("there is no operation %q; there are %s", name, strings.Join(load.Ops(), ", "))
+		}
+	}
+	for s := range strings.SplitSeq(*clients, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > 256 {
+			return nil, fmt.Errorf("%q is not a number of clients", s)
+		}
+		c.clients = append(c.clients, n)
+	}
+	if c.rounds < 1 || c.time <= 0 {
+		return nil, errors.New("-rounds and -time must be positive")
+	}
+	return c, nil
+}
+
+// benchmark runs everything and reports.
+func (c *config) benchmark(ctx context.Context, stdout io.Writer) error {
+	r := &report.Report{Machine: report.ThisMachine()}
+	cpu := startCPUMeter()
+	if len(c.ops) > 0 {
+		if err := c.operations(ctx, r); err != nil {
+			return err
+		}
+	}
+	if c.sqlite {
+		if err := c.transactions(ctx, r); err != nil {
+			return err
+		}
+	}
+	if c.memory {
+		if err := c.trees(ctx, r); err != nil {
+			return err
+		}
+	}
+	r.Machine.Took, r.Machine.Others = cpu.stop()
+	if !c.quick {
+		r.Judge()
+	}
+	if c.json != "" {
+		b, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(c.json, append(b, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	return r.WriteTables(stdout)
+}
+
+func (c *config) say(format string, args ...any) { fmt.Fprintf(c.progress, format+"\n", args...) }

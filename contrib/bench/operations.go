@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"pmxcfs/contrib/bench/floor"
+	"pmxcfs/contrib/bench/load"
+	"pmxcfs/contrib/bench/report"
+	"pmxcfs/contrib/bench/server"
+)
+
+// operations measures all operations on the daemon and the bare file system.
+func (c *config) operations(ctx context.Context, r *report.Report) (err error) {
+	subject, _, err := c.startDaemon(filepath.Join(c.dir, "daemon"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, subject.Stop()) }()
+	version, err := os.ReadFile(filepath.Join(subject.Mount, ".version"))
+	if err != nil {
+		return err
+	}
+	bare, err := c.startFloor(filepath.Join(c.dir, "floor", mountPoint), version) // paths as long as the daemon's
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.Stop()) }()
+	for _, s := range []*server.Server{subject, bare} {
+		if err := load.Prepare(s.Mount, slices.Max(c.clients)); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
+	for _, name := range c.ops {
+		for _, clients := range c.clients {
+			op, err := c.compare(ctx, name, clients, subject, bare)
+			if err != nil {
+				return err
+			}
+			c.say("%-12s %d: %8.0f/s, floor %8.0f/s, ratio %.2f", name, clients, op.Subject.PerSecond, op.Floor.PerSecond, op.Ratio)
+			r.Ops = append(r.Ops, op)
+		}
+	}
+	return nil
+}
+
+// compare measures one operation in rounds, in each of which both servers take
+// their turn, now one first and now the other.
+func (c *config) compare(ctx context.Context, name string, clients int, subject, bare *server.Server) (report.Op, error) {
+	results := make(map[*server.Server][]*load.Result)
+	order := []*server.Server{subject, bare}
+	for range c.rounds {
+		for _, s := range order {
+			res, err := measure(ctx, partClient, &load.Job{
+				Op: name, Mount: s.Mount, PID: s.PID(), Clients: clients, Shared: c.shared, Warm: c.warm, Time: c.time,
+			})
+			if err != nil {
+				return report.Op{}, fmt.Errorf("%s: %w", s.Name, err)
+			}
+			results[s] = append(results[s], res)
+		}
+		slices.Reverse(order)
+	}
+	return report.Compare(name, clients, results[subject], results[bare]), nil
+}
+
+// transactions measures bare SQLite.
+func (c *config) transactions(ctx context.Context, r *report.Report) error {
+	for _, x := range []report.Transaction{{Batch: 1, Size: load.Small}, {Batch: 8, Size: load.Small}, {Batch: 1, Size: 512 << 10}} {
+		var rounds []*load.Result
+		for i := range c.rounds {
+			dir := filepath.Join(c.dir, fmt.Sprintf("sqlite-%d-%d-%d", x.Batch, x.Size, i))
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				return err
+			}
+			res, err := measure(ctx, partSQLite, &floor.SQLiteJob{
+				File: filepath.Join(dir, "config.db"), Batch: x.Batch, Size: x.Size, Warm: c.warm, Time: c.time,
+			})
+			if err != nil {
+				return err
+			}
+			rounds = append(rounds, res)
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+		x.Figures = report.FiguresOf(rounds)
+		c.say("SQLite %d × %d B: %.0f rows/s", x.Batch, x.Size, x.Figures.PerSecond)
+		r.SQLite = append(r.SQLite, x)
+	}
+	return nil
+}

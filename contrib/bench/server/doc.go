@@ -1,0 +1,3 @@
+// Package server starts the processes that the benchmark measures, reads what
+// they use of the machine, and ends them.
+package server
