@@ -4,80 +4,125 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
+	"time"
 	"unsafe"
 
 	"pmxcfs/memdb"
 )
 
 // Commit stores changes in one transaction: for each inode its last state. The
-// root's change, which holds the database's new version, must be among them. When
-// Commit returns nil, the transaction is in the file: it survives the end of
-// this process. After an error (an *Error, which is also an errno) the file holds
-// what it held before.
+// root's change, which holds the database's new version, is among them if the
+// version changes. When Commit returns nil, the transaction is in the file: it
+// survives the end of this process. After an error (an *Error, which is also an
+// errno) the file holds what it held before; the next Commit tries again.
 func (db *DB) Commit(changes []memdb.Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	if db.closed {
+		return db.failed("a transaction", fs.ErrClosed)
+	}
+	db.boundLog()
 	version := db.version
 	for _, c := range changes {
 		if c.Inode == memdb.RootInode {
 			version = c.New.Version
 		}
 	}
-	err := db.tryCommit(changes, version)
-	if err != nil {
+	if err := db.tryCommit(changes, version); err != nil {
 		db.stats.Failed.Add(1)
 		return err
 	}
 	db.version = version
+	db.doubt = nil
 	db.stats.Transactions.Add(1)
 	if db.unsaved += 2 * pageSize; db.unsaved > checkpointBytes {
 		db.unsaved = 0
-		select {
-		case db.wake <- struct{}{}:
-		default:
-		}
+		db.wakeCheckpointer()
 	}
 	return nil
 }
 
 func (db *DB) tryCommit(changes []memdb.Change, version uint64) error {
+	if db.w != nil && time.Since(db.looked) > lookInterval {
+		if err := db.look(); err != nil {
+			return errors.Join(db.failed("looking at the file", err), db.disconnect())
+		}
+	}
 	if db.w == nil {
 		if err := db.reopen(); err != nil {
-			return err
+			return db.failed("opening the database again", err)
 		}
 	}
 	call, err := db.transaction(changes)
 	if err == nil {
 		return nil
 	}
+	broken := damaged(err)
 	if !db.w.c.AutoCommit() {
 		if _, rerr := db.w.rollback.run(); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("and ROLLBACK: %w", rerr))
+			broken = true
 		}
 	}
 	// A COMMIT that reports a failure may have taken effect all the same: the
 	// file decides.
 	if call == "COMMIT" {
-		if got, verr := db.w.fileVersion(); verr == nil && got == version {
-			db.log.Warn("COMMIT reported a failure, but the file holds the transaction", "error", err)
+		got, verr := db.w.fileVersion()
+		if verr == nil && got == version && version != db.version {
+			db.log.Warn("COMMIT reported a failure, but the file holds the transaction", "path", db.path, "error", err)
 			return nil
 		}
+		db.doubtful(changes)
+		broken = broken || verr != nil
 	}
-	if damaged(err) {
-		db.w.close()
-		db.w = nil
+	if broken {
+		err = errors.Join(err, db.disconnect())
 	}
 	return db.failed(call, err)
 }
 
-// reopen connects again after a failure, if the file still holds what was last
-// committed to it.
+// doubtful remembers what rows held before a transaction whose COMMIT failed.
+// Its pages may lie in the log, whole, and come to life when the log is read
+// anew; until a later transaction takes their place in it.
+func (db *DB) doubtful(changes []memdb.Change) {
+	if db.doubt == nil {
+		db.doubt = make(map[uint64]*memdb.Entry, len(changes))
+	}
+	for _, c := range changes {
+		db.doubt[c.Inode] = c.Old
+	}
+}
+
+// disconnect gives up the connection; the next use makes a new one.
+func (db *DB) disconnect() error {
+	err := db.w.close()
+	db.w = nil
+	return err
+}
+
+// reopen connects again after a failure, if the file still is the one, and holds
+// what was last committed to it.
 func (db *DB) reopen() error {
+	if err := db.look(); err != nil {
+		return err
+	}
 	w, err := openWriter(db.path)
 	if err != nil {
-		return db.failed("opening the database again", err)
+		return err
 	}
 	got, err := w.fileVersion()
+	if err == nil && db.doubt != nil {
+		if got != db.version {
+			db.log.Warn("a transaction that was reported as failed is in the file; it is taken back", "path", db.path, "version", got)
+		}
+		if err = w.undo(db.doubt); err == nil {
+			got, err = w.fileVersion()
+		}
+	}
 	if err == nil && got != db.version {
 		err = fmt.Errorf("%w: it holds version %d, expected was %d", ErrChanged, got, db.version)
 	}
@@ -85,10 +130,47 @@ func (db *DB) reopen() error {
 		err = db.openLog()
 	}
 	if err != nil {
-		return errors.Join(db.failed("opening the database again", err), w.close())
+		return errors.Join(err, w.close())
 	}
-	db.w = w
+	db.w, db.doubt = w, nil
 	return nil
+}
+
+// undo brings rows back to what they held, in one transaction.
+func (w *writer) undo(rows map[uint64]*memdb.Entry) error {
+	return w.atomically(func() error {
+		for inode, e := range rows {
+			var err error
+			switch {
+			case inode == memdb.RootInode:
+				_, err = w.setRoot.run(int64(e.Version), int64(e.Writer), int64(e.MTime))
+			case e == nil:
+				_, err = w.remove.run(int64(inode))
+			default:
+				_, err = w.replaceRow(e)
+			}
+			if err != nil {
+				return fmt.Errorf("taking inode %d back: %w", inode, err)
+			}
+		}
+		return nil
+	})
+}
+
+// atomically runs f in a transaction.
+func (w *writer) atomically(f func() error) error {
+	_, err := w.begin.run()
+	if err != nil {
+		return err
+	}
+	if err = f(); err == nil {
+		_, err = w.commit.run()
+	}
+	if err != nil && !w.c.AutoCommit() {
+		_, rerr := w.rollback.run()
+		err = errors.Join(err, rerr)
+	}
+	return err
 }
 
 // transaction runs one transaction, up to the call that failed.
@@ -97,8 +179,8 @@ func (db *DB) transaction(changes []memdb.Change) (call string, err error) {
 	if _, err := w.begin.run(); err != nil {
 		return "BEGIN", err
 	}
-	for _, c := range changes {
-		if call, err := db.store(c); err != nil {
+	for i := range changes {
+		if call, err := db.store(&changes[i]); err != nil {
 			return call, err
 		}
 	}
@@ -109,7 +191,7 @@ func (db *DB) transaction(changes []memdb.Change) (call string, err error) {
 }
 
 // store writes one change.
-func (db *DB) store(c memdb.Change) (call string, err error) {
+func (db *DB) store(c *memdb.Change) (call string, err error) {
 	w := db.w
 	var (
 		n int64
@@ -124,22 +206,27 @@ func (db *DB) store(c memdb.Change) (call string, err error) {
 	case e == nil:
 		call = "DELETE"
 		n, err = w.remove.run(int64(c.Inode))
-		db.stats.Rows.Add(1)
-	case c.Old != nil && sameBytes(c.Old.Data(), e.Data()):
+		db.wrote(0)
+	case c.Old != nil && c.Old.Type == e.Type && sameBytes(c.Old.Data(), e.Data()):
 		call = "UPDATE"
 		n, err = w.update.run(int64(e.Parent), int64(e.Version), int64(e.Writer), int64(e.MTime), e.Name, int64(e.Inode))
-		db.stats.Rows.Add(1)
+		db.wrote(0)
 	default:
 		call = "REPLACE"
 		n, err = w.replaceRow(e)
-		db.stats.Rows.Add(1)
-		db.stats.Bytes.Add(int64(e.Size()))
-		db.unsaved += int64(e.Size())
+		db.wrote(e.Size())
 	}
 	if err == nil && n != 1 {
 		err = fmt.Errorf("%w: the row of inode %d is missing", ErrChanged, c.Inode)
 	}
 	return call, err
+}
+
+// wrote counts a row written or deleted, with so many bytes of content.
+func (db *DB) wrote(content int) {
+	db.stats.Rows.Add(1)
+	db.stats.Bytes.Add(int64(content))
+	db.unsaved += int64(content) + pageSize
 }
 
 func (w *writer) replaceRow(e *memdb.Entry) (int64, error) {

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -48,10 +49,18 @@ func (c conn) exec(query string) error {
 	return err
 }
 
+// Close ends the connection, if there is one.
+func (c conn) Close() error {
+	if c.SQLiteConn == nil {
+		return nil
+	}
+	return c.SQLiteConn.Close()
+}
+
 // stmt is a prepared statement with room for its parameters.
 type stmt struct {
 	*sqlite3.SQLiteStmt
-	args []driver.Value
+	args []driver.NamedValue
 }
 
 func (c conn) prepare(query string) (*stmt, error) {
@@ -59,12 +68,23 @@ func (c conn) prepare(query string) (*stmt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing %q: %w", query, err)
 	}
-	return &stmt{s.(*sqlite3.SQLiteStmt), make([]driver.Value, s.NumInput())}, nil
+	args := make([]driver.NamedValue, s.NumInput())
+	for i := range args {
+		args[i].Ordinal = i + 1
+	}
+	return &stmt{s.(*sqlite3.SQLiteStmt), args}, nil
 }
 
-// run executes the statement and returns how many rows it changed.
+// run executes the statement and returns how many rows it changed. It keeps
+// none of args.
 func (s *stmt) run(args ...driver.Value) (int64, error) {
-	res, err := s.Exec(args)
+	for i, v := range args {
+		s.args[i].Value = v
+	}
+	res, err := s.ExecContext(context.Background(), s.args)
+	for i := range s.args {
+		s.args[i].Value = nil
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -28,18 +28,32 @@ type DB struct {
 	path string
 	log  *slog.Logger
 
-	mu      sync.Mutex // held for a commit, and for the end of a checkpoint
+	mu      sync.Mutex // guards the fields below; held for a commit, and for the end of a checkpoint
 	w       *writer    // nil after a failure that damaged the connection
 	version uint64     // the version that the file holds
-	unsaved int64      // bytes written to the log since the last checkpoint began, about
+	file    fs.FileInfo
+	looked  time.Time               // when path was last seen to be file
+	doubt   map[uint64]*memdb.Entry // what rows held before transactions that failed but may come to life; nil: gone
+	wal     *os.File                // the log, for Sync
+	suspect bool                    // a sync of the log failed since the log was last copied
+	closed  bool
+
+	unsaved      int64     // bytes written to the log since the last checkpoint was asked for, about
+	lookAtLog    int64     // the value of unsaved at which the log's size is looked at
+	rounds       int64     // of the checkpointer, successful or not
+	checkpointed sync.Cond // rounds or closed has changed
+	huge         bool      // the log, at the last checkpoint
 
 	stats Stats
-	wal   *os.File // the log, for Sync; replaced under mu
 
 	wake chan struct{} // to the checkpointer
 	quit chan struct{}
 	done sync.WaitGroup
 }
+
+// lookInterval is how often, at most, commits make sure that the file is still
+// where it was.
+const lookInterval = time.Second
 
 // Stats counts what a DB has done. Fields may be read at any time.
 type Stats struct {
@@ -54,7 +68,7 @@ type Stats struct {
 // Open opens the database at cfg.Path, or makes a new, empty one, and returns
 // its entries, the root first, ascending by inode. Created tells whether the
 // file is new. An error is an *Error around SQLite's, or a *memdb.LoadError
-// that names the rows that are wrong.
+// that names the rows that are wrong; the file has not been changed then.
 func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -63,39 +77,74 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 		cfg.Clock = time.Now
 	}
 	db = &DB{path: cfg.Path, log: cfg.Log, wake: make(chan struct{}, 1), quit: make(chan struct{})}
-	created, err = createFile(cfg.Path)
+	db.checkpointed.L = &db.mu
+	if _, err = createFile(cfg.Path); err != nil {
+		return nil, nil, false, err
+	}
+	c, entries, err := load(cfg)
 	if err != nil {
 		return nil, nil, false, err
 	}
-	w, err := openWriter(cfg.Path)
+	w, err := newWriter(c)
 	if err != nil {
 		return nil, nil, false, db.failed("opening the database", err)
 	}
-	entries, problems, err := w.c.readEntries()
-	if err == nil && len(entries) == 0 && len(problems) == 0 {
-		created = true
-		err = w.insertVersion(uint32(cfg.Clock().Unix()))
-		entries = []*memdb.Entry{memdb.NewEntry(memdb.RootInode, memdb.RootInode, 1, 0, uint32(cfg.Clock().Unix()), memdb.TypeDir, "", nil)}
+	if created = len(entries) == 0; created {
+		now := uint32(cfg.Clock().Unix())
+		entries = []*memdb.Entry{memdb.NewEntry(memdb.RootInode, memdb.RootInode, 1, 0, now, memdb.TypeDir, "", nil)}
+		if err := w.insertVersion(now); err != nil {
+			return nil, nil, false, errors.Join(db.failed("writing the version", err), w.close())
+		}
+	}
+	db.w, db.version = w, entries[0].Version
+	if db.file, err = os.Stat(cfg.Path); err == nil {
+		err = db.openLog()
 	}
 	if err != nil {
-		return nil, nil, false, errors.Join(db.failed("loading", err), w.close())
-	}
-	for _, p := range problems {
-		if p.Fatal {
-			return nil, nil, false, errors.Join(fmt.Errorf("%s: %w", cfg.Path, &memdb.LoadError{Problems: problems}), w.close())
-		}
-		db.log.Warn("odd row in the database", "path", cfg.Path, "row", p.String())
-	}
-	db.w = w
-	if entries[0].Inode == memdb.RootInode {
-		db.version = entries[0].Version
-	}
-	if err := db.openLog(); err != nil {
 		return nil, nil, false, errors.Join(err, w.close())
 	}
+	db.looked = time.Now()
 	db.done.Add(1)
 	go db.checkpointer()
 	return db, entries, created, nil
+}
+
+// load reads a database file and judges its rows. A new file has none.
+func load(cfg Config) (conn, []*memdb.Entry, error) {
+	_, noLog := os.Stat(cfg.Path + "-wal")
+	c, err := open(cfg.Path, "rw")
+	if err != nil {
+		return conn{}, nil, &Error{Path: cfg.Path, Call: "opening the database", Err: err}
+	}
+	entries, problems, err := readTree(c)
+	if err != nil {
+		err = &Error{Path: cfg.Path, Call: "loading", Err: err}
+	} else if len(entries)+len(problems) > 0 {
+		problems = append(problems, memdb.Check(entries)...)
+		if bad := fatal(problems); len(bad) > 0 {
+			err = fmt.Errorf("%s: %w", cfg.Path, &memdb.LoadError{Problems: bad})
+		}
+	}
+	if err != nil {
+		return conn{}, nil, errors.Join(err, c.leave(cfg.Path, noLog == nil))
+	}
+	for _, p := range problems {
+		cfg.Log.Warn("odd row in the database", "path", cfg.Path, "row", p.String())
+	}
+	return c, entries, nil
+}
+
+// leave closes c. A log that lay beside the file before stays there as it is:
+// SQLite would copy it into the file if c were the last to close.
+func (c conn) leave(path string, log bool) error {
+	if !log {
+		return c.Close()
+	}
+	last, err := open(path, "ro")
+	if err == nil {
+		err = last.exec("SELECT count(*) FROM sqlite_schema")
+	}
+	return errors.Join(err, c.Close(), last.Close())
 }
 
 // createFile makes an empty file of mode 0600 if there is none.
@@ -137,37 +186,103 @@ func (db *DB) openLog() error {
 	return nil
 }
 
+// look makes sure that the path still leads to the file that was opened. mu is
+// held.
+func (db *DB) look() error {
+	now, err := os.Stat(db.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: it was removed; put it back, or restart the daemon", ErrChanged)
+	case err != nil:
+		return err
+	case !os.SameFile(now, db.file):
+		return fmt.Errorf("%w: another file has taken its place; restart the daemon to use that one", ErrChanged)
+	}
+	db.looked = time.Now()
+	return nil
+}
+
 // Path returns the file's path.
 func (db *DB) Path() string { return db.path }
 
 // Stats returns the counters, which go on counting.
 func (db *DB) Stats() *Stats { return &db.stats }
 
-// Close brings everything into the main file and closes it.
+// Close brings everything into the main file and closes it. Later calls of any
+// method answer that it is closed.
 func (db *DB) Close() error {
+	db.mu.Lock()
+	if db.closed {
+		db.mu.Unlock()
+		return db.failed("closing the database", fs.ErrClosed)
+	}
+	db.closed = true
+	db.checkpointed.Broadcast()
+	db.mu.Unlock()
 	close(db.quit)
 	db.done.Wait()
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	var errs []error
+	var err error
 	if db.w != nil {
-		errs = append(errs, db.w.close())
-		db.w = nil
+		err = db.disconnect()
 	}
-	return errors.Join(append(errs, db.wal.Close())...)
+	if err := errors.Join(err, db.wal.Close()); err != nil {
+		return db.failed("closing the database", err)
+	}
+	return nil
 }
 
 // Sync returns when everything committed before has reached the disk.
 func (db *DB) Sync() error {
-	db.mu.Lock()
-	wal := db.wal
-	db.mu.Unlock()
-	db.stats.Syncs.Add(1)
-	// What is no longer in the log has been synced to the main file by the
-	// checkpoint that let the log begin anew.
-	if err := wal.Sync(); err != nil {
-		return db.failed("syncing the write-ahead log", err)
+	for {
+		db.mu.Lock()
+		wal, suspect, closed := db.wal, db.suspect, db.closed
+		db.mu.Unlock()
+		if closed {
+			return db.failed("syncing the write-ahead log", fs.ErrClosed)
+		}
+		db.stats.Syncs.Add(1)
+		if suspect {
+			return db.rewrite()
+		}
+		// What is no longer in the log has been synced to the main file by the
+		// checkpoint that let the log begin anew.
+		switch err := wal.Sync(); {
+		case err == nil:
+			return nil
+		case errors.Is(err, fs.ErrClosed): // by a connection made anew
+		default:
+			db.mu.Lock()
+			db.suspect = true
+			db.mu.Unlock()
+			return db.failed("syncing the write-ahead log", err)
+		}
 	}
+}
+
+// rewrite brings everything to the disk after a sync of the log has failed. The
+// kernel reports such a failure once and then holds the pages for clean, so
+// another sync would prove nothing: all of the log is copied into the main file
+// instead, and that is synced.
+func (db *DB) rewrite() error {
+	const call = "copying the write-ahead log after a failed sync"
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return db.failed(call, fs.ErrClosed)
+	}
+	if db.w == nil {
+		if err := db.reopen(); err != nil {
+			return db.failed("opening the database again", err)
+		}
+	}
+	pages, copied, err := db.w.c.checkpoint()
+	switch {
+	case err != nil:
+		return db.failed(call, err)
+	case copied < pages:
+		return db.failed(call, errors.New("another program's open transaction is in the way"))
+	}
+	db.suspect = false
 	return nil
 }
 
@@ -192,16 +307,31 @@ func openWriter(path string) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newWriter(c)
+}
+
+// newWriter makes c the connection that writes. It closes c if that fails.
+func newWriter(c conn) (*writer, error) {
 	w := &writer{c: c}
 	if err := w.setup(); err != nil {
-		return nil, errors.Join(err, c.Close())
+		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
 }
 
 func (w *writer) setup() error {
+	if _, err := w.c.hasTree(); err != nil {
+		return err
+	}
+	if err := w.c.query("PRAGMA journal_mode=WAL", func(row []driver.Value) error {
+		if row[0] != "wal" {
+			return fmt.Errorf("write-ahead logging can't be used here: the journal mode stays %v", row[0])
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
 	for _, pragma := range []string{
-		"PRAGMA journal_mode=WAL",
 		"PRAGMA synchronous=NORMAL",
 		"PRAGMA wal_autocheckpoint=0",
 		"PRAGMA journal_size_limit=16777216",

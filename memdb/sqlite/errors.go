@@ -55,3 +55,10 @@ func damaged(err error) bool {
 	}
 	return se.Code != sqlite3.ErrFull && se.Code != sqlite3.ErrBusy
 }
+
+// Damaged reports whether err says that a file is there, but is no sound SQLite
+// database: something that Recover is for.
+func Damaged(err error) bool {
+	var se sqlite3.Error
+	return errors.As(err, &se) && (se.Code == sqlite3.ErrCorrupt || se.Code == sqlite3.ErrNotADB)
+}

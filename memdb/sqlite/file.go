@@ -38,7 +38,7 @@ func (c *Contents) Fatal() bool {
 func Read(path string) (*Contents, error) {
 	var contents Contents
 	err := withReader(path, func(c conn) error {
-		entries, problems, err := c.readEntries()
+		entries, problems, err := readTree(c)
 		if err != nil {
 			return err
 		}
@@ -68,11 +68,88 @@ func IntegrityCheck(path string) ([]string, error) {
 }
 
 // Create makes a new database of entries, which must be a valid tree with the
-// root among them. A file that exists is an error.
-func Create(path string, entries []*memdb.Entry) (err error) {
+// root among them. A file that exists is an error around fs.ErrExist.
+func Create(path string, entries []*memdb.Entry) error {
 	if _, _, err := memdb.Build(entries); err != nil {
 		return err
 	}
+	return newFile(path, func(tmp string) error {
+		w, err := openWriter(tmp)
+		if err != nil {
+			return &Error{Path: path, Call: "creating the database", Err: err}
+		}
+		if err := errors.Join(w.fill(entries), w.close()); err != nil {
+			return &Error{Path: path, Call: "writing the tree", Err: err}
+		}
+		return nil
+	})
+}
+
+func (w *writer) fill(entries []*memdb.Entry) error {
+	return w.atomically(func() error {
+		for _, e := range entries {
+			var err error
+			if e.Inode == memdb.RootInode {
+				_, err = w.replace.run(int64(0), int64(0), int64(e.Version), int64(e.Writer), int64(e.MTime), int64(memdb.TypeFile), versionName, nil)
+			} else {
+				_, err = w.replaceRow(e)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Backup copies the database at src, which may be in use, to the new file dst
+// in one consistent state, and brings it to the disk. The copy is verified by
+// loading it; its contents are returned. Dst appears when it is whole; if it
+// exists, that is an error around fs.ErrExist.
+func Backup(src, dst string) (contents *Contents, err error) {
+	err = newFile(dst, func(tmp string) error {
+		if err := backup(src, tmp); err != nil {
+			return &Error{Path: src, Call: "copying the database", Err: err}
+		}
+		contents, err = Read(tmp)
+		if err != nil {
+			return fmt.Errorf("verifying the copy: %w", err)
+		}
+		found, err := IntegrityCheck(tmp)
+		if err == nil && len(found) > 0 {
+			err = fmt.Errorf("SQLite finds it damaged: %s", found[0])
+		}
+		if err != nil {
+			return fmt.Errorf("verifying the copy: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return contents, nil
+}
+
+func backup(src, dst string) error {
+	to, err := open(dst, "rw")
+	if err != nil {
+		return err
+	}
+	err = withReader(src, func(from conn) error {
+		b, err := to.Backup("main", from.SQLiteConn, "main")
+		if err != nil {
+			return err
+		}
+		_, err = b.Step(-1)
+		return errors.Join(err, b.Finish())
+	})
+	return errors.Join(err, to.Close())
+}
+
+// newFile makes the file at path by fill, which is given another path to write
+// to, and brings it to the disk. The file appears as a whole; until then an empty
+// one keeps its place. Whatever fails, nothing is left.
+func newFile(path string, fill func(tmp string) error) (err error) {
 	created, err := createFile(path)
 	if err != nil {
 		return err
@@ -80,143 +157,115 @@ func Create(path string, entries []*memdb.Entry) (err error) {
 	if !created {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 	}
-	fail := func(call string, err error) error {
-		return errors.Join(&Error{Path: path, Call: call, Err: err}, os.Remove(path))
-	}
-	w, err := openWriter(path)
-	if err != nil {
-		return fail("creating the database", err)
-	}
-	if err := w.fill(entries); err != nil {
-		return errors.Join(fail("writing the tree", err), w.close())
-	}
-	if err := w.close(); err != nil {
-		return fail("closing the database", err)
-	}
-	f, err := os.Open(path)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}()
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".partial-*")
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close(), syncDir(filepath.Dir(path)))
-}
-
-func (w *writer) fill(entries []*memdb.Entry) error {
-	if _, err := w.begin.run(); err != nil {
+	tmp := f.Name()
+	defer func() {
+		for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+			if rerr := os.Remove(tmp + suffix); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+				err = errors.Join(err, rerr)
+			}
+		}
+	}()
+	// SQLite's locks on a file end when the process closes any descriptor of it:
+	// f is closed before and opened again after.
+	if err := f.Close(); err != nil {
 		return err
 	}
-	for _, e := range entries {
-		var err error
-		if e.Inode == memdb.RootInode {
-			_, err = w.replace.run(int64(0), int64(0), int64(e.Version), int64(e.Writer), int64(e.MTime), int64(memdb.TypeFile), versionName, nil)
-		} else {
-			_, err = w.replaceRow(e)
-		}
-		if err != nil {
-			return errors.Join(err, w.c.exec("ROLLBACK"))
-		}
+	if err := fill(tmp); err != nil {
+		return err
 	}
-	_, err := w.commit.run()
-	return err
-}
-
-// Backup copies the database at src, which may be in use, to the new file dst
-// in one consistent state, and brings it to the disk. The copy is verified by
-// loading it; its contents are returned.
-func Backup(src, dst string) (*Contents, error) {
-	created, err := createFile(dst)
+	f, err = os.Open(tmp)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if !created {
-		return nil, &fs.PathError{Op: "create", Path: dst, Err: fs.ErrExist}
+	if err := errors.Join(f.Sync(), f.Close(), os.Rename(tmp, path)); err != nil {
+		return err
 	}
-	contents, err := backup(src, dst)
-	if err != nil {
-		return nil, errors.Join(err, os.Remove(dst))
-	}
-	return contents, nil
-}
-
-func backup(src, dst string) (*Contents, error) {
-	to, err := open(dst, "rw")
-	if err != nil {
-		return nil, &Error{Path: dst, Call: "opening the copy", Err: err}
-	}
-	err = withReader(src, func(from conn) error {
-		b, err := to.Backup("main", from.SQLiteConn, "main")
-		if err != nil {
-			return err
-		}
-		if _, err := b.Step(-1); err != nil {
-			return errors.Join(err, b.Finish())
-		}
-		return b.Finish()
-	})
-	if err := errors.Join(err, to.Close()); err != nil {
-		return nil, &Error{Path: src, Call: "copying the database", Err: err}
-	}
-	f, err := os.Open(dst)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(f.Sync(), f.Close(), syncDir(filepath.Dir(dst))); err != nil {
-		return nil, err
-	}
-	contents, err := Read(dst)
-	if err != nil {
-		return nil, fmt.Errorf("verifying the copy: %w", err)
-	}
-	if found, err := IntegrityCheck(dst); err != nil || len(found) > 0 {
-		return nil, errors.Join(fmt.Errorf("verifying the copy: SQLite finds it damaged: %v", found), err)
-	}
-	return contents, nil
+	return syncDir(filepath.Dir(path))
 }
 
 // withReader calls f with a connection that reads the database at path.
 //
 // A database in WAL mode that nobody has open can't be read without files
 // being made beside it. So that nothing is left there, such a one is copied, its
-// log included, to a temporary directory first.
+// log included, to a temporary directory first. The process must not have the
+// database open itself then: copying would end SQLite's locks.
 func withReader(path string, f func(conn) error) error {
-	if _, err := os.Stat(path); err != nil {
-		return err
+	for range 10 {
+		st, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if !st.Mode().IsRegular() {
+			return &fs.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
+		}
+		if exists(path+"-shm") && exists(path+"-wal") {
+			return readFrom(path, path, "ro", f)
+		}
+		dir, err := os.MkdirTemp("", "pmxcfs-db-")
+		if err != nil {
+			return err
+		}
+		tmp := filepath.Join(dir, "config.db")
+		err = copyDatabase(path, tmp)
+		changed := err == nil && exists(path+"-shm")
+		if err == nil && !changed { // by somebody who opened it meanwhile
+			now, serr := os.Stat(path)
+			changed = serr != nil || !os.SameFile(st, now) || st.Size() != now.Size() || !st.ModTime().Equal(now.ModTime())
+		}
+		if err == nil && (!changed || !exists(path+"-wal")) {
+			err = readFrom(path, tmp, "rw", f)
+			changed = false
+		}
+		if err := errors.Join(err, os.RemoveAll(dir)); err != nil || !changed {
+			return err
+		}
 	}
-	_, err := os.Stat(path + "-shm")
-	if err == nil {
-		return readFrom(path, path, f)
-	}
-	dir, err := os.MkdirTemp("", "pmxcfs-db-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	tmp := filepath.Join(dir, "config.db")
-	if err := copyFile(path, tmp); err != nil {
-		return err
-	}
-	if err := copyFile(path+"-wal", tmp+"-wal"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return readFrom(path, tmp, f)
+	return &Error{Path: path, Call: "reading", Err: errors.New("other programs open and close it all the time")}
 }
 
-func readFrom(path, from string, f func(conn) error) error {
-	mode := "ro"
-	if from != path {
-		mode = "rw" // a copy of our own
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// copyDatabase copies a file that nobody has open, with what belongs to it.
+func copyDatabase(from, to string) error {
+	if err := copyFile(from, to); err != nil {
+		return err
 	}
+	for _, suffix := range []string{"-wal", "-journal"} {
+		if err := copyFile(from+suffix, to+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// readFrom calls f with a connection to the file at from, which is the one at
+// path or a copy of it.
+func readFrom(path, from, mode string, f func(conn) error) error {
 	c, err := open(from, mode)
 	if err == nil {
-		err = errors.Join(c.begin(), f(c), c.Close())
+		// All that follows sees one state of the file.
+		if err = c.exec("BEGIN"); err == nil {
+			err = f(c)
+		}
+		err = errors.Join(err, c.Close())
 	}
 	if err != nil {
 		return &Error{Path: path, Call: "reading", Err: err}
 	}
 	return nil
 }
-
-// begin makes all that follows on the connection see one state of the file.
-func (c conn) begin() error { return c.exec("BEGIN") }
 
 func copyFile(from, to string) error {
 	src, err := os.Open(from)

@@ -2,12 +2,53 @@ package sqlite
 
 import (
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 
 	"pmxcfs/memdb"
 )
+
+// errNoTree says that a file is a database, but of something else.
+var errNoTree = errors.New("it is an SQLite database, but has no table tree: not a configuration database")
+
+// hasTree reports whether the table is there. A database with other tables
+// only is an error; one with none is new.
+func (c conn) hasTree() (found bool, err error) {
+	others := 0
+	err = c.query("SELECT name, type FROM sqlite_schema", func(row []driver.Value) error {
+		if row[0] == "tree" && row[1] == "table" {
+			found = true
+		} else {
+			others++
+		}
+		return nil
+	})
+	if err == nil && !found && others > 0 {
+		err = errNoTree
+	}
+	return found, err
+}
+
+// readTree reads all rows of a file, which may be a new one.
+func readTree(c conn) ([]*memdb.Entry, []memdb.Problem, error) {
+	found, err := c.hasTree()
+	if err != nil || !found {
+		return nil, nil, err
+	}
+	return c.readEntries()
+}
+
+// fatal returns those problems that keep a file from being loaded.
+func fatal(all []memdb.Problem) (bad []memdb.Problem) {
+	for _, p := range all {
+		if p.Fatal {
+			bad = append(bad, p)
+		}
+	}
+	return bad
+}
 
 // readEntries reads all rows, ascending by inode. The version row comes as the
 // root. Problems of single rows are returned beside the entries; those of the
@@ -27,7 +68,7 @@ func (c conn) readEntries() ([]*memdb.Entry, []memdb.Problem, error) {
 		return nil, nil, fmt.Errorf("counting the rows: %w", err)
 	}
 	entries := make([]*memdb.Entry, 0, count)
-	err := c.query("SELECT inode, parent, version, writer, mtime, type, name, data FROM tree ORDER BY inode", func(row []driver.Value) error {
+	err := c.query("SELECT "+rowColumns+" FROM tree ORDER BY inode", func(row []driver.Value) error {
 		e, bad := parseRow(row)
 		problems = append(problems, bad...)
 		if e != nil {
@@ -53,20 +94,28 @@ func (c conn) readEntries() ([]*memdb.Entry, []memdb.Problem, error) {
 
 // parseRow makes an entry of a row. Without an entry there is a fatal problem.
 func parseRow(row []driver.Value) (*memdb.Entry, []memdb.Problem) {
-	inode, _ := row[0].(int64)
-	name, nameOK := bytesOf(row[6])
+	inode, inodeOK := row[0].(int64)
+	name, nameOK := row[6].(string)
+	if !nameOK {
+		var b []byte
+		b, nameOK = bytesOf(row[6])
+		name = string(b)
+	}
 	var bad []memdb.Problem
 	report := func(fatal bool, format string, args ...any) {
-		bad = append(bad, memdb.Problem{Inode: uint64(inode), Name: string(name), What: fmt.Sprintf(format, args...), Fatal: fatal})
+		bad = append(bad, memdb.Problem{Inode: uint64(inode), Name: name, What: fmt.Sprintf(format, args...), Fatal: fatal})
+	}
+	if !inodeOK {
+		report(true, "the inode is not an integer but %v", show(row[0]))
 	}
 	if !nameOK {
-		report(true, "the name is not a text but %T", row[6])
+		report(true, "the name is not a text but %v", show(row[6]))
 	}
 	var num [5]int64 // parent, version, writer, mtime, type
 	for i, column := range []string{"parent", "version", "writer", "mtime", "type"} {
 		v, ok := row[i+1].(int64)
 		if !ok {
-			report(true, "column %s is not an integer but %v", column, row[i+1])
+			report(true, "column %s is not an integer but %v", column, show(row[i+1]))
 			continue
 		}
 		if limit := int64(math.MaxUint32); (column == "writer" || column == "mtime") && (v < 0 || v > limit) {
@@ -76,7 +125,7 @@ func parseRow(row []driver.Value) (*memdb.Entry, []memdb.Problem) {
 	}
 	data, dataOK := bytesOf(row[7])
 	if !dataOK {
-		report(true, "the data is not a blob but %T", row[7])
+		report(true, "the data is not a blob but %v", show(row[7]))
 	}
 	typ := memdb.Type(num[4])
 	if int64(typ) != num[4] {
@@ -84,7 +133,7 @@ func parseRow(row []driver.Value) (*memdb.Entry, []memdb.Problem) {
 	}
 	if inode == memdb.RootInode {
 		switch {
-		case string(name) != versionName:
+		case name != versionName:
 			report(true, "inode 0 must be the version row, %q", versionName)
 		case num[0] != memdb.RootInode:
 			report(true, "the version row's parent is %d, not 0", num[0])
@@ -95,14 +144,14 @@ func parseRow(row []driver.Value) (*memdb.Entry, []memdb.Problem) {
 		case num[1] < 1:
 			report(true, "the database's version is %d", num[1])
 		}
-		typ, name, data = memdb.TypeDir, nil, nil
+		typ, name, data = memdb.TypeDir, "", nil
 	}
 	for _, p := range bad {
 		if p.Fatal {
 			return nil, bad
 		}
 	}
-	return memdb.NewEntry(uint64(inode), uint64(num[0]), uint64(num[1]), uint32(num[2]), uint32(num[3]), typ, string(name), data), bad
+	return memdb.NewEntry(uint64(inode), uint64(num[0]), uint64(num[1]), uint32(num[2]), uint32(num[3]), typ, name, data), bad
 }
 
 // bytesOf returns the bytes of a text or blob; nil for NULL.
@@ -119,4 +168,20 @@ func bytesOf(v driver.Value) ([]byte, bool) {
 		return v, true
 	}
 	return nil, false
+}
+
+// show describes a value that has the wrong type, in a few words.
+func show(v driver.Value) string {
+	switch v := v.(type) {
+	case nil:
+		return "NULL"
+	case []byte:
+		return fmt.Sprintf("a blob of %d bytes", len(v))
+	case string:
+		if len(v) > 40 {
+			return fmt.Sprintf("a text of %d bytes", len(v))
+		}
+		return fmt.Sprintf("the text %q", v)
+	}
+	return fmt.Sprintf("%v", v)
 }

@@ -1,0 +1,85 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Row is a row of the table as it stands in a file, whatever types it has: inode,
+// parent, version, writer, mtime, type, name, data.
+type Row [8]driver.Value
+
+const rowColumns = "inode, parent, version, writer, mtime, type, name, data"
+
+// ReadRows returns all rows of a file, for Repair. The order is that of the
+// table.
+func ReadRows(path string) (rows []Row, err error) {
+	err = withReader(path, func(c conn) error {
+		rows, err = c.rows("SELECT " + rowColumns + " FROM tree")
+		return err
+	})
+	return rows, err
+}
+
+func (c conn) rows(query string) (rows []Row, err error) {
+	err = c.query(query, func(row []driver.Value) error {
+		rows = append(rows, Row(row))
+		return nil
+	})
+	return rows, err
+}
+
+// Recover returns the rows that can still be found in a file that SQLite calls
+// damaged, in whatever order. The file is not changed. Notes say what else was
+// seen.
+//
+// SQLite's own tool for this, the sqlite3 program's ".recover", is not used: the
+// one that Debian 12 ships was built without the virtual table that it reads pages
+// by, and answers "no such table: sqlite_dbpage".
+func Recover(path string) (rows []Row, notes []string, err error) {
+	dir, err := os.MkdirTemp("", "pmxcfs-recover-")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	tmp := filepath.Join(dir, "config.db")
+	if err := copyDatabase(path, tmp); err != nil {
+		return nil, nil, err
+	}
+	if err := mergeLog(tmp); err != nil {
+		notes = append(notes, fmt.Sprintf("what was last written, in %s-wal, can't be used: %v", path, err))
+	}
+	file, err := os.ReadFile(tmp)
+	if err != nil {
+		return nil, notes, err
+	}
+	rows, torn := salvage(file)
+	if torn > 0 {
+		notes = append(notes, fmt.Sprintf("of %d files only the beginning was found", torn))
+	}
+	if len(rows) == 0 {
+		return nil, notes, fmt.Errorf("recovering %s: %w", path, errNothingFound)
+	}
+	return rows, notes, nil
+}
+
+// mergeLog brings the log that lies beside a file into it, which takes no more of
+// the file than its first page.
+func mergeLog(path string) error {
+	st, err := os.Stat(path + "-wal")
+	if err != nil || st.Size() == 0 {
+		return nil
+	}
+	c, err := open(path, "rw")
+	if err != nil {
+		return err
+	}
+	pages, copied, err := c.checkpoint()
+	if err == nil && (pages <= 0 || copied < pages) {
+		err = errors.New("SQLite does not recognise it")
+	}
+	return errors.Join(err, c.Close())
+}
