@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"pmxcfs/corosync"
 	"pmxcfs/dfsm/wire"
 )
 
@@ -41,9 +42,9 @@ type Machine struct {
 	epoch     wire.Epoch // ours, of the present view
 	syncEpoch wire.Epoch // of the sync under way or last done
 	members   []memberInfo
-	lowest    uint32 // the lowest node id among the members
-	states    int    // members whose state is there
-	collected bool   // the application may hold something of a sync
+	lowest    corosync.NodeID // among the members
+	states    int             // members whose state is there
+	collected bool            // the application may hold something of a sync
 
 	count   uint64 // of our last normal message
 	waiting waiters

@@ -11,8 +11,8 @@ import (
 )
 
 var (
-	self  = dfsm.Member{NodeID: 1, PID: 10}
-	other = dfsm.Member{NodeID: 2, PID: 20}
+	self  = dfsm.Member{Node: 1, PID: 10}
+	other = dfsm.Member{Node: 2, PID: 20}
 )
 
 // steps steps events and returns all actions.
@@ -210,7 +210,7 @@ func counts(batch []dfsm.Message) (c []uint64) {
 }
 
 func TestQueueIsDeliveredByCountAndEqualCountsByArrival(t *testing.T) {
-	third := dfsm.Member{NodeID: 3, PID: 30}
+	third := dfsm.Member{Node: 3, PID: 30}
 	m := dfsm.New(dfsm.Config{Self: self, Version: 1})
 	steps(m, dfsm.Tick{Now: 1}, dfsm.View{Members: []dfsm.Member{third, other, self}, Joined: true})
 	for _, d := range []struct {
@@ -243,7 +243,7 @@ func TestOwnQueuedMessagesAreSentAgainUnchangedWhenSomeoneJoins(t *testing.T) {
 		steps(m, dfsm.Tick{Now: 1}, dfsm.View{Members: []dfsm.Member{other, self}, Joined: true})
 		first := only[dfsm.Send](steps(m, dfsm.Submit{ID: 1, Subtype: 4, Payload: []byte("p")}))[0].Bytes
 		steps(m, dfsm.Deliver{From: self, Bytes: first}, dfsm.Deliver{From: other, Bytes: normal(1)}, dfsm.EndOfBatch{}, dfsm.Tick{Now: 99})
-		a := steps(m, dfsm.View{Members: []dfsm.Member{other, self, {NodeID: 3, PID: 30}}, Joined: joined})
+		a := steps(m, dfsm.View{Members: []dfsm.Member{other, self, {Node: 3, PID: 30}}, Joined: joined})
 		var again []dfsm.Send
 		for _, s := range only[dfsm.Send](a) {
 			if s.Normal {
@@ -375,7 +375,7 @@ func FuzzStep(f *testing.F) {
 			}
 		}
 		m.Step(dfsm.Tick{Now: 1000})
-		members := []dfsm.Member{self, other, {NodeID: 3, PID: 30}, {NodeID: 3, PID: 31}}
+		members := []dfsm.Member{self, other, {Node: 3, PID: 30}, {Node: 3, PID: 31}}
 		next := func() byte {
 			if len(script) == 0 {
 				return 0

@@ -1,26 +1,13 @@
 package dfsm
 
 import (
-	"cmp"
 	"strconv"
+
+	"pmxcfs/corosync"
 )
 
-// Member is a process in the group: corosync's node id and the process id.
-type Member struct {
-	NodeID uint32
-	PID    uint32
-}
-
-// String formats the member as the log does: "1/4711".
-func (m Member) String() string {
-	return strconv.FormatUint(uint64(m.NodeID), 10) + "/" + strconv.FormatUint(uint64(m.PID), 10)
-}
-
-// Compare orders members by node id, then pid: the order of the member table
-// and of the states handed to the application.
-func (m Member) Compare(o Member) int {
-	return cmp.Or(cmp.Compare(m.NodeID, o.NodeID), cmp.Compare(m.PID, o.PID))
-}
+// Member is a process in the group.
+type Member = corosync.Member
 
 // Mode says where the machine stands (the DFSM protocol, "Modes").
 type Mode uint8

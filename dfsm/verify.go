@@ -39,7 +39,7 @@ func (m *Machine) tick(now uint32) {
 		return
 	}
 	v.next = now + verifyInterval
-	if m.cfg.Checksums && m.mode == ModeSynced && m.lowest == m.cfg.Self.NodeID && !v.underWay {
+	if m.cfg.Checksums && m.mode == ModeSynced && m.lowest == m.cfg.Self.Node && !v.underWay {
 		v.ids++
 		v.underWay = true
 		m.send(wire.VerifyRequest, wire.AppendVerifyRequest(nil, v.ids))

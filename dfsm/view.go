@@ -18,7 +18,7 @@ func (m *Machine) view(v View) {
 	// sync-start tells it, ours stands in its place, so that states, updates
 	// and verifications of the view before match nothing.
 	m.views++
-	m.epoch = wire.Epoch{Counter: m.views, Time: m.now, NodeID: m.cfg.Self.NodeID, PID: m.cfg.Self.PID}
+	m.epoch = wire.Epoch{Counter: m.views, Time: m.now, NodeID: uint32(m.cfg.Self.Node), PID: m.cfg.Self.PID}
 	m.syncEpoch = m.epoch
 	m.verify.forget()
 	m.syncQ.reset()
@@ -31,7 +31,7 @@ func (m *Machine) view(v View) {
 	// 3.
 	m.lowest = 0
 	if len(members) > 0 {
-		m.lowest = members[0].NodeID
+		m.lowest = members[0].Node
 	}
 	_, isMember := slices.BinarySearchFunc(members, m.cfg.Self, Member.Compare)
 
@@ -62,7 +62,7 @@ func (m *Machine) view(v View) {
 		}
 		m.log(slog.LevelInfo, "starting data syncronisation")
 		m.setMode(ModeStartSync)
-		if m.lowest == m.cfg.Self.NodeID {
+		if m.lowest == m.cfg.Self.Node {
 			// Under our own epoch, which syncEpoch is.
 			m.send(wire.SyncStart, nil)
 		}
@@ -105,7 +105,7 @@ func (m *Machine) dropStates() {
 // state taken now is that of the same moment everywhere.
 func (m *Machine) syncStarted(from Member, epoch wire.Epoch) {
 	m.logf(slog.LevelInfo, "received sync request (epoch %v)", epoch)
-	if from.NodeID != m.lowest {
+	if from.Node != m.lowest {
 		m.logf(slog.LevelWarn, "sync request from %v, not from the lowest node %d", from, m.lowest)
 	}
 	m.syncEpoch = epoch

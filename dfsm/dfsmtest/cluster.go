@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 
+	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 )
 
@@ -46,7 +47,7 @@ type Cluster struct {
 
 // Host is a machine on the network. Its daemon may run or not.
 type Host struct {
-	ID   uint32
+	ID   corosync.NodeID
 	Up   bool
 	proc *Process
 	ring *ring
@@ -88,13 +89,13 @@ const (
 func NewCluster(cfg Config) *Cluster {
 	c := &Cluster{cfg: cfg, now: 1_000_000, pids: 100}
 	for i := range cfg.Hosts {
-		c.hosts = append(c.hosts, &Host{ID: uint32(i + 1)})
+		c.hosts = append(c.hosts, &Host{ID: corosync.NodeID(i + 1)})
 	}
 	return c
 }
 
 // Host returns the host with a node id.
-func (c *Cluster) Host(id uint32) *Host { return c.hosts[id-1] }
+func (c *Cluster) Host(id corosync.NodeID) *Host { return c.hosts[id-1] }
 
 // Now is the clock of all hosts, in seconds since 1970.
 func (c *Cluster) Now() uint32 { return c.now }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/fnv"
 
+	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/wire"
 )
@@ -133,7 +134,7 @@ func (d *Disk) State() []byte {
 	b = le.AppendUint32(b, d.MTime)
 	chain := uint64(14695981039346656037)
 	for _, id := range d.History {
-		for _, v := range [...]uint64{uint64(id.From.NodeID), uint64(id.From.PID), id.Count} {
+		for _, v := range [...]uint64{uint64(id.From.Node), uint64(id.From.PID), id.Count} {
 			chain = (chain ^ v) * 1099511628211
 		}
 	}
@@ -258,7 +259,7 @@ func (d *Disk) root() []byte {
 	b := le.AppendUint32(nil, rootKey)
 	b = le.AppendUint32(b, d.MTime)
 	for _, id := range d.History {
-		b = le.AppendUint32(b, id.From.NodeID)
+		b = le.AppendUint32(b, uint32(id.From.Node))
 		b = le.AppendUint32(b, id.From.PID)
 		b = le.AppendUint64(b, id.Count)
 	}
@@ -299,7 +300,7 @@ func (m *Model) ApplyUpdates(payloads [][]byte) error {
 			m.staged.MTime = le.Uint32(b[4:])
 			for b = b[8:]; len(b) >= 16; b = b[16:] {
 				m.staged.History = append(m.staged.History, OpID{
-					From:  dfsm.Member{NodeID: le.Uint32(b), PID: le.Uint32(b[4:])},
+					From:  dfsm.Member{Node: corosync.NodeID(le.Uint32(b)), PID: le.Uint32(b[4:])},
 					Count: le.Uint64(b[8:]),
 				})
 			}

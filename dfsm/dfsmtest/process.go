@@ -44,7 +44,7 @@ func (c *Cluster) Boot(h *Host) {
 // Start starts the daemon of a host that is up, and joins.
 func (c *Cluster) Start(h *Host) *Process {
 	c.pids++
-	p := &Process{c: c, host: h, self: dfsm.Member{NodeID: h.ID, PID: c.pids}}
+	p := &Process{c: c, host: h, self: dfsm.Member{Node: h.ID, PID: c.pids}}
 	p.Machine = dfsm.New(dfsm.Config{Self: p.self, Version: c.cfg.Version, Checksums: c.cfg.Checksums, MaxQueued: c.cfg.MaxQueued})
 	h.proc = p
 	p.App = c.cfg.NewApp(p)

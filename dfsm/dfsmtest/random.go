@@ -180,11 +180,11 @@ func (r *run) applied(p *Process, m *Model, id OpID) {
 func (r *run) holder(p *Process, at int) bool {
 	members, _ := p.Machine.Members()
 	for _, mb := range members {
-		o := r.Host(mb.NodeID).proc
+		o := r.Host(mb.Node).proc
 		if o == nil || o.self != mb || o.Machine.SyncEpoch() != p.Machine.SyncEpoch() {
 			continue
 		}
-		if h := r.disks[mb.NodeID-1].History; len(h) > at && h[at] == r.history[at] {
+		if h := r.disks[mb.Node-1].History; len(h) > at && h[at] == r.history[at] {
 			return true
 		}
 	}
@@ -206,14 +206,14 @@ func (r *run) synced(p *Process, state []byte) {
 	version := int(uint64(state[0]) | uint64(state[1])<<8 | uint64(state[2])<<16)
 	members, _ := p.Machine.Members()
 	for _, mb := range members {
-		o := r.Host(mb.NodeID).proc
-		if o == nil || o.self != mb || o.Machine.SyncEpoch() != epoch || len(r.disks[mb.NodeID-1].History) <= version {
+		o := r.Host(mb.Node).proc
+		if o == nil || o.self != mb || o.Machine.SyncEpoch() != epoch || len(r.disks[mb.Node-1].History) <= version {
 			continue
 		}
 		if o.Machine.Mode() == dfsm.ModeSynced {
 			return // past the sync, it applies what came after
 		}
-		r.failf("sync %v ends with version %d, but %v has %d", epoch, version, mb, len(r.disks[mb.NodeID-1].History))
+		r.failf("sync %v ends with version %d, but %v has %d", epoch, version, mb, len(r.disks[mb.Node-1].History))
 	}
 }
 

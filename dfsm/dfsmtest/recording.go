@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 )
 
@@ -90,9 +91,9 @@ func ReadRecording(r io.Reader, group string) ([]Record, error) {
 			return nil, fmt.Errorf("dfsmtest: recording line %d: %w", line, err)
 		}
 		rec := Record{Line: line, Kind: kind, Now: uint32(j.T), Joined: len(j.Joined) > 0, Bytes: raw, Quorate: j.Quorate != 0}
-		rec.From = dfsm.Member(member{j.NodeID, j.PID})
+		rec.From = dfsm.Member{Node: corosync.NodeID(j.NodeID), PID: j.PID}
 		for _, m := range j.Members {
-			rec.Members = append(rec.Members, dfsm.Member(m))
+			rec.Members = append(rec.Members, dfsm.Member{Node: corosync.NodeID(m.NodeID), PID: m.PID})
 		}
 		all = append(all, rec)
 	}

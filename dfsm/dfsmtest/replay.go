@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/wire"
 )
@@ -13,7 +14,7 @@ import (
 // ReplayConfig says how a recording is replayed.
 type ReplayConfig struct {
 	// NodeID is the recorded node's.
-	NodeID uint32
+	NodeID corosync.NodeID
 	// Version and Checksums are the machine's.
 	Version   uint32
 	Checksums bool
@@ -127,7 +128,7 @@ func newPlayback(records []Record, at int, cfg *ReplayConfig, stats *ReplayStats
 		if rec.Kind != RecordView {
 			continue
 		}
-		i := slices.IndexFunc(rec.Members, func(m dfsm.Member) bool { return m.NodeID == cfg.NodeID })
+		i := slices.IndexFunc(rec.Members, func(m dfsm.Member) bool { return m.Node == cfg.NodeID })
 		if i < 0 {
 			return nil, errors.New("the first view is without this node")
 		}

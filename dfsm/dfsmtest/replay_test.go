@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/wire"
 )
@@ -138,7 +139,7 @@ func TestRecordedNodesSendWhatTheMachineSends(t *testing.T) {
 					}
 				}
 				stats, err := Replay(records, ReplayConfig{
-					NodeID: uint32(node), Version: g.version, Checksums: g.database,
+					NodeID: corosync.NodeID(node), Version: g.version, Checksums: g.database,
 					NewApp: func(p *Playback) App { return &scripted{Playback: p, t: t, database: g.database} },
 					Done: func(p *Playback) {
 						s := p.App.(*scripted)

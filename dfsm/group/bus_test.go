@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 )
 
@@ -39,7 +40,7 @@ func (b *bus) connect(node uint32) (Transport, error) {
 	if b.down {
 		return nil, errBusDown
 	}
-	return &busConn{b: b, self: dfsm.Member{NodeID: node, PID: 1000 + node}, notify: make(chan struct{}, 1)}, nil
+	return &busConn{b: b, self: dfsm.Member{Node: corosync.NodeID(node), PID: 1000 + node}, notify: make(chan struct{}, 1)}, nil
 }
 
 // view tells the members. b.mu is held.
@@ -79,7 +80,7 @@ func (b *bus) set(f func(b *bus)) {
 func (b *bus) cut(node uint32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	i := slices.IndexFunc(b.conns, func(c *busConn) bool { return c.self.NodeID == node })
+	i := slices.IndexFunc(b.conns, func(c *busConn) bool { return c.self.Node == corosync.NodeID(node) })
 	if i < 0 {
 		return
 	}
