@@ -17,9 +17,11 @@
 // Creating files, and updating them while rrdcached is away, is librrd's work,
 // through cgo (librrd.go): the file format is its own business. Of librrd only
 // the functions that rrd.h calls thread-safe are used, and each call fetches its
-// error text on the same thread, where librrd keeps it. librrd maps the files
-// into memory; a page that the disk has no room for would then kill the process
-// with SIGBUS. So files.go makes sure beforehand that an update needs no room.
+// error text on the same thread, where librrd keeps it. librrd trusts a file's
+// header, and one that is damaged makes it divide by zero or write out of bounds;
+// and it maps files into memory, where a page that the disk has no room for is a
+// SIGBUS. Either would end the process, so files.go lets librrd have a file only
+// after its header was checked (header.go) and an update needs no room.
 //
 // # What is let through
 //

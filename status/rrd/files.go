@@ -98,7 +98,7 @@ func explain(err error, dir string, need uint64) error {
 // update writes s to its file, which exists.
 func (d *files) update(s *sample) error {
 	path := d.path(s)
-	if err := reserve(path); err != nil {
+	if err := makeSafe(path, d.now()); err != nil {
 		return fmt.Errorf("rrd: %s: %w", path, err)
 	}
 	if err := d.lib.update(path, s.update); err != nil {
@@ -111,13 +111,16 @@ func (d *files) update(s *sample) error {
 // room for every change.
 const copyOnWriteReserve = 32 << 20
 
-// reserve makes sure that the disk has room for whatever librrd changes in the
-// file. librrd writes through a mapping, where a lack of room is a SIGBUS that
+// makeSafe makes sure that librrd can have the file without ending the process
+// by a signal: its header is sane, and the disk has room for whatever librrd
+// changes in it.
+//
+// As to the latter, librrd writes through a mapping, where a lack of room is a SIGBUS that
 // ends the process. Its files have no holes, and most file systems change them
 // in place: then nothing is to be done. Holes are filled here. Btrfs needs room
 // for a change in any case, so there some must be free. (ZFS takes pages in
 // without looking for room, and has no fallocate.)
-func reserve(path string) error {
+func makeSafe(path string, now time.Time) error {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
@@ -130,6 +133,9 @@ func reserve(path string) error {
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return errors.New("not a plain file")
+	}
+	if err := checkHeader(f, st.Size, now); err != nil {
+		return err
 	}
 	if st.Blocks*512 < st.Size {
 		err := unix.Fallocate(fd, 0, 0, st.Size)

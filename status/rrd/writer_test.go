@@ -405,27 +405,44 @@ func TestDamagedFilesAreLeftAloneAndLogged(t *testing.T) {
 	}
 }
 
-// stuckLibrary is a disk that hangs: each update waits for a token.
+// stuckLibrary is a disk that hangs: updates wait until it is released, at the
+// latest at the end of the test.
 type stuckLibrary struct {
-	entered chan string
-	release chan struct{}
+	librrd
+	t       *testing.T
+	entered chan struct{}
+	stuck   chan struct{}
+	release func()
 }
 
-func (l *stuckLibrary) create(path string, _ time.Duration, _ time.Time, _ []string) error {
-	return os.WriteFile(path, nil, 0o644)
+func newStuckLibrary(t *testing.T) *stuckLibrary {
+	l := &stuckLibrary{t: t, entered: make(chan struct{}, 1000), stuck: make(chan struct{})}
+	l.release = sync.OnceFunc(func() { close(l.stuck) })
+	return l
 }
 
-func (l *stuckLibrary) update(_, sample string) error {
-	l.entered <- sample
-	<-l.release
+func (l *stuckLibrary) update(string, string) error {
+	l.entered <- struct{}{}
+	<-l.stuck
 	return nil
 }
 
+// wait returns when an update hangs.
+func (l *stuckLibrary) wait() {
+	l.t.Helper()
+	l.t.Cleanup(l.release)
+	select {
+	case <-l.entered:
+	case <-time.After(time.Minute):
+		l.t.Fatal("no update")
+	}
+}
+
 func TestHangingDiskHoldsUpNobody(t *testing.T) {
-	lib := &stuckLibrary{entered: make(chan string, 100), release: make(chan struct{})}
+	lib := newStuckLibrary(t)
 	w := newTestWriter(t, Config{QueueLimit: 5}, lib)
 	w.Submit("pve-storage-9.0/n/s", "1:1:1")
-	<-lib.entered // the goroutine hangs now
+	lib.wait()
 	for i := range 5 {
 		if !w.Submit("pve-storage-9.0/n/s", fmt.Sprintf("%d:1:1", i+2)) {
 			t.Fatalf("sample %d dropped", i)
@@ -445,7 +462,7 @@ func TestHangingDiskHoldsUpNobody(t *testing.T) {
 	if err := w.Flush(ctx); err != context.Canceled {
 		t.Errorf("Flush: %v", err)
 	}
-	close(lib.release)
+	lib.release()
 	w.flush()
 	if s := w.Stats(); s.Direct != 6 || s.Queued != 0 {
 		t.Errorf("after it came back: %+v", s)
@@ -472,18 +489,18 @@ func TestCloseWritesWhatIsQueued(t *testing.T) {
 }
 
 func TestCloseDoesNotWaitForAHangingDiskForever(t *testing.T) {
-	lib := &stuckLibrary{entered: make(chan string, 1000), release: make(chan struct{})}
+	lib := newStuckLibrary(t)
 	w := newTestWriter(t, Config{}, lib)
 	for i := range 600 {
 		w.Submit("pve-storage-9.0/n/s", fmt.Sprintf("%d:1:1", i+1))
 	}
-	<-lib.entered
+	lib.wait()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := w.Close(ctx); err != context.Canceled {
 		t.Errorf("Close: %v", err)
 	}
-	close(lib.release)
+	lib.release()
 	<-w.done
 	if s := w.Stats(); s.Dropped == 0 || s.Direct+s.Dropped != 600 {
 		t.Errorf("%+v", s)
