@@ -35,6 +35,7 @@ func (t *Tree) carryOut(op *Op, s *step) []Change {
 		t.guests.remove(s.lose.VMID)
 	}
 	if s.gains {
+		s.gain.Node = s.dir.parent.e.Name // the same, but without the operation's path in tow
 		t.guests.register(s.gain)
 	}
 	return changes

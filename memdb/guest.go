@@ -63,6 +63,11 @@ func ParseGuest(path string) (Guest, bool) {
 	}
 	node, rest, _ := strings.Cut(rest, "/")
 	dir, file, _ := strings.Cut(rest, "/")
+	return guestAt(node, dir, file)
+}
+
+// guestAt is ParseGuest of a path's parts below nodes.
+func guestAt(node, dir, file string) (Guest, bool) {
 	var t GuestType
 	switch dir {
 	case "qemu-server":
@@ -86,6 +91,19 @@ func ParseGuest(path string) (Guest, bool) {
 		return Guest{}, false
 	}
 	return Guest{VMID: uint32(id), Node: node, Type: t}, true
+}
+
+// guest returns the guest that n is the configuration of, if it is one. Its
+// strings are those of the tree.
+func (n *node) guest() (Guest, bool) {
+	if n.e.Type != TypeFile || n.parent.parent == nil {
+		return Guest{}, false
+	}
+	dir, owner := n.parent, n.parent.parent
+	if top := owner.parent; top == nil || top.parent == nil || top.parent.parent != nil || top.e.Name != "nodes" {
+		return Guest{}, false
+	}
+	return guestAt(owner.e.Name, dir.e.Name, n.e.Name)
 }
 
 // validNodeName reports whether s is a host name: letters, digits and inner
@@ -147,16 +165,15 @@ func (l *guestList) rebuild(t *Tree) []Duplicate {
 	l.ids = make(map[uint32]Guest, before)
 	var dups []Duplicate
 	for _, n := range t.order {
-		if n.e == nil || n.e.Type != TypeFile || !strings.HasSuffix(n.e.Name, ".conf") {
+		if n.e == nil {
 			continue
 		}
-		path := t.path(n)
-		g, ok := ParseGuest(path)
+		g, ok := n.guest()
 		if !ok {
 			continue
 		}
 		if have, ok := l.ids[g.VMID]; ok {
-			dups = append(dups, Duplicate{g.VMID, have.Path(), path})
+			dups = append(dups, Duplicate{g.VMID, have.Path(), g.Path()})
 			continue
 		}
 		l.counter++
