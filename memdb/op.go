@@ -98,9 +98,9 @@ func (t *Tree) Refusal(op *Op) error {
 }
 
 // Room reports whether the tree's limits leave room for op: nil, or a
-// *fs.PathError around ENOSPC. Apply itself does not ask, for what has been
-// delivered must be applied on every node alike; the node that a user writes on
-// asks before it sends, after Refusal.
+// *fs.PathError around ENOSPC. An operation that Apply would refuse needs none.
+// Apply itself does not ask, for what has been delivered must be applied on
+// every node alike; the node that a user writes on asks before it sends.
 func (t *Tree) Room(op *Op) error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -118,10 +118,13 @@ func (t *Tree) Room(op *Op) error {
 		}
 		full = size > 0 && t.bytes+size > MaxTreeBytes
 	}
-	if full {
-		return op.fail(syscall.ENOSPC)
+	if !full {
+		return nil
 	}
-	return nil
+	if _, errno := t.plan(op); errno != 0 {
+		return nil
+	}
+	return op.fail(syscall.ENOSPC)
 }
 
 func (op *Op) fail(errno syscall.Errno) error {

@@ -180,6 +180,8 @@ func TestRoomHoldsTheLimits(t *testing.T) {
 		{"growing an empty file", 3, opTruncate("empty", 4), true},
 		{"the first byte of a file", 0, opWrite("empty", 0, "x"), true},
 		{"nothing", 0, opWrite("empty", 0, ""), false},
+		{"what is refused anyway needs no room", 0, opWrite("d", 0, "x"), false},
+		{"what is too large anyway needs no room", 0, opWrite("f", MaxFileSize, "x"), false},
 		{"a new file needs no bytes", 0, opCreate("new"), false},
 		{"a new directory needs no bytes", 0, opMkdir("new"), false},
 		{"delete", -5, opDelete("f"), false},
@@ -207,7 +209,7 @@ func TestRoomHoldsTheLimitOfEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mkdir, create := opMkdir("last"), opCreate("last")
+	mkdir, create := opMkdir("last"), opCreate("more")
 	if err := tr.Room(&mkdir); err != nil {
 		t.Errorf("one entry is left: %v", err)
 	}
@@ -219,6 +221,10 @@ func TestRoomHoldsTheLimitOfEntries(t *testing.T) {
 		if err := tr.Room(&op); err == nil || errnoOf(err).Error() != "no space left on device" {
 			t.Errorf("%v in a full tree: %v", op.Kind, err)
 		}
+	}
+	exists := opMkdir("last")
+	if err := tr.Room(&exists); err != nil {
+		t.Errorf("mkdir of what exists in a full tree: %v", err)
 	}
 	write := opWrite("f1", 0, "x")
 	if err := tr.Room(&write); err != nil {
