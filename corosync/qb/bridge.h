@@ -10,6 +10,8 @@
 /* What a call returns that was cut short because a client took a ring's memory away. */
 enum { BRIDGE_FAULT = -0x7fffffff };
 
+enum { BRIDGE_HEADER = sizeof(struct qb_ipc_request_header), BRIDGE_SMALL = 1024 };
+
 /* Server side. All of it on the loop's thread. */
 void bridge_bind(uintptr_t loop);
 qb_ipcs_service_t *bridge_create(const char *name, int32_t service_id, uint32_t buffer_size);

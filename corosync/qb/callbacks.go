@@ -70,8 +70,8 @@ func qbAccept(h C.uintptr_t, c *C.qb_ipcs_connection_t, uid C.uid_t, gid C.gid_t
 }
 
 //export qbMessage
-func qbMessage(h C.uintptr_t, c *C.qb_ipcs_connection_t, id C.int32_t, data unsafe.Pointer, claimed C.int32_t, arrived C.int64_t) {
-	serverOf(h).message(c, int32(id), data, int64(claimed), int64(arrived))
+func qbMessage(h C.uintptr_t, c *C.qb_ipcs_connection_t, id C.int32_t, data, small unsafe.Pointer, claimed C.int32_t, arrived C.int64_t) {
+	serverOf(h).message(c, int32(id), data, small, int64(claimed), int64(arrived))
 }
 
 //export qbDestroyed

@@ -50,8 +50,9 @@ const (
 const largeRequest = 2048
 
 // message serves one request. data, the header's beginning, is in memory that the client can
-// write and take away: it is only copied from.
-func (s *Server) message(p *C.qb_ipcs_connection_t, id int32, data unsafe.Pointer, claimed, arrived int64) {
+// write and take away: it is only copied from. If not more than BRIDGE_SMALL bytes follow the
+// header, small is their copy on the C stack.
+func (s *Server) message(p *C.qb_ipcs_connection_t, id int32, data, small unsafe.Pointer, claimed, arrived int64) {
 	c := s.conns[p]
 	if c == nil || c.faulted {
 		return
@@ -63,7 +64,7 @@ func (s *Server) message(p *C.qb_ipcs_connection_t, id int32, data unsafe.Pointe
 	}
 	if !c.handler.Quick(id) {
 		body := make([]byte, n)
-		if !s.copyBody(c, body, data) {
+		if !s.copyBody(c, body, data, small) {
 			return
 		}
 		c.busy = true
@@ -75,11 +76,15 @@ func (s *Server) message(p *C.qb_ipcs_connection_t, id int32, data unsafe.Pointe
 		}()
 		return
 	}
-	s.scratch = slices.Grow(s.scratch[:0], n)[:n]
-	if !s.copyBody(c, s.scratch, data) {
-		return
+	body := unsafe.Slice((*byte)(small), n)
+	if n > C.BRIDGE_SMALL {
+		s.scratch = slices.Grow(s.scratch[:0], n)[:n]
+		body = s.scratch
+		if !s.copyBody(c, body, data, small) {
+			return
+		}
 	}
-	out, errno := c.handler.Serve(id, s.scratch)
+	out, errno := c.handler.Serve(id, body)
 	r := reply{conn: c, id: id, errno: errno, data: out}
 	if n > largeRequest {
 		s.late = append(s.late, r)
@@ -89,8 +94,9 @@ func (s *Server) message(p *C.qb_ipcs_connection_t, id int32, data unsafe.Pointe
 }
 
 // copyBody copies what follows the header. It returns false if the memory isn't there any more.
-func (s *Server) copyBody(c *conn, body []byte, data unsafe.Pointer) bool {
-	if len(body) == 0 {
+func (s *Server) copyBody(c *conn, body []byte, data, small unsafe.Pointer) bool {
+	if len(body) <= C.BRIDGE_SMALL {
+		copy(body, unsafe.Slice((*byte)(small), len(body)))
 		return true
 	}
 	src := unsafe.Add(data, RequestHeader)

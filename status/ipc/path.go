@@ -6,6 +6,9 @@ import "strings"
 // It refuses "..": no entry has such a name, and no answer may depend on what it would mean.
 // The mount's root is "".
 func cleanPath(path string) (string, bool) {
+	if isClean(path) {
+		return path, true
+	}
 	var b strings.Builder
 	for part := range strings.SplitSeq(path, "/") {
 		switch part {
@@ -20,6 +23,17 @@ func cleanPath(path string) (string, bool) {
 		b.WriteString(part)
 	}
 	return b.String(), true
+}
+
+// isClean reports whether path is canonical and not the root: the usual case.
+func isClean(path string) bool {
+	for part := range strings.SplitSeq(path, "/") {
+		switch part {
+		case "", ".", "..":
+			return false
+		}
+	}
+	return true
 }
 
 // notInDatabase reports whether a canonical path is, or leads through, a name in the
