@@ -45,6 +45,10 @@ func (h *Host) ID() int { return h.id }
 // Name is the host name, "node1" for host 1.
 func (h *Host) Name() string { return Name(h.id) }
 
+// Pid is the first process of the host, as this process sees it: its namespaces
+// are the host's (nsenter(1)).
+func (h *Host) Pid() int { return h.init.Pid() }
+
 // Dir is the host's directory on the machine: log/ is its /var/log;
 // pve-cluster/, corosync/ and rrdcached/ are those of its /var/lib.
 func (h *Host) Dir() string { return h.dir }

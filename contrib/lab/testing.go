@@ -3,11 +3,11 @@ package lab
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -121,29 +121,25 @@ func (h *Host) RunSelf(t *testing.T, env ...string) {
 	}
 }
 
-// BenchSelf runs the calling benchmark on the host and reports the results of
-// its one or only sub-benchmark, or, if there are several, prints them.
+// BenchSelf runs the benchmark that calls it, or whose sub-benchmark does, on
+// the host, and prints the results from there to standard error, with the
+// sub-benchmark's name in front.
 func (h *Host) BenchSelf(b *testing.B, env ...string) {
 	b.Helper()
-	out, err := h.self(b, []string{"-test.run=^$", "-test.bench=^" + b.Name() + "$", "-test.benchmem"}, env)
+	name, sub, _ := strings.Cut(b.Name(), "/")
+	args := []string{"-test.run=^$", "-test.bench=^" + name + "$", "-test.timeout=" + selfTimeout.String()}
+	if f := flag.Lookup("test.benchtime"); f != nil {
+		args = append(args, "-test.benchtime="+f.Value.String())
+	}
+	out, err := h.self(b, args, env)
 	if err != nil {
 		b.Fatalf("on %s: %v\n%s", h.Name(), err, out)
 	}
 	found := false
 	for line := range strings.Lines(out) {
-		f := strings.Fields(line)
-		if len(f) < 4 || !strings.HasPrefix(f[0], b.Name()) {
-			continue
-		}
-		found = true
-		fmt.Fprint(os.Stderr, line)
-		if strings.Contains(f[0], "/") {
-			continue
-		}
-		for i := 2; i+1 < len(f); i += 2 {
-			if v, err := strconv.ParseFloat(f[i], 64); err == nil {
-				b.ReportMetric(v, f[i+1])
-			}
+		if strings.HasPrefix(line, name) && strings.Contains(line, "ns/op") {
+			found = true
+			fmt.Fprintf(os.Stderr, "%s %s", sub, line)
 		}
 	}
 	if !found {
