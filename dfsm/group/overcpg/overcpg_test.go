@@ -67,7 +67,12 @@ type daemon struct {
 
 func start(t testing.TB) *daemon {
 	t.Helper()
-	d := &daemon{app: &app{Model: dfsmtest.NewModel(dfsmtest.NewDisk(keys))}}
+	return startWith(t, dfsmtest.NewDisk(keys))
+}
+
+func startWith(t testing.TB, disk *dfsmtest.Disk) *daemon {
+	t.Helper()
+	d := &daemon{app: &app{Model: dfsmtest.NewModel(disk)}}
 	d.app.Quorate = true
 	g, err := group.New(group.Config{
 		Version: 1, Checksums: true, App: d.app, Connect: overcpg.Connect(groupName), Backoff: time.Second,
