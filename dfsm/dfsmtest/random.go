@@ -19,7 +19,9 @@ type Plan struct {
 	// Hostile has one member send malformed, oversized, duplicate, wrong-epoch
 	// and wrong-version messages.
 	Hostile bool
-	Trace   io.Writer
+	// Store takes the Store in place of the Model.
+	Store bool
+	Trace io.Writer
 }
 
 // Outcome tells what happened in a random history.
@@ -46,6 +48,7 @@ type run struct {
 	slow    []int // weight of each host in scheduling
 	evil    *Host
 	seen    [][]byte // messages that the evil member may send again
+	value   uint64   // last set in a Store
 	history []OpID   // what quorate synced members have applied, in order
 	acked   []OpID
 	started map[wire.Epoch]string // the state that a sync ended with
@@ -67,7 +70,8 @@ const modelKeys = 12
 // With CutAgreed a member may have applied, and acknowledged, what the majority
 // never gets, and a change that was delivered before and after a merge is
 // applied twice; then only the states and the ends are checked. With Hostile,
-// likewise.
+// likewise. With Store, all show at the
+// end what each has set last.
 func Random(plan Plan) (Outcome, error) {
 	r := &run{plan: plan, rnd: rand.New(rand.NewPCG(plan.Seed, 0x6466736d)), started: map[wire.Epoch]string{}}
 	if plan.Hosts == 0 {
@@ -79,6 +83,9 @@ func Random(plan Plan) (Outcome, error) {
 	cfg := Config{Hosts: r.plan.Hosts, Version: 1, Checksums: true, NewApp: r.newApp, Trace: plan.Trace}
 	if plan.Hostile {
 		cfg.MaxQueued = 8 << 20
+	}
+	if plan.Store {
+		cfg.Version, cfg.Checksums = 0, false
 	}
 	r.Cluster = NewCluster(cfg)
 	for range r.plan.Hosts {
@@ -107,7 +114,9 @@ func Random(plan Plan) (Outcome, error) {
 		r.heal() // what the evil member had sent has only now arrived
 		r.settle()
 	}
-	r.verifyAll()
+	if !plan.Store {
+		r.verifyAll()
+	}
 	r.checkEnd()
 	r.out.Hosts, r.out.Syncs, r.out.Leaves, r.out.Messages = r.plan.Hosts, len(r.started), r.leaves, r.sent
 	return r.out, r.err
@@ -141,6 +150,9 @@ func (r *run) failf(format string, args ...any) {
 }
 
 func (r *run) newApp(p *Process) App {
+	if r.plan.Store {
+		return NewStore(p)
+	}
 	m := NewModel(r.disks[p.host.ID-1])
 	m.OnApply = func(id OpID) { r.applied(p, m, id) }
 	m.OnSynced = func(state []byte) { r.synced(p, state) }
@@ -314,6 +326,10 @@ func (r *run) step() {
 }
 
 func (r *run) submit(p *Process) {
+	if s, ok := p.App.(*Store); ok {
+		r.act(s)
+		return
+	}
 	mode := p.Machine.Mode()
 	if mode == dfsm.ModeStart || mode.Failed() || !p.App.(*Model).Quorate {
 		return
@@ -427,6 +443,10 @@ func (r *run) verifyAll() {
 // checkEnd checks what must hold when all faults have ended.
 func (r *run) checkEnd() {
 	if r.err != nil {
+		return
+	}
+	if r.plan.Store {
+		r.checkStores()
 		return
 	}
 	first := string(r.disks[0].State())

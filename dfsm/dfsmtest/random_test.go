@@ -14,6 +14,7 @@ import (
 var (
 	seedFlag  = flag.Uint64("dfsm.seed", 0, "run this random history only, and print what happens in it")
 	cutFlag   = flag.Int("dfsm.cut", 0, "with -dfsm.seed: 0 safe, 1 agreed delivery")
+	storeFlag = flag.Bool("dfsm.store", false, "with -dfsm.seed: the store in place of the model")
 	evilFlag  = flag.Bool("dfsm.hostile", false, "with -dfsm.seed: with a misbehaving member")
 	runsFlag  = flag.Int("dfsm.runs", 100_000, "how many random histories to run; with -short or the race detector 2,000 at most")
 	firstFlag = flag.Uint64("dfsm.first", 0, "the first seed; 0: by the clock")
@@ -24,7 +25,7 @@ func TestSeed(t *testing.T) {
 	if *seedFlag == 0 {
 		t.Skip("no -dfsm.seed")
 	}
-	out, err := Random(Plan{Seed: *seedFlag, Cut: Cut(*cutFlag), Hostile: *evilFlag, Trace: os.Stdout})
+	out, err := Random(Plan{Seed: *seedFlag, Cut: Cut(*cutFlag), Hostile: *evilFlag, Store: *storeFlag, Trace: os.Stdout})
 	t.Logf("%+v", out)
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +58,7 @@ func histories(t *testing.T, runs int, plan Plan) (sum Outcome, forked int) {
 				out, err := Random(p)
 				mu.Lock()
 				if err != nil {
-					t.Errorf("%v\nrepeat it with: go test ./dfsm/dfsmtest -run TestSeed -v -dfsm.seed=%d -dfsm.cut=%d -dfsm.hostile=%v", err, p.Seed, p.Cut, p.Hostile)
+					t.Errorf("%v\nrepeat it with: go test ./dfsm/dfsmtest -run TestSeed -v -dfsm.seed=%d -dfsm.cut=%d -dfsm.hostile=%v -dfsm.store=%v", err, p.Seed, p.Cut, p.Hostile, p.Store)
 				}
 				sum.Acked += out.Acked
 				sum.Refused += out.Refused
@@ -76,6 +77,9 @@ func histories(t *testing.T, runs int, plan Plan) (sum Outcome, forked int) {
 	}
 	wg.Wait()
 	t.Logf("%d histories from seed %d: %+v, %d forked", runs, first, sum, forked)
+	if plan.Store {
+		return sum, forked
+	}
 	for what, n := range map[string]int{"acknowledged": sum.Acked, "unknown": sum.Unknown, "commits": sum.Commits} {
 		if n < runs/10 {
 			t.Errorf("only %d %s in %d histories: they show nothing", n, what, runs)
@@ -103,6 +107,13 @@ func TestRandomHistoriesWithAgreedDeliveryConverge(t *testing.T) {
 	histories(t, runs(20), Plan{Cut: CutAgreed})
 }
 
+func TestRandomHistoriesOfTheStoreConverge(t *testing.T) {
+	sum, _ := histories(t, runs(10), Plan{Cut: CutAgreed, Store: true})
+	if sum.Messages < 10*runs(10) {
+		t.Errorf("only %d messages: they show nothing", sum.Messages)
+	}
+}
+
 func TestMisbehavingMemberNeverStopsTheOthers(t *testing.T) {
 	histories(t, runs(10), Plan{Cut: CutSafe, Hostile: true})
 }
@@ -113,8 +124,10 @@ func TestKnownSeeds(t *testing.T) {
 		{Seed: 1},
 		{Seed: 1, Cut: CutAgreed},
 		{Seed: 1, Hostile: true},
+		{Seed: 1, Store: true},
+		{Seed: 1, Store: true, Hostile: true},
 	} {
-		t.Run(fmt.Sprint(p.Seed, p.Cut, p.Hostile), func(t *testing.T) {
+		t.Run(fmt.Sprint(p.Seed, p.Cut, p.Hostile, p.Store), func(t *testing.T) {
 			if _, err := Random(p); err != nil {
 				t.Error(err)
 			}
