@@ -61,10 +61,16 @@ for _ in {1..200}; do rm -rf --one-file-system -- "$1" && exit; sleep 0.05; done
 `
 
 // The first process of a host: makes its file system, then reaps orphans until
-// the owner is gone. $1: the host's directory, $2: its name.
+// the owner is gone. $1: the host's directory, $2: its name. It drops its copies
+// of the machine's FUSE mounts first: they would outlive an unmount there, and
+// their daemons wait for the last copy to go.
 const hostScript = `
 set -e
 mount --make-rprivate /
+mounts=$(</proc/mounts)
+while read -r _ dir type _; do
+  case $type in fuse|fuse.*) umount -l -i -c "$(printf %b "$dir")" || :;; esac
+done <<< "$mounts"
 mount -t proc proc /proc
 hostname "$2"
 cd "$1"

@@ -14,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 func testContext(t *testing.T) context.Context {
@@ -56,6 +59,41 @@ func TestHostsHaveTheirOwnNamesAndPaths(t *testing.T) {
 	}
 	if got := mustExec(t, l.Host(1), "getent", "hosts", "node2"); !strings.HasPrefix(got, Address(2)) {
 		t.Errorf("node2 resolves to %q", got)
+	}
+}
+
+func TestHostsHoldNoFuseMountOfTheMachine(t *testing.T) {
+	Require(t)
+	dir := filepath.Join(t.TempDir(), "with space")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	server, err := gofs.Mount(dir, &gofs.Inode{}, &gofs.Options{MountOptions: fuse.MountOptions{DirectMountStrict: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounted := true
+	t.Cleanup(func() {
+		if mounted {
+			_ = server.Unmount()
+		}
+	})
+	l := NewWith(t, Options{Hosts: 1, NoCorosync: true})
+	for _, m := range strings.Split(mustExec(t, l.Host(1), "cat", "/proc/mounts"), "\n") {
+		if f := strings.Fields(m); len(f) > 2 && strings.HasPrefix(f[2], "fuse") && f[2] != "fusectl" {
+			t.Errorf("mounted on the host: %s", m)
+		}
+	}
+	if err := server.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	mounted = false
+	ended := make(chan struct{})
+	go func() { server.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the machine's FUSE daemon doesn't end while a lab is up")
 	}
 }
 
