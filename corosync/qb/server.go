@@ -181,6 +181,7 @@ func (s *Server) run(started chan<- error) {
 	handle := cgo.NewHandle(s)
 	defer handle.Delete()
 	C.bridge_bind(C.uintptr_t(handle))
+	nameThread("qb-loop")
 
 	if err := s.create(); err != nil {
 		started <- err
@@ -190,6 +191,18 @@ func (s *Server) run(started chan<- error) {
 	for s.turn() {
 	}
 	s.destroy()
+}
+
+// nameThread names the calling thread, for top -H. Not if it is the process's first thread, as it
+// may be: its name is the process's.
+//
+//	int prctl(PR_SET_NAME, const char *name);
+func nameThread(name string) {
+	if unix.Gettid() == unix.Getpid() {
+		return
+	}
+	b := append([]byte(name), 0)
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0, 0, 0) // cosmetic
 }
 
 func (s *Server) create() error {

@@ -394,6 +394,52 @@ func TestUnfinishedHandshakesHoldUpNobody(t *testing.T) {
 	}
 }
 
+func TestNoDescriptorLeftForAClient(t *testing.T) {
+	qbtest.NoLeaks(t)
+	srv := serve(t, nil)
+	old := dial(t, srv.name)
+	// The client's side needs its descriptor before there are no more.
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	restore := func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(restore)
+	none := limit
+	none.Cur = 1
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: qbtest.Socket(srv.name)}); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody else is held up, and the loop doesn't spin on the one that can't be accepted.
+	mustEcho(t, old, opEcho, pattern(10))
+	cpu := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	used := cpu()
+	time.Sleep(400 * time.Millisecond) // the time over which the use of CPU is measured
+	if used = cpu() - used; used > 150*time.Millisecond {
+		t.Errorf("%v of CPU in 400 ms", used)
+	}
+	restore()
+	mustEcho(t, dial(t, srv.name), opEcho, pattern(10))
+}
+
 func TestHundredClientsAtOnce(t *testing.T) {
 	qbtest.NoLeaks(t)
 	srv := serve(t, nil)
@@ -426,6 +472,7 @@ func TestHundredClientsAtOnce(t *testing.T) {
 
 func TestStopLeavesNothing(t *testing.T) {
 	before := qbtest.Now(t)
+	named := 0
 	for range 5 {
 		srv := serve(t, nil)
 		c, busy := dial(t, srv.name), dial(t, srv.name)
@@ -434,6 +481,7 @@ func TestStopLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustEcho(t, c, opEcho, pattern(100))
+		named += qbtest.Threads(t, "qb-loop")
 		answered := make(chan error, 1)
 		go func() {
 			_, err := busy.SendRecv(opBlock, nil, 0)
@@ -458,11 +506,14 @@ func TestStopLeavesNothing(t *testing.T) {
 		c.Close()
 		busy.Close()
 	}
+	if named == 0 { // the process's first thread has no name, but is taken once at most
+		t.Error("no loop had a thread of its own")
+	}
 	after := qbtest.Now(t)
 	qbtest.Eventually(t, func() bool {
 		after = qbtest.Now(t)
 		return after.FDs <= before.FDs && after.Goroutines <= before.Goroutines && len(after.Rings) == 0 &&
-			qbtest.OwnThreads("qb.(*Server).run") == 0
+			qbtest.Threads(t, "qb-loop") == 0
 	}, func() string { return fmt.Sprintf("%v before, %v after", before, after) })
 }
 

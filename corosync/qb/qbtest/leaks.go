@@ -42,11 +42,20 @@ func Now(tb testing.TB) Holdings {
 	}
 }
 
-// OwnThreads counts the threads of this process whose goroutine runs fn, a function's
-// full name.
-func OwnThreads(fn string) int {
-	buf := make([]byte, 1<<20)
-	return strings.Count(string(buf[:runtime.Stack(buf, true)]), fn+"(")
+// Threads counts the threads of this process that have the name.
+func Threads(tb testing.TB, name string) int {
+	tb.Helper()
+	files, err := filepath.Glob("/proc/self/task/*/comm")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	n := 0
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(b)) == name {
+			n++
+		}
+	}
+	return n
 }
 
 // NoLeaks checks at the test's end, after the cleanups registered later, that there are
