@@ -22,7 +22,7 @@ var _ qb.Handler = (*client)(nil)
 func (c *client) Quick(op int32) bool { return quick(op) }
 
 // Closed is called by the IPC loop.
-func (c *client) Closed() {}
+func (c *client) Closed() { c.service.connected(c.access).Add(-1) }
 
 // Serve answers a request.
 func (c *client) Serve(op int32, data []byte) ([]byte, syscall.Errno) {

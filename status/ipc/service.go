@@ -3,6 +3,7 @@ package ipc
 import (
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,7 +16,8 @@ type Config struct {
 	Name string
 	// GID is the group whose members may read: that of www-data.
 	GID uint32
-	// MaxConns limits the connections; 0 means the default of qb.Config.
+	// MaxConns limits the connections; 0 means 512. Each takes 3 MiB of shared memory.
+	// Read-only clients get three quarters of them at most, so that they can't keep root out.
 	MaxConns int
 
 	Configs Configs
@@ -37,6 +39,8 @@ type Service struct {
 	cfg    Config
 	server *qb.Server
 	props  propCache
+
+	full, readOnly atomic.Int32 // connected clients
 }
 
 // Start serves until Stop. The error wraps EADDRINUSE if another process serves under
@@ -49,7 +53,7 @@ func Start(cfg Config) (*Service, error) {
 	s.server, err = qb.Start(qb.Config{
 		Name:      s.cfg.Name,
 		ServiceID: 1,
-		MaxConns:  cfg.MaxConns,
+		MaxConns:  s.cfg.MaxConns,
 		Accept:    s.accept,
 		Logger:    cfg.Logger,
 	})
@@ -65,6 +69,9 @@ func newService(cfg Config) (*Service, error) {
 	}
 	if cfg.Name == "" {
 		cfg.Name = DefaultName
+	}
+	if cfg.MaxConns <= 0 {
+		cfg.MaxConns = 512
 	}
 	return &Service{cfg: cfg}, nil
 }
@@ -82,5 +89,24 @@ func (s *Service) accept(p qb.Peer) (qb.Handler, error) {
 			"uid", p.UID, "gid", p.GID, "pid", p.PID)
 		return nil, syscall.EACCES
 	}
+	if access == ReadOnly && int(s.readOnly.Load()) >= s.cfg.MaxConns-s.cfg.MaxConns/4 {
+		s.cfg.Logger.Warn("connection refused: too many read-only clients",
+			"uid", p.UID, "gid", p.GID, "pid", p.PID)
+		return nil, syscall.EAGAIN
+	}
+	s.connected(access).Add(1)
 	return &client{service: s, peer: p, access: access}, nil
+}
+
+func (s *Service) connected(access Access) *atomic.Int32 {
+	if access == Full {
+		return &s.full
+	}
+	return &s.readOnly
+}
+
+// Clients returns how many clients are connected, by access. It may be called from any
+// goroutine.
+func (s *Service) Clients() (full, readOnly int) {
+	return int(s.full.Load()), int(s.readOnly.Load())
 }

@@ -112,6 +112,38 @@ func TestReadOnlyClients(t *testing.T) {
 	}
 }
 
+func TestReadOnlyClientsCantKeepRootOut(t *testing.T) {
+	qbtest.NoLeaks(t)
+	cfg := newFakes().config()
+	cfg.Name = qbtest.Name()
+	cfg.MaxConns = 4
+	s := startWith(t, cfg)
+	peer := qbtest.Build(t)
+	www := &qbtest.As{Uid: 33, Gid: testGID}
+	var first *qbtest.Client
+	for i := range 3 {
+		p := peer.Connect(t, cfg.Name, 0, www)
+		if p.Refused != 0 {
+			t.Fatalf("client %d: %v", i, p.Refused)
+		}
+		if first == nil {
+			first = p
+		}
+	}
+	if p := peer.Connect(t, cfg.Name, 0, www); p.Refused != syscall.EAGAIN {
+		t.Fatalf("got %v", p.Refused)
+	}
+	dial(t, cfg.Name)
+	if full, readOnly := s.Clients(); full != 1 || readOnly != 3 {
+		t.Fatalf("%d, %d clients", full, readOnly)
+	}
+	first.Close()
+	qbtest.Eventually(t, func() bool { _, n := s.Clients(); return n == 2 }, func() string { return "not closed" })
+	if p := peer.Connect(t, cfg.Name, 0, www); p.Refused != 0 {
+		t.Fatal(p.Refused)
+	}
+}
+
 func TestRefusedUsers(t *testing.T) {
 	qbtest.NoLeaks(t)
 	var mu sync.Mutex
