@@ -172,6 +172,16 @@ func BenchmarkReadDir1000AfterAChangeOfNames(b *testing.B) {
 	}
 }
 
+func BenchmarkGuests10k(b *testing.B) {
+	tr := city(b, 10_000, 700)
+	b.ReportAllocs()
+	for b.Loop() {
+		if list, _ := tr.Guests(); len(list) != 10_000 {
+			b.Fatal(len(list))
+		}
+	}
+}
+
 func BenchmarkIndex100k(b *testing.B) {
 	b.Run("digests kept", func(b *testing.B) {
 		tr := city(b, 100_000, 700)

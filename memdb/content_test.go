@@ -81,6 +81,9 @@ func TestAppendingToGivenDataDoesNotReachTheTree(t *testing.T) {
 	tr := plant(t, "f=")
 	do(t, tr, opWrite("f", 0, "a"), opWrite("f", 1, "b"))
 	e, _ := tr.Lookup("f")
+	if given := e.Data(); cap(given) != len(given) {
+		t.Errorf("a reader is given %d bytes and %d more", len(given), cap(given)-len(given))
+	}
 	_ = append(e.Data(), "reader"...)
 	do(t, tr, opTruncate("f", 8))
 	if e, _ = tr.Lookup("f"); string(e.Data()) != "ab\x00\x00\x00\x00\x00\x00" {

@@ -9,6 +9,11 @@
 // back again. The same sequence of operations gives the same tree on every
 // node, errors included; that is what replication rests on.
 //
+// Deciding and doing are apart: rules.go says for each operation whether it is
+// allowed, in the order of checks that the protocol prescribes, and changes
+// nothing; effect.go carries out what was allowed and can't fail. So a refused
+// operation leaves no trace, and a refusal can be foretold.
+//
 // What readers are given never changes under them. An Entry is one published
 // state of a file or directory; a change publishes a new one. Reading a file is
 // therefore a pointer and a slice, not a copy, and takes the tree's lock for a

@@ -1,6 +1,7 @@
 package memdb
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -203,18 +204,10 @@ func (l *guestList) follow(old *guestList) {
 // Guests returns the VM list, ascending by VMID, and its version.
 func (t *Tree) Guests() ([]Guest, uint32) {
 	t.mu.RLock()
-	list := slices.Collect(maps.Values(t.guests.ids))
+	list := slices.AppendSeq(make([]Guest, 0, len(t.guests.ids)), maps.Values(t.guests.ids))
 	version := t.guests.version
 	t.mu.RUnlock()
-	slices.SortFunc(list, func(a, b Guest) int {
-		switch {
-		case a.VMID < b.VMID:
-			return -1
-		case a.VMID > b.VMID:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(list, func(a, b Guest) int { return cmp.Compare(a.VMID, b.VMID) })
 	return list, version
 }
 

@@ -292,27 +292,50 @@ func randomOp(pick func(int) int, m *model) Op {
 		}
 		return modelPaths[pick(len(modelPaths))]
 	}
-	op := Op{Path: anyPath(), Writer: uint32(pick(3)), MTime: uint32(pick(100)), Now: t0}
+	// path mostly returns one that is there, or one that could be made.
+	path := func(there bool) string {
+		if pick(5) == 0 {
+			return anyPath()
+		}
+		var some []string
+		for _, p := range modelPaths {
+			_, exists := m.at[p]
+			if dir, _ := modelSplit(p); exists == there && m.at[dir].dir {
+				some = append(some, p)
+			}
+		}
+		if len(some) == 0 {
+			return anyPath()
+		}
+		return some[pick(len(some))]
+	}
+	op := Op{Writer: uint32(pick(3)), MTime: uint32(pick(100)), Now: t0}
 	switch pick(16) {
 	case 0, 1, 2:
-		op.Kind = OpMkdir
-	case 3, 4:
-		op.Kind = OpCreate
-	case 5:
-		op.Kind = OpMTime
-	case 6, 7:
-		op.Kind = OpDelete
+		op.Kind, op.Path = OpMkdir, path(false)
+	case 3, 4, 5:
+		op.Kind, op.Path = OpCreate, path(false)
+	case 6:
+		op.Kind, op.Path = OpMTime, path(true)
+	case 7:
+		op.Kind, op.Path = OpDelete, path(true)
 	case 8, 9, 10:
-		op.Kind = OpRename
-		op.To = anyPath()
+		op.Kind, op.Path, op.To = OpRename, path(true), path(pick(2) == 0)
 	default:
-		op.Kind = OpWrite
+		op.Kind, op.Path = OpWrite, path(true)
+		for range 4 { // rather a file
+			if m.at[op.Path].dir {
+				op.Path = path(true)
+			}
+		}
 		size := len(m.at[op.Path].data)
 		op.Data = bytes.Repeat([]byte{byte('a' + pick(26))}, pick(200))
 		switch pick(12) {
 		case 0:
-			op.Offset, op.Data = uint32(MaxFileSize-pick(2)), make([]byte, pick(3))
-			op.Truncate = true
+			op.Offset, op.Data = uint32(MaxFileSize-pick(2)), make([]byte, 2+pick(2))
+			if pick(20) == 0 { // large files make the comparisons slow
+				op.Data = op.Data[:1]
+			}
 		case 1, 2:
 			op.Offset, op.Data, op.Truncate = uint32(pick(2*size+5)), nil, true
 		case 3, 4:
