@@ -97,7 +97,15 @@ func TestMalformedEntryIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := map[string]func(b []byte) []byte{
-		"empty":           func([]byte) []byte { return nil },
+		"empty": func([]byte) []byte { return nil },
+		"tag of no bytes": func(b []byte) []byte {
+			b[39] = 0
+			return append(b[:44+6+5], b[44+6+5+4:]...)
+		},
+		"message of no bytes": func(b []byte) []byte {
+			le.PutUint32(b[40:], 0)
+			return append(b[:44+6+5+4], 0, 0, 0, 0)
+		},
 		"header only":     func(b []byte) []byte { return b[:44] },
 		"a byte short":    func(b []byte) []byte { return b[:len(b)-1] },
 		"a byte too many": func(b []byte) []byte { return append(b, 0) },

@@ -29,7 +29,7 @@ func TestEmptyRingHasNoEntries(t *testing.T) {
 
 func TestRingKeepsTheNewestEntriesWhateverTheirSizes(t *testing.T) {
 	rnd := testRand(t)
-	for range 20 {
+	for range 6 {
 		r := newRing()
 		var added []Entry
 		size := rnd.IntN(4000) + 1
@@ -90,6 +90,19 @@ func TestRingWrapsWhereAnEntryWouldReachTheEnd(t *testing.T) {
 	}
 }
 
+func TestEntryRightBehindTheLargestNewestIsKept(t *testing.T) {
+	// 31 entries of the largest size fill the ring, one behind the other: the
+	// newest has overwritten the 4096 bytes from its position, and no more.
+	r := newRing()
+	for i := range uint32(40) {
+		r.add(testEntry("n", i+1, i, 5000))
+	}
+	list, err := ParseRing(r.buf)
+	if err != nil || len(list) != 31 || list[30].UID() != 10 {
+		t.Errorf("%d entries, %v", len(list), err)
+	}
+}
+
 func TestRingThatLeadsAstrayIsRefused(t *testing.T) {
 	ring3 := func() []byte { // entries at 8, 80, 152
 		r := newRing()
@@ -135,20 +148,44 @@ func TestRingThatLeadsAstrayIsRefused(t *testing.T) {
 		"message length over the end": put(ring3(), 80+40, 131000),
 		"message length 0":            put(ring3(), 80+40, 0),
 	}
-	// A loop in the upper part of a ring that has wrapped.
+	// A loop in the upper part of a ring that has wrapped: the lowest entry
+	// there points to the highest.
 	loop := wrapped()
-	upper := newestOf(loop) + 2*MaxEntrySize
 	list, err := ParseRing(loop)
 	if err != nil {
 		t.Fatal(err)
 	}
+	newest, highest, lowest := newestOf(loop), 0, RingSize
 	for _, e := range list {
-		if pos := int(le.Uint32(e.raw[4:])) - align8(len(e.raw)); pos > newestOf(loop) && pos <= upper {
-			le.PutUint32(loop[pos:], uint32(RingSize-ringHeader-align8(len(e.raw))*3)&^7)
-			break
+		if pos := int(le.Uint32(e.raw[4:])) - align8(len(e.raw)); pos > newest {
+			highest, lowest = max(highest, pos), min(lowest, pos)
 		}
 	}
-	tests["loop after wrapping"] = loop
+	if lowest < newest+MaxEntrySize || highest <= lowest {
+		t.Fatalf("entries from %d to %d above %d", lowest, highest, newest)
+	}
+	tests["loop after wrapping"] = put(bytes.Clone(loop), lowest, uint32(highest))
+	tests["below the newest after wrapping"] = put(bytes.Clone(loop), lowest, 8)
+	// The same to an entry that no other leads to, with an end.
+	aside := bytes.Clone(loop)
+	put(aside, int(le.Uint32(aside[8+4:])), le.Uint32(aside[8:])) // the second entry passes over the first
+	put(aside, 8, 0)
+	if _, err := ParseRing(aside); err != nil {
+		t.Fatal(err)
+	}
+	tests["to an entry aside after wrapping"] = put(aside, lowest, 8)
+	// A good entry where none may be: inside another one, and unaligned.
+	small := testEntry("node1", 9, 9, 1).raw
+	within := newRing()
+	within.add(testEntry("node1", 1, 1, 300))
+	copy(within.buf[80:], small)
+	put(within.buf, 80, 8)
+	put(within.buf, 84, uint32(80+align8(len(small))))
+	tests["entry within another"] = put(within.buf, 4, 80)
+	unaligned := newRing().buf
+	copy(unaligned[12:], small)
+	put(unaligned, 16, uint32(12+align8(len(small))))
+	tests["good entry, unaligned"] = put(unaligned, 4, 12)
 	for name, b := range tests {
 		t.Run(name, func(t *testing.T) {
 			if list, err := ParseRing(b); !errors.Is(err, ErrRing) {
@@ -170,6 +207,14 @@ func TestWalkingEndsWhereTheNewestHasOverwritten(t *testing.T) {
 		if list, err := ParseRing(r.buf); err != nil || len(list) != 3 {
 			t.Errorf("prev %d: %d entries, %v", prev, len(list), err)
 		}
+	}
+}
+
+func TestPaddingIsWrittenAsZeros(t *testing.T) {
+	clean, dirty := testEntry("node1", 1, 1, 5), testEntry("node1", 1, 1, 5)
+	copy(dirty.raw[len(dirty.raw)-4:], "junk")
+	if !bytes.Equal(rebuild([]Entry{dirty}).buf, rebuild([]Entry{clean}).buf) {
+		t.Error("junk is passed on")
 	}
 }
 

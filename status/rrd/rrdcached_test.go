@@ -177,6 +177,38 @@ func TestFileRemovedUnderRRDCachedIsMadeAnew(t *testing.T) {
 	}
 }
 
+func TestFileRemovedWhileRRDCachedIsAskedIsMadeAnew(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "pve-storage-9.0/n/s")
+	socket, _ := fakeDaemon(t, func(conn net.Conn) {
+		r := bufio.NewReader(conn)
+		for {
+			line, err := r.ReadString('\n')
+			switch {
+			case err != nil:
+				return
+			case line == "BATCH\n":
+				_, _ = conn.Write([]byte("0 Go ahead.\n"))
+			case line == ".\n":
+				_, _ = conn.Write([]byte("1 errors\n1 No such file: x\n"))
+			default:
+				if err := os.Remove(file); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	w := newTestWriter(t, Config{Dir: dir, Socket: socket}, librrd{})
+	w.write("pve-storage-9.0/n/s", "1795251031:1:2")
+	w.wantLog()
+	if got := lastUpdate(t, file); got != "1795251031: 1 2" {
+		t.Errorf("%q", got)
+	}
+	if s := w.Stats(); s.Created != 2 || s.Direct != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestSampleThatRRDCachedRefusesIsNotWrittenDirectly(t *testing.T) {
 	t.Parallel()
 	dir, socket := t.TempDir(), filepath.Join(t.TempDir(), "socket")
