@@ -17,6 +17,7 @@ type bus struct {
 	limit int        // how many events a member may leave undispatched; 0: any
 	held  bool       // nothing is delivered
 	full  bool       // nothing is taken
+	busy  int        // how many calls of Join and Leave shall be made again
 	down  bool       // nobody can connect
 }
 
@@ -99,6 +100,10 @@ func (c *busConn) Join() error {
 	if c.lost {
 		return errBusDown
 	}
+	if c.b.busy > 0 {
+		c.b.busy--
+		return ErrTryAgain
+	}
 	c.joined = true
 	c.b.conns = append(c.b.conns, c)
 	c.b.view(true)
@@ -110,6 +115,10 @@ func (c *busConn) Leave() error {
 	defer c.b.mu.Unlock()
 	if c.lost {
 		return errBusDown
+	}
+	if c.b.busy > 0 {
+		c.b.busy--
+		return ErrTryAgain
 	}
 	if !c.stuck {
 		c.leave(c)

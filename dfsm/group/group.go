@@ -288,7 +288,8 @@ func (g *Group) enter() {
 		if self != g.self {
 			g.self = self
 			g.machine = dfsm.New(g.machineConfig())
-			g.machine.Step(dfsm.Tick{Now: g.now})
+			g.now = 0
+			g.tick()
 		}
 		g.conn = conn
 		g.mu.Lock()

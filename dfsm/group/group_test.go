@@ -292,6 +292,24 @@ func TestNodeOutOfStepLeavesAndIsBackAfterTheBackoff(t *testing.T) {
 	}
 }
 
+func TestJoinAndLeaveAreTriedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{busy: 5}
+		n := startNode(t, b, 1, nil)
+		time.Sleep(time.Second)
+		wantSynced(t, n, 1)
+		if s := n.Status(); s.Connects != 1 || s.Joins != 1 {
+			t.Errorf("%d connects, %d joins", s.Connects, s.Joins)
+		}
+		b.set(func(b *bus) { b.busy = 5 })
+		start := time.Now()
+		n.stop()
+		if took := time.Since(start); b.busy != 0 || len(b.conns) != 0 || took > time.Second {
+			t.Errorf("left after %v, %d calls short", took, b.busy)
+		}
+	})
+}
+
 func TestNodeWithAFatalErrorNeverComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bus{}
