@@ -235,6 +235,9 @@ func checkSound(tb testing.TB, tr *Tree) {
 		switch {
 		case n.e == nil:
 			holes++
+			if n.kids != nil || n.sorted.Load() != nil {
+				bad("the deleted inode %d keeps its children", n.inode)
+			}
 		case tr.nodes[n.inode] != n:
 			bad("the order has a stranger at inode %d", n.inode)
 		}

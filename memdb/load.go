@@ -126,10 +126,10 @@ func Check(entries []*Entry) []Problem {
 		switch {
 		case e.Name == "":
 			report(e, true, "the name is empty")
-		case e.Name == "." || e.Name == ".." || strings.ContainsAny(e.Name, "/\x00"):
-			report(e, false, "the name can't be reached through a mount")
 		case len(e.Name) > MaxNameLen:
 			report(e, false, "the name has %d bytes, more than %d", len(e.Name), MaxNameLen)
+		case !ValidName(e.Name):
+			report(e, false, "the name can't be reached through a mount")
 		}
 		switch e.Type {
 		case TypeDir:

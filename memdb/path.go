@@ -47,6 +47,14 @@ func LockName(path string) (name string, ok bool) {
 	return name, true
 }
 
+// ValidName reports whether a mount can show an entry of this name: 1 to
+// MaxNameLen bytes, neither "." nor "..", no slash, no NUL. The tree itself holds
+// any name that it is given in a row or an operation, as the stock daemon does;
+// one bad name in a listing makes the kernel refuse the whole directory.
+func ValidName(name string) bool {
+	return name != "" && len(name) <= MaxNameLen && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
+}
+
 func isLockPath(path string) bool {
 	_, ok := LockName(path)
 	return ok

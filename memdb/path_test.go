@@ -91,3 +91,14 @@ func TestIsScript(t *testing.T) {
 		}
 	}
 }
+
+func TestValidName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"a": true, "...": true, ".a": true, " ": true, "\xff": true, "\n": true, strings.Repeat("n", 255): true,
+		"": false, ".": false, "..": false, "a/b": false, "/": false, "a\x00": false, strings.Repeat("n", 256): false,
+	} {
+		if ValidName(name) != want {
+			t.Errorf("%q is valid: %v", name, !want)
+		}
+	}
+}

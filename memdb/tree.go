@@ -162,7 +162,8 @@ func (t *Tree) Path(inode uint64) (string, bool) {
 }
 
 // ReadDir returns the entries of a directory, ascending by name, and whether
-// there is such a directory.
+// there is such a directory. The slice is the caller's. Names that a damaged
+// database or a peer brought in may be none that a kernel takes: see ValidName.
 func (t *Tree) ReadDir(inode uint64) ([]*Entry, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -296,7 +297,8 @@ func (t *Tree) unlink(n *node) {
 	delete(t.nodes, n.inode)
 	delete(t.loose, n)
 	t.bytes -= int64(len(n.e.data))
-	n.e = nil
+	n.e, n.kids = nil, nil // the order keeps the node for a while
+	n.sorted.Store(nil)
 	t.holes++
 	if t.holes > 1024 && t.holes > len(t.order)/2 {
 		t.order = slices.DeleteFunc(t.order, func(m *node) bool { return m.e == nil })
