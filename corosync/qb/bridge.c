@@ -1,6 +1,7 @@
 #include "bridge.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -294,14 +295,29 @@ ssize_t bridge_reply(qb_ipcs_connection_t *c, int32_t id, int32_t error, const c
 	return rc;
 }
 
-qb_ipcc_connection_t *bridge_connect(const char *name, size_t max, int *err)
+qb_ipcc_connection_t *bridge_connect(const char *name, size_t max, int32_t timeout_ms, int *err)
 {
+	struct pollfd pfd = { .events = POLLIN };
 	qb_ipcc_connection_t *c;
+	int rc, answered;
 
+	/*
+	 * qb_ipcc_connect fails if a signal interrupts its wait for the answer, and
+	 * waits for ever. Go's runtime sends itself signals all the time.
+	 */
 	errno = 0;
-	c = qb_ipcc_connect(name, max);
-	*err = c == NULL ? errno : 0;
-	return c;
+	c = qb_ipcc_connect_async(name, max, &pfd.fd);
+	if (c == NULL) {
+		/* EAGAIN: too many others are about to connect */
+		*err = errno == EAGAIN ? EINPROGRESS : errno;
+		return NULL;
+	}
+	do
+		answered = poll(&pfd, 1, timeout_ms);
+	while (answered == -1 && errno == EINTR);
+	rc = qb_ipcc_connect_continue(c); /* frees c if it fails */
+	*err = rc == 0 ? 0 : answered == 0 ? ETIMEDOUT : -rc;
+	return rc == 0 ? c : NULL;
 }
 
 /* bridge_call answers -EAGAIN if the request could not be sent yet, -ETIMEDOUT if no answer came. */

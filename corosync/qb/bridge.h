@@ -24,7 +24,7 @@ int bridge_trapped(void);
 ssize_t bridge_reply(qb_ipcs_connection_t *c, int32_t id, int32_t error, const char *data, size_t len);
 
 /* Client side. */
-qb_ipcc_connection_t *bridge_connect(const char *name, size_t max, int *err);
+qb_ipcc_connection_t *bridge_connect(const char *name, size_t max, int32_t timeout_ms, int *err);
 ssize_t bridge_call(qb_ipcc_connection_t *c, int32_t id, const char *data, size_t len,
                     void *reply, size_t reply_size, int32_t timeout_ms);
 

@@ -47,18 +47,34 @@ type Client struct {
 	dead bool
 }
 
+// connectLimit is how long a server may take to answer a new client.
+const connectLimit = 10 * time.Second
+
 // Dial connects to the service of that name on this host. The error wraps the errno:
-// ECONNREFUSED if there is none, else what the server refused it with.
+// ECONNREFUSED if there is none, ETIMEDOUT if it doesn't answer within 10 s, else what
+// the server refused it with.
 //
-//	qb_ipcc_connection_t *qb_ipcc_connect(const char *name, size_t max_msg_size);
+//	qb_ipcc_connection_t *qb_ipcc_connect_async(const char *name, size_t max_msg_size, int *connect_fd);
+//	int qb_ipcc_connect_continue(struct qb_ipcc_connection *c);
 func Dial(name string) (*Client, error) {
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
-	var errno C.int
-	// The server enforces at least its own size; 0 leaves it the choice.
-	conn := C.bridge_connect(cname, 0, &errno)
-	if conn == nil {
-		return nil, fmt.Errorf("qb: connect to %q: %w", name, syscall.Errno(errno))
+	var conn *C.qb_ipcc_connection_t
+	for deadline := time.Now().Add(connectLimit); ; time.Sleep(time.Millisecond) {
+		var cerr C.int
+		// The server enforces at least its own size; 0 leaves it the choice.
+		conn = C.bridge_connect(cname, 0, C.int32_t(connectLimit.Milliseconds()), &cerr)
+		errno := syscall.Errno(cerr)
+		if errno == 0 {
+			break
+		}
+		if errno == syscall.EINPROGRESS {
+			if time.Now().Before(deadline) {
+				continue
+			}
+			errno = syscall.ETIMEDOUT
+		}
+		return nil, fmt.Errorf("qb: connect to %q: %w", name, errno)
 	}
 	size := int(C.qb_ipcc_get_buffer_size(conn))
 	if size < ResponseHeader {

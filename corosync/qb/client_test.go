@@ -2,6 +2,7 @@ package qb_test
 
 import (
 	"errors"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -15,6 +16,23 @@ func TestDialWithoutAServer(t *testing.T) {
 	if _, err := qb.Dial(qbtest.Name()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Fatalf("got %v", err)
 	}
+}
+
+func TestDialWaitsWhileManyConnect(t *testing.T) {
+	qbtest.NoLeaks(t)
+	srv := serve(t, nil)
+	var wg sync.WaitGroup
+	for range 300 { // more than a listen queue holds
+		wg.Go(func() {
+			c, err := qb.Dial(srv.name)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.Close()
+		})
+	}
+	wg.Wait()
 }
 
 func TestAfterATimeoutTheClientIsOfNoUse(t *testing.T) {

@@ -4,6 +4,7 @@ package qb
 import "C"
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,49 +63,34 @@ func (s *Server) message(p *C.qb_ipcs_connection_t, id int32, data, small unsafe
 		s.send(reply{conn: c, id: id, errno: syscall.EINVAL})
 		return
 	}
-	if !c.handler.Quick(id) {
-		body := make([]byte, n)
-		if !s.copyBody(c, body, data, small) {
-			return
-		}
-		c.busy = true
-		s.workers.Add(1)
-		go func() {
-			defer s.workers.Done()
-			out, errno := c.handler.Serve(id, body)
-			s.finish(reply{conn: c, id: id, errno: errno, data: out})
-		}()
-		return
-	}
 	body := unsafe.Slice((*byte)(small), n)
 	if n > C.BRIDGE_SMALL {
 		s.scratch = slices.Grow(s.scratch[:0], n)[:n]
 		body = s.scratch
-		if !s.copyBody(c, body, data, small) {
+		src := unsafe.Add(data, RequestHeader)
+		if C.bridge_copy(unsafe.Pointer(unsafe.SliceData(body)), src, C.size_t(n)) != 0 {
+			s.fault(c)
 			return
 		}
 	}
-	out, errno := c.handler.Serve(id, body)
+	out, errno, done := c.handler.Try(id, body)
+	if !done {
+		c.busy = true
+		own := bytes.Clone(body)
+		s.workers.Add(1)
+		go func() {
+			defer s.workers.Done()
+			out, errno := c.handler.Serve(id, own)
+			s.finish(reply{conn: c, id: id, errno: errno, data: out})
+		}()
+		return
+	}
 	r := reply{conn: c, id: id, errno: errno, data: out}
 	if n > largeRequest {
 		s.late = append(s.late, r)
 		return
 	}
 	s.send(r)
-}
-
-// copyBody copies what follows the header. It returns false if the memory isn't there any more.
-func (s *Server) copyBody(c *conn, body []byte, data, small unsafe.Pointer) bool {
-	if len(body) <= C.BRIDGE_SMALL {
-		copy(body, unsafe.Slice((*byte)(small), len(body)))
-		return true
-	}
-	src := unsafe.Add(data, RequestHeader)
-	if C.bridge_copy(unsafe.Pointer(unsafe.SliceData(body)), src, C.size_t(len(body))) != 0 {
-		s.fault(c)
-		return false
-	}
-	return true
 }
 
 // fault drops a client that took away the memory of its rings.

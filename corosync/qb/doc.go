@@ -16,10 +16,10 @@
 //
 // # Nobody waits for anybody
 //
-//   - A handler says which requests are quick. Those are answered on the loop
-//     thread (no hand-over: the wake-ups would cost more than the answer); the
-//     others on a goroutine each, at most one per connection, whose reply
-//     comes back to the loop thread.
+//   - A handler answers at once, on the loop's thread, what is quick (no
+//     hand-over: its wake-ups would cost several times the answer). The others go to
+//     a goroutine each, at most one per connection, whose reply comes back
+//     to the loop's thread.
 //   - libqb, after handling n queued requests in one go, waits without limit
 //     for the n notification bytes of the client. A client stopped between its
 //     request and its byte would hang the server. The message callback therefore
@@ -40,7 +40,8 @@
 // A client can truncate the files of its rings, and then memory that we read or write
 // is gone: SIGBUS. Our calls into libqb and the copy are guarded (bridge.c), and such a
 // client is dropped. For that a handler of SIGBUS is installed in front of Go's, once per
-// process; a signal from elsewhere goes on to Go's.
+// process; a signal from elsewhere goes on to Go's. libqb, when it closes such rings,
+// leaves their mappings.
 //
 // What cannot be checked from here is libqb's own bookkeeping in the shared rings
 // (positions, sizes): a client that is let in can falsify it, and libqb believes it. Let

@@ -31,20 +31,19 @@ type Peer struct {
 // A Handler answers one connection's requests. Its methods are never called at the
 // same time as each other, Closed excepted.
 type Handler interface {
-	// Quick reports whether requests of this id may be served on the loop's
-	// thread: only what takes microseconds and waits for nobody, as all other clients
-	// wait meanwhile. It is called on the loop's thread.
-	Quick(id int32) bool
+	// Try answers the request id with data, the bytes after its header, if that takes
+	// microseconds and waits for nobody: all other clients wait meanwhile. Otherwise done is
+	// false, the rest means nothing, and the request goes to Serve. It is called on the
+	// loop's thread.
+	Try(id int32, data []byte) (reply []byte, errno syscall.Errno, done bool)
 
-	// Serve answers the request id with data, the bytes after its header, which are
-	// valid only during the call. It returns the bytes after the response's
-	// header, or an errno other than 0, with which no data is sent. The returned
-	// bytes are read until they are sent, so nobody may ever change them. An answer
-	// that is too long for the connection goes out as EMSGSIZE.
+	// Serve answers a request that Try left. It is called on a goroutine of its own.
 	//
-	// It is called on the loop's thread for a quick id and on a goroutine of its own
-	// otherwise.
-	Serve(id int32, data []byte) ([]byte, syscall.Errno)
+	// Try and Serve are given data that is valid only during the call. They return the bytes
+	// after the response's header, or an errno other than 0, with which no data is sent. The
+	// returned bytes are read until they are sent, so nobody may ever change them. An answer
+	// that is too long for the connection goes out as EMSGSIZE.
+	Serve(id int32, data []byte) (reply []byte, errno syscall.Errno)
 
 	// Closed is called once when the connection is gone, on the loop's thread,
 	// perhaps while Serve is still running for a client that didn't wait.

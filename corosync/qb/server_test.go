@@ -37,7 +37,13 @@ type testServer struct {
 
 type testHandler struct{ srv *testServer }
 
-func (s testHandler) Quick(id int32) bool { return id < opBlock }
+func (s testHandler) Try(id int32, data []byte) ([]byte, syscall.Errno, bool) {
+	if id >= opBlock {
+		return []byte("means nothing"), syscall.EPERM, false
+	}
+	out, errno := s.Serve(id, data)
+	return out, errno, true
+}
 
 func (s testHandler) Serve(id int32, data []byte) ([]byte, syscall.Errno) {
 	switch id {

@@ -104,7 +104,10 @@ func pin(b *testing.B, mask uint64) {
 // of the turns. ns/op is the service's alone.
 func BenchmarkRequests(b *testing.B) {
 	f := benchFakes(1000)
-	name := start(b, f)
+	plain := start(b, f)
+	cfg := f.config()
+	cfg.Name, cfg.Status = qbtest.Name(), &tryFakes{fakes: f}
+	startWith(b, cfg)
 	direct := f.direct(b, Full)
 	peer := qbtest.Build(b)
 	for _, r := range []struct {
@@ -115,12 +118,17 @@ func BenchmarkRequests(b *testing.B) {
 		{"1version", OpVersion, nil},
 		{"3vmlist", OpGuestList, nil},
 		{"4setstatus", OpSetStatus, cat(name256("k"), bytes.Repeat([]byte("s"), 512))},
+		{"4trysetstatus", OpSetStatus, cat(name256("k"), bytes.Repeat([]byte("s"), 512))},
 		{"5getstatus", OpGetStatus, cat(name256("k"), name256(""))},
 		{"6config1K", OpGetConfig, cat("small", 0)},
 		{"6config1M", OpGetConfig, cat("large", 0)},
 		{"11property", OpGuestProperty, cat(u(0), "name", 0)},
 		{"13properties", OpGuestProperties, cat(u(0), 3, "name", 0, "tags", 0, "memory", 0)},
 	} {
+		name := plain
+		if r.name == "4trysetstatus" {
+			name = cfg.Name
+		}
 		out, errno := direct.Serve(r.op, r.data)
 		if errno != 0 {
 			b.Fatal(errno)

@@ -18,22 +18,47 @@ type client struct {
 
 var _ qb.Handler = (*client)(nil)
 
-// Quick is called by the IPC loop.
-func (c *client) Quick(op int32) bool { return quick(op) }
-
 // Closed is called by the IPC loop.
 func (c *client) Closed() { c.service.connected(c.access).Add(-1) }
 
-// Serve answers a request.
-func (c *client) Serve(op int32, data []byte) ([]byte, syscall.Errno) {
-	observe := c.service.cfg.Observe
-	if observe == nil {
-		return c.serve(op, data)
+// Try answers, on the IPC loop's thread, what is quick.
+func (c *client) Try(op int32, data []byte) (out []byte, errno syscall.Errno, done bool) {
+	start := c.clock()
+	switch {
+	case quick(op):
+		out, errno = c.serve(op, data)
+	case op == OpSetStatus:
+		errno, done = c.trySetStatus(data)
+		if !done {
+			return nil, 0, false
+		}
+	default:
+		return nil, 0, false
 	}
-	start := time.Now()
+	c.observe(op, errno, start)
+	return out, errno, true
+}
+
+// Serve answers what Try left.
+func (c *client) Serve(op int32, data []byte) ([]byte, syscall.Errno) {
+	start := c.clock()
 	out, errno := c.serve(op, data)
-	observe(knownOp(op), errno, time.Since(start))
+	c.observe(op, errno, start)
 	return out, errno
+}
+
+// clock returns the time if anybody wants to know how long an answer takes.
+func (c *client) clock() time.Time {
+	if c.service.cfg.Observe == nil {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+func (c *client) observe(op int32, errno syscall.Errno, start time.Time) {
+	if observe := c.service.cfg.Observe; observe != nil {
+		observe(knownOp(op), errno, time.Since(start))
+	}
 }
 
 func (c *client) serve(op int32, data []byte) ([]byte, syscall.Errno) {
@@ -106,6 +131,23 @@ func (c *client) setStatus(data []byte) syscall.Errno {
 		return errno
 	}
 	return errnoOf(c.service.cfg.Status.Set(r.key, r.value))
+}
+
+// trySetStatus is setStatus if it need not wait: done is false if it must.
+func (c *client) trySetStatus(data []byte) (errno syscall.Errno, done bool) {
+	store, ok := c.service.cfg.Status.(TrySetter)
+	if !ok {
+		return 0, false
+	}
+	if c.access != Full {
+		return syscall.EPERM, true
+	}
+	r, errno := decodeSetStatus(data)
+	if errno != 0 {
+		return errno, true
+	}
+	done, err := store.TrySet(r.key, r.value)
+	return errnoOf(err), done
 }
 
 func (c *client) getStatus(data []byte) ([]byte, syscall.Errno) {

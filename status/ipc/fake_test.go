@@ -119,6 +119,23 @@ func (f *fakes) lastLogged(t *testing.T) LogEntry {
 	return f.logged[len(f.logged)-1]
 }
 
+// tryFakes are fakes that set without waiting, unless a set is held.
+type tryFakes struct {
+	*fakes
+	tried int // read after the fact
+}
+
+func (f *tryFakes) TrySet(key string, value []byte) (bool, error) {
+	f.tried++
+	f.mu.Lock()
+	hold := f.holdSets
+	f.mu.Unlock()
+	if hold != nil {
+		return false, nil
+	}
+	return true, f.Set(key, value)
+}
+
 // fakeLog and fakeRRD give fakes' two Dump methods their types.
 type fakeLog struct{ *fakes }
 

@@ -20,8 +20,8 @@ const (
 )
 
 // quick reports whether an op is answered from memory in microseconds and waits for
-// nobody. The others may broadcast (4, 7) or put text together (8, 10, 11, 13). What is not
-// an op is refused at once.
+// nobody. The others may broadcast (4, if the store is no TrySetter, and 7) or put text
+// together (8, 10, 11, 13). What is not an op is refused at once.
 func quick(op int32) bool {
 	switch op {
 	case OpSetStatus, OpLog, OpGetLog, OpRRDDump, OpGuestProperty, OpGuestProperties:

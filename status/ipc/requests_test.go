@@ -183,12 +183,22 @@ func TestEveryOpAndItsErrors(t *testing.T) {
 			if access == ReadOnly {
 				errno = s.ro
 			}
-			out, got := sampleFakes().direct(t, access).Serve(s.op, s.data)
-			switch {
-			case got != errno:
-				t.Errorf("%s, access %d: got %v, want %v", s.name, access, got, errno)
-			case errno == 0 && string(out) != s.want:
-				t.Errorf("%s, access %d: got %q, want %q", s.name, access, out, s.want)
+			check := func(out []byte, got syscall.Errno) {
+				t.Helper()
+				switch {
+				case got != errno:
+					t.Errorf("%s, access %d: got %v, want %v", s.name, access, got, errno)
+				case errno == 0 && string(out) != s.want:
+					t.Errorf("%s, access %d: got %q, want %q", s.name, access, out, s.want)
+				}
+			}
+			c := sampleFakes().direct(t, access)
+			check(c.Serve(s.op, s.data))
+			for _, status := range []Status{sampleFakes(), &tryFakes{fakes: sampleFakes()}} {
+				c.service.cfg.Status = status
+				if out, got, done := c.Try(s.op, s.data); done {
+					check(out, got)
+				}
 			}
 		}
 	}
@@ -273,11 +283,36 @@ func TestVerifyTokenWithoutAFile(t *testing.T) {
 }
 
 func TestOnlyWhatIsQuickRunsOnTheLoop(t *testing.T) {
+	f := newFakes()
+	c := f.direct(t, Full)
 	for op, want := range map[int32]bool{1: true, 2: true, 3: true, 4: false, 5: true, 6: true, 7: false,
 		8: false, 9: true, 10: false, 11: false, 12: true, 13: false, 0: true, 14: true} {
-		if quick(op) != want {
-			t.Errorf("op %d: %v", op, quick(op))
+		if _, _, done := c.Try(op, nil); done != want {
+			t.Errorf("op %d: %v", op, done)
 		}
+	}
+}
+
+func TestSetStatusIsTriedOnTheLoop(t *testing.T) {
+	f := &tryFakes{fakes: newFakes()}
+	c := f.direct(t, Full)
+	c.service.cfg.Status = f
+	if _, errno, done := c.Try(OpSetStatus, cat(name256("k"), "v")); errno != 0 || !done || string(f.values[[2]string{"", "k"}]) != "v" {
+		t.Fatalf("%v, %v", errno, done)
+	}
+	f.setErr = syscall.EFBIG
+	if _, errno, done := c.Try(OpSetStatus, cat(name256("k"), "w")); errno != syscall.EFBIG || !done {
+		t.Fatalf("%v, %v", errno, done)
+	}
+	f.holdSets = make(chan struct{})
+	if _, _, done := c.Try(OpSetStatus, cat(name256("k"), "w")); done {
+		t.Fatal("done though it must wait")
+	}
+	if c.access = ReadOnly; f.tried != 3 {
+		t.Fatalf("tried %d times", f.tried)
+	}
+	if _, errno, done := c.Try(OpSetStatus, cat(name256("k"), "w")); errno != eperm || !done || f.tried != 3 {
+		t.Fatalf("%v, %v", errno, done)
 	}
 }
 
@@ -295,10 +330,12 @@ func TestObserveSeesOpAndErrno(t *testing.T) {
 		}
 		got = append(got, seen{op, errno})
 	}
-	c.Serve(OpVersion, nil)
-	c.Serve(OpGetConfig, cat("x", 0))
-	c.Serve(4711, nil)
-	if want := []seen{{1, 0}, {6, enoent}, {0, syscall.ECHRNG}}; fmt.Sprint(got) != fmt.Sprint(want) {
+	c.Try(OpVersion, nil)
+	c.Try(OpGetConfig, cat("x", 0))
+	c.Try(4711, nil)
+	c.Try(OpRRDDump, nil) // not done
+	c.Serve(OpRRDDump, nil)
+	if want := []seen{{1, 0}, {6, enoent}, {0, syscall.ECHRNG}, {10, 0}}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("got %v, want %v", got, want)
 	}
 }

@@ -289,6 +289,42 @@ func TestASetStatusThatHangsHoldsUpNobody(t *testing.T) {
 	}
 }
 
+func TestATriedSetStatusGoesOnBesideTheLoop(t *testing.T) {
+	qbtest.NoLeaks(t)
+	f := &tryFakes{fakes: newFakes()}
+	cfg := f.config()
+	cfg.Name, cfg.Status = qbtest.Name(), f
+	startWith(t, cfg)
+	hung, other := dial(t, cfg.Name), dial(t, cfg.Name)
+	if _, errno := ask(t, other, OpSetStatus, cat(name256("k"), "tried")); errno != 0 {
+		t.Fatal(errno)
+	}
+	if v, _ := f.Get("", "k"); string(v) != "tried" {
+		t.Fatalf("got %q", v)
+	}
+	f.mu.Lock()
+	f.holdSets = make(chan struct{})
+	f.mu.Unlock()
+	release := sync.OnceFunc(func() { close(f.holdSets) })
+	t.Cleanup(release)
+	done := make(chan syscall.Errno, 1)
+	go func() {
+		_, errno := ask(t, hung, OpSetStatus, cat(name256("k"), "set"))
+		done <- errno
+	}()
+	qbtest.Eventually(t, func() bool { return f.setsRunning() == 1 }, func() string { return "never set" })
+	if _, errno := ask(t, other, OpVersion, nil); errno != 0 {
+		t.Fatal(errno)
+	}
+	release()
+	if errno := <-done; errno != 0 {
+		t.Fatal(errno)
+	}
+	if v, _ := f.Get("", "k"); string(v) != "set" {
+		t.Fatalf("got %q", v)
+	}
+}
+
 func TestHundredClientsOfAllKinds(t *testing.T) {
 	qbtest.NoLeaks(t)
 	f := sampleFakes()

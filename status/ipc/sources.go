@@ -45,6 +45,14 @@ type Status interface {
 	Get(node, key string) ([]byte, bool)
 }
 
+// A TrySetter is a Status that can often set a value without waiting: that spares the
+// hand-over to a goroutine, which costs ten times as much as the rest of the request.
+type TrySetter interface {
+	// TrySet is Set if that takes microseconds and waits for nobody. Otherwise it does
+	// nothing, returns false, and Set is called. It is called on the IPC loop's thread.
+	TrySet(key string, value []byte) (done bool, err error)
+}
+
 // LogEntry is a client's entry for the cluster log.
 type LogEntry struct {
 	Priority            uint8 // syslog's, 0 to 7
