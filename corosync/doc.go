@@ -8,4 +8,8 @@
 // return, or Close. A connection that is lost stays so ([ErrConnectionLost]):
 // close it and open another, not too often, for corosync dislikes a process
 // that connects over and over.
+//
+// Calls that need an answer (all but Next, Wake and Mcast of what fits one
+// message) wait for a corosync that is stopped, not gone, without limit, and
+// Close waits for them: who can't wait makes them from a goroutine to spare.
 package corosync

@@ -126,6 +126,14 @@ func TestMembershipFollowsJoinsLeavesDeathsAndPartitions(t *testing.T) {
 	}
 	a.wait(markA, fmt.Sprintf("conf members=%s left= joined=%s:node-up", names(a, b), b.me))
 	b.wait(markB, fmt.Sprintf("conf members=%s left= joined=%s:node-up", names(a, b), a.me))
+
+	// A corosync stops in order.
+	markA, markB = a.mark(), b.mark()
+	if err := l.Host(2).StopCorosync(); err != nil {
+		t.Fatal(err)
+	}
+	b.wait(markB, "lost")
+	a.wait(markA, fmt.Sprintf("conf members=%s left=%s:", a.me, b.me))
 }
 
 // reopen has the agent connect until corosync is there.
