@@ -35,10 +35,10 @@ func (db *DB) wakeCheckpointer() {
 // and released while waiting. It waits for one checkpoint and no more: one that
 // fails, or that a reader of old pages keeps from its end, holds nobody up.
 func (db *DB) boundLog() {
-	if db.unsaved < db.lookAtLog {
+	if db.unlooked < 1<<20 {
 		return
 	}
-	db.lookAtLog = db.unsaved + 1<<20
+	db.unlooked = 0
 	st, err := db.wal.Stat()
 	if err != nil || st.Size() < maxLog {
 		return
@@ -75,7 +75,6 @@ func (db *DB) checkpointer() {
 		}
 		db.mu.Lock()
 		db.rounds++
-		db.lookAtLog = 0
 		db.mu.Unlock()
 		db.checkpointed.Broadcast()
 	}

@@ -39,7 +39,8 @@ func (db *DB) Commit(changes []memdb.Change) error {
 	db.version = version
 	db.doubt = nil
 	db.stats.Transactions.Add(1)
-	if db.unsaved += 2 * pageSize; db.unsaved > checkpointBytes {
+	db.wrote(2 * pageSize)
+	if db.unsaved > checkpointBytes {
 		db.unsaved = 0
 		db.wakeCheckpointer()
 	}
@@ -206,15 +207,15 @@ func (db *DB) store(c *memdb.Change) (call string, err error) {
 	case e == nil:
 		call = "DELETE"
 		n, err = w.remove.run(int64(c.Inode))
-		db.wrote(0)
+		db.wroteRow(0)
 	case c.Old != nil && c.Old.Type == e.Type && sameBytes(c.Old.Data(), e.Data()):
 		call = "UPDATE"
 		n, err = w.update.run(int64(e.Parent), int64(e.Version), int64(e.Writer), int64(e.MTime), e.Name, int64(e.Inode))
-		db.wrote(0)
+		db.wroteRow(0)
 	default:
 		call = "REPLACE"
 		n, err = w.replaceRow(e)
-		db.wrote(e.Size())
+		db.wroteRow(e.Size())
 	}
 	if err == nil && n != 1 {
 		err = fmt.Errorf("%w: the row of inode %d is missing", ErrChanged, c.Inode)
@@ -222,11 +223,17 @@ func (db *DB) store(c *memdb.Change) (call string, err error) {
 	return call, err
 }
 
-// wrote counts a row written or deleted, with so many bytes of content.
-func (db *DB) wrote(content int) {
+// wroteRow counts a row written or deleted, with so many bytes of content.
+func (db *DB) wroteRow(content int) {
 	db.stats.Rows.Add(1)
 	db.stats.Bytes.Add(int64(content))
-	db.unsaved += int64(content) + pageSize
+	db.wrote(int64(content) + pageSize)
+}
+
+// wrote counts what went to the log, about.
+func (db *DB) wrote(bytes int64) {
+	db.unsaved += bytes
+	db.unlooked += bytes
 }
 
 func (w *writer) replaceRow(e *memdb.Entry) (int64, error) {

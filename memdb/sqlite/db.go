@@ -39,7 +39,7 @@ type DB struct {
 	closed  bool
 
 	unsaved      int64     // bytes written to the log since the last checkpoint was asked for, about
-	lookAtLog    int64     // the value of unsaved at which the log's size is looked at
+	unlooked     int64     // bytes written to the log since its size was last looked at, about
 	rounds       int64     // of the checkpointer, successful or not
 	checkpointed sync.Cond // rounds or closed has changed
 	huge         bool      // the log, at the last checkpoint
