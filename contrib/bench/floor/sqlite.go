@@ -14,6 +14,7 @@ import (
 
 	"pmxcfs/contrib/bench/load"
 	"pmxcfs/contrib/bench/server"
+	"pmxcfs/contrib/bench/tree"
 )
 
 // SQLiteJob is one measurement of bare transactions.
@@ -166,6 +167,7 @@ func (d *database) transaction(batch int, data []byte) error {
 	}
 	for range batch {
 		d.version++
+		tree.Stamp(data, uint64(d.version))
 		a := d.args
 		a[0], a[1], a[2], a[3], a[4], a[5] = 2+d.version%rows, int64(0), d.version, int64(0), int64(1700000000), int64(8)
 		a[6], a[7] = "100.conf", data

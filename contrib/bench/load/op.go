@@ -106,6 +106,7 @@ func deleteNames(w *worker) {
 
 // create makes a file, or empties it, and writes b to it at once.
 func (w *worker) create(p path, b []byte) {
+	w.stamp(b)
 	fd := open(p, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
 	write(fd, p, b)
 	closeFD(fd, p)
@@ -113,6 +114,7 @@ func (w *worker) create(p path, b []byte) {
 
 // overwrite replaces a file's content by b, in writes of size bytes.
 func (w *worker) overwrite(p path, b []byte, size int) {
+	w.stamp(b)
 	fd := open(p, unix.O_WRONLY|unix.O_TRUNC)
 	for ; len(b) > 0; b = b[min(size, len(b)):] {
 		write(fd, p, b[:min(size, len(b))])

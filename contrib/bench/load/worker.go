@@ -27,6 +27,7 @@ type worker struct {
 	churn   *churn // nil: not this operation
 	hist    Histogram
 	done    int // operations of the last batch
+	stamps  uint64
 	err     error
 }
 
@@ -87,6 +88,13 @@ func newWorker(mount string, i int, shared bool) *worker {
 		w.listed = append(w.listed, newPath("%s/%s", list, listedName(n)))
 	}
 	return w
+}
+
+// stamp makes b differ from what it was before, in every page: SQLite does not
+// write pages that stay the same.
+func (w *worker) stamp(b []byte) {
+	w.stamps++
+	tree.Stamp(b, w.stamps)
 }
 
 // guarded calls f and keeps the error of a call in it that failed.

@@ -78,3 +78,14 @@ func Content(n int) []byte {
 	line := []byte("net0: virtio=BC:24:11:2E:5A:01,bridge=vmbr0,firewall=1\n")
 	return bytes.Repeat(line, n/len(line)+1)[:n]
 }
+
+// Stamp writes n into each page of b, of any length.
+func Stamp(b []byte, n uint64) {
+	const page = 4096
+	for off := 0; off+20 <= len(b); off += page {
+		at := b[off : off+20]
+		for i, x := 19, n; i >= 0; i, x = i-1, x/10 {
+			at[i] = byte('0' + x%10)
+		}
+	}
+}

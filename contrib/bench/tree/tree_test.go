@@ -30,3 +30,17 @@ func TestShapesAreTreesWithTheFilesWherePathSays(t *testing.T) {
 		}
 	}
 }
+
+func TestStampChangesEveryPageAndNothingElse(t *testing.T) {
+	before := Content(10_000)
+	after := Content(10_000)
+	Stamp(after, 18446744073709551615)
+	for i := range before {
+		stamped := i%4096 < 20
+		if digit := after[i] >= '0' && after[i] <= '9'; stamped && !digit || !stamped && after[i] != before[i] {
+			t.Fatalf("byte %d is %q, was %q", i, after[i], before[i])
+		}
+	}
+	Stamp(nil, 1)
+	Stamp(make([]byte, 19), 1) // too short to hold one
+}
