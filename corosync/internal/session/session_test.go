@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -159,7 +160,11 @@ func TestLostByACallWakesNext(t *testing.T) {
 	for _, code := range []corosync.Code{corosync.ErrLibrary, corosync.ErrBadHandle} {
 		s, _ := newPair(t)
 		ended := make(chan error)
-		go func() { ended <- s.Next(Forever, "d", never(t)) }()
+		go func() { ended <- s.Next(20*time.Second, "d", never(t)) }()
+		for s.next.TryLock() { // until Next has it
+			s.next.Unlock()
+			runtime.Gosched()
+		}
 		err := s.Call("c", func() corosync.Code { return code })
 		if !errors.Is(err, corosync.ErrConnectionLost) || !errors.Is(err, code) {
 			t.Errorf("Call: %v", err)
