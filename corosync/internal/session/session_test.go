@@ -169,8 +169,9 @@ func TestLostByACallWakesNext(t *testing.T) {
 		if !errors.Is(err, corosync.ErrConnectionLost) || !errors.Is(err, code) {
 			t.Errorf("Call: %v", err)
 		}
-		if err := <-ended; !errors.Is(err, code) {
-			t.Errorf("Next: %v", err)
+		begin := time.Now()
+		if err := <-ended; !errors.Is(err, code) || time.Since(begin) > 10*time.Second {
+			t.Errorf("Next: %v, after %v", err, time.Since(begin))
 		}
 	}
 }
