@@ -162,8 +162,13 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.
 		return fs.setItemAttr(item, in)
 	}
 	if size, ok := in.GetSize(); ok {
-		if st := fs.setSize(cancel, in, size); !st.Ok() {
+		deferred, st := fs.setSize(cancel, in, size)
+		if !st.Ok() {
 			return st
+		}
+		if deferred {
+			out.SetTimeout(0) // who opened it will ask again, and be told otherwise
+			return gofuse.OK
 		}
 		get.Flags_, get.Fh_ = gofuse.FUSE_GETATTR_FH, in.Fh
 		if in.Valid&gofuse.FATTR_FH == 0 {

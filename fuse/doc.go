@@ -13,19 +13,29 @@
 //
 // Invalidation takes a moment, so nothing that must be exact rests on it:
 //
-//   - Each open compares the entry's version with the one that the kernel's
-//     pages are known to show, and lets it keep them only if they are equal.
-//   - A write with O_APPEND goes to the end that the tree has, not to the one
-//     that the kernel believes in.
+//   - Each open for reading compares the entry's version with the one that the
+//     kernel's pages are known to show, and lets it keep them only if they are
+//     equal.
+//   - Who opens for writing bypasses the kernel's pages, and a write has them
+//     dropped before it returns, if anybody is reading through them. A write
+//     with O_APPEND goes to the end that the tree has, not to the one that the
+//     kernel believes in.
 //   - Content of special files is never cached.
 //
-// Writes go through to the store before they return; the kernel's write-back
-// cache stays off, since with it the kernel trusts its own idea of a file's size
-// over ours.
+// Writes are in the store before they return; the kernel's write-back cache
+// stays off, since with it the kernel trusts its own idea of a file's size over
+// ours. Shared writable mappings are not possible then, nor were they ever here.
 //
 // # O_TRUNC
 //
 // Opening with O_TRUNC changes nothing yet: the handle's first write carries
 // the truncation with it, in one operation, so that no reader ever sees the file
 // empty in between. If nothing is written, close or fsync truncates.
+//
+// For this the kernel must not truncate on its own. With the capability
+// ATOMIC_O_TRUNC it does: it sets its idea of the size to zero as soon as the
+// open is answered, and a reader on the same host who looks just then finds
+// nothing. Without it, an open is followed by a change of size, and the kernel
+// believes the size that the answer to this shows: the old one. It costs a
+// request.
 package fuse

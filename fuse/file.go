@@ -28,27 +28,24 @@ func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOu
 		return gofuse.ENOENT
 	case e.IsDir():
 		return statusEISDIR
-	case in.Flags&syscall.O_TRUNC != 0 && !fs.store.Quorate():
-		return statusEACCES
 	}
-	fs.openEntry(e.Entry, in.Flags, out)
+	fs.openEntry(e.Entry, in.Flags, in.Pid, out)
 	return gofuse.OK
 }
 
-func (fs *FS) openEntry(e *memdb.Entry, flags uint32, out *gofuse.OpenOut) {
-	h := &handle{id: nodeID(e.Inode), inode: e.Inode, write: writable(flags)}
+// openEntry opens a file. Who only reads does so through the kernel's pages, and
+// has nothing to report at close. Who writes bypasses them: so a reader's page
+// is replaced as a whole, and never shows half of a change.
+func (fs *FS) openEntry(e *memdb.Entry, flags, thread uint32, out *gofuse.OpenOut) {
+	h := &handle{id: nodeID(e.Inode), inode: e.Inode, write: writable(flags), opener: thread}
 	h.truncate = h.write && flags&syscall.O_TRUNC != 0
-	// Who empties a file and reads it through the same handle must not be shown
-	// pages of what was in it.
-	h.direct = h.truncate && flags&syscall.O_ACCMODE == syscall.O_RDWR
 	switch {
-	case h.direct:
-		out.OpenFlags |= gofuse.FOPEN_DIRECT_IO
+	case h.write:
+		out.OpenFlags = gofuse.FOPEN_DIRECT_IO
 	case fs.keepPages(e):
-		out.OpenFlags |= gofuse.FOPEN_KEEP_CACHE
-	}
-	if !h.write {
-		out.OpenFlags |= gofuse.FOPEN_NOFLUSH // closing has nothing to report
+		out.OpenFlags = gofuse.FOPEN_KEEP_CACHE | gofuse.FOPEN_NOFLUSH
+	default:
+		out.OpenFlags = gofuse.FOPEN_NOFLUSH
 	}
 	out.Fh = fs.addHandle(h)
 }
@@ -93,7 +90,7 @@ func (fs *FS) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, o
 		return status(err)
 	}
 	fs.entryOut(memdb.Info{Entry: e, Private: memdb.IsPrivate(path)}, &out.EntryOut)
-	fs.openEntry(e, flags, &out.OpenOut)
+	fs.openEntry(e, flags, in.Pid, &out.OpenOut)
 	return gofuse.OK
 }
 
@@ -121,7 +118,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *gofuse.ReadIn, _ []byte) (gofuse.ReadR
 			}
 		}
 		content = e.Data()
-		if h.direct && h.truncatePending() {
+		if h.truncatePending() {
 			content = nil
 		}
 	}
@@ -144,11 +141,12 @@ func (fs *FS) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (ui
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.used = true
 	if err := h.settle(); err != nil {
 		return 0, status(err)
 	}
 	offset := in.Offset
-	appends := in.Flags&syscall.O_APPEND != 0 && in.WriteFlags&gofuse.WRITE_CACHE == 0
+	appends := in.Flags&syscall.O_APPEND != 0
 	e, ok := fs.tree.Get(h.inode)
 	if !ok {
 		return fs.writeOrphan(h, offset, appends, data)
@@ -173,16 +171,12 @@ func (fs *FS) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (ui
 			op.Data, op.Offset = append(make([]byte, offset), data...), 0
 		}
 	}
-	change, commit, err := fs.store.Write(cancel, op)
+	_, commit, err := fs.store.Write(cancel, op)
 	if err != nil {
 		return 0, status(err)
 	}
 	h.truncate, h.commit = false, commit
-	if h.direct || offset != in.Offset {
-		fs.forgetPages(h.inode)
-	} else {
-		fs.contentKept(change)
-	}
+	fs.contentChanged(h.inode)
 	return uint32(len(data)), gofuse.OK
 }
 
@@ -211,6 +205,7 @@ func (fs *FS) writeOrphan(h *handle, offset uint64, appends bool, data []byte) (
 	copy(buf[offset:], data)
 	f.setOrphan(buf)
 	h.truncate = false
+	fs.notify.content(h.id)
 	return uint32(len(data)), gofuse.OK
 }
 
@@ -239,20 +234,41 @@ func (fs *FS) writeItem(item *rootItem, offset uint64, data []byte) (uint32, gof
 	return uint32(len(data)), gofuse.OK
 }
 
-// setSize truncates or grows a file.
-func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64) gofuse.Status {
+// setSize truncates or grows a file. Deferred tells that it is open(2) with
+// O_TRUNC, and that the handle's first write will see to it.
+func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64) (deferred bool, st gofuse.Status) {
 	if size > memdb.MaxFileSize {
-		return statusEFBIG
+		return false, statusEFBIG
 	}
+	inode := inodeOf(in.NodeId)
 	var h *handle
 	if fh, ok := in.GetFh(); ok {
 		h = fs.handle(fh)
+	} else if size == 0 && in.Valid&gofuse.FATTR_MTIME == 0 {
+		// Of truncate(2) and open(2), which do not name a handle, only the first
+		// sets a time, too.
+		h = fs.justOpened(inode, in.Pid)
+		deferred = true
 	}
-	if h != nil {
-		h.mu.Lock()
-		defer h.mu.Unlock()
+	if h == nil {
+		return false, fs.resize(cancel, inode, nil, size)
 	}
-	inode := inodeOf(in.NodeId)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if deferred && !h.used {
+		if !fs.store.Quorate() {
+			return false, statusEACCES
+		}
+		h.used, h.truncate = true, true
+		return true, gofuse.OK
+	}
+	h.used = true
+	return false, fs.resize(cancel, inode, h, size)
+}
+
+// resize changes a file's size now. The handle's lock, if there is a handle, is
+// held.
+func (fs *FS) resize(cancel <-chan struct{}, inode uint64, h *handle, size uint64) gofuse.Status {
 	e, ok := fs.tree.Get(inode)
 	if !ok {
 		return fs.resizeOrphan(inode, size)
@@ -270,15 +286,13 @@ func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64)
 		// write them.
 		op.Data, op.Offset = make([]byte, size), 0
 	}
-	change, err := fs.store.Do(cancel, op)
-	if err != nil {
+	if _, err := fs.store.Do(cancel, op); err != nil {
 		return status(err)
 	}
 	if h != nil {
 		h.truncate = false
 	}
-	fs.contentKept(change)
-	return gofuse.OK
+	return gofuse.OK // the kernel drops its pages by itself
 }
 
 func (fs *FS) resizeOrphan(inode, size uint64) gofuse.Status {
@@ -330,12 +344,11 @@ func (fs *FS) truncateNow(cancel <-chan struct{}, h *handle) error {
 		h.truncate = false
 		return nil
 	}
-	change, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpWrite, Path: path, Truncate: true})
-	if err != nil {
+	if _, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpWrite, Path: path, Truncate: true}); err != nil {
 		return err
 	}
 	h.truncate = false
-	fs.contentKept(change)
+	fs.contentChanged(h.inode)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"slices"
 	"sync"
 
 	"pmxcfs/memdb"
@@ -9,7 +10,8 @@ import (
 
 // openFile is what all handles of one inode share.
 type openFile struct {
-	handles int
+	readers int          // handles through which the kernel reads its own pages
+	writers []*handle    // the others, in the order of their opening
 	orphan  *memdb.Entry // the file's last state, once it is deleted
 }
 
@@ -23,9 +25,10 @@ type handle struct {
 	isDir   bool
 	dir     []*memdb.Entry // listing of a directory, from its beginning
 	write   bool           // may be written to
-	direct  bool           // the kernel keeps no pages for it
+	opener  uint32         // thread that opened it, as the kernel names it
 
 	mu       sync.Mutex   // held for the whole of a write, flush or fsync
+	used     bool         // something was done through it since it was opened
 	truncate bool         // opened with O_TRUNC, nothing written yet
 	commit   *dcdb.Commit // of the last write
 }
@@ -67,7 +70,11 @@ func (fs *FS) addHandle(h *handle) uint64 {
 			f = &openFile{}
 			fs.files[h.inode] = f
 		}
-		f.handles++
+		if h.write {
+			f.writers = append(f.writers, h)
+		} else {
+			f.readers++
+		}
 	}
 	return fs.lastFh
 }
@@ -86,11 +93,39 @@ func (fs *FS) dropHandle(fh uint64) {
 		return
 	}
 	delete(fs.handles, fh)
-	if f := fs.files[h.inode]; f != nil && h.item == nil && !h.isDir {
-		if f.handles--; f.handles == 0 {
-			delete(fs.files, h.inode)
+	f := fs.files[h.inode]
+	if f == nil || h.item != nil || h.isDir {
+		return
+	}
+	if i := slices.Index(f.writers, h); i >= 0 {
+		f.writers = slices.Delete(f.writers, i, i+1)
+	} else {
+		f.readers--
+	}
+	if f.readers == 0 && len(f.writers) == 0 {
+		delete(fs.files, h.inode)
+	}
+}
+
+// justOpened returns the handle that a thread is in the course of opening for
+// writing: the kernel carries out O_TRUNC as an open and then a change of size
+// that does not name the handle.
+func (fs *FS) justOpened(inode uint64, thread uint32) *handle {
+	if thread == 0 { // of another pid name space: it could be anyone
+		return nil
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f := fs.files[inode]
+	if f == nil {
+		return nil
+	}
+	for _, h := range slices.Backward(f.writers) {
+		if h.opener == thread {
+			return h
 		}
 	}
+	return nil
 }
 
 // orphan returns the last state of a file that was deleted while open.
@@ -117,8 +152,8 @@ func (fs *FS) keepPages(e *memdb.Entry) bool {
 	return false
 }
 
-// contentKept notes that a change left the kernel's pages right: either it did
-// not touch the content, or the kernel has changed its pages in the same way.
+// contentKept notes that a change did not touch the content: the kernel's pages
+// are as right as before.
 func (fs *FS) contentKept(c memdb.Change) {
 	if c.Old == nil || c.New == nil || c.New.IsDir() {
 		return
@@ -131,11 +166,18 @@ func (fs *FS) contentKept(c memdb.Change) {
 	fs.mu.Unlock()
 }
 
-// forgetPages notes that the kernel's pages of an inode may be wrong, and has
-// them dropped.
-func (fs *FS) forgetPages(inode uint64) {
+// contentChanged makes the kernel drop the pages that it has of an inode, if
+// somebody may be reading through them. (The next open drops them otherwise,
+// seeing another version.) It is called by the request that made the change,
+// before its answer, so that the change is visible when that returns. This is
+// safe here only: whoever writes has no page locked, since writers bypass the
+// kernel's cache, and dropping pages takes no other lock than theirs.
+func (fs *FS) contentChanged(inode uint64) {
 	fs.mu.Lock()
-	delete(fs.shown, nodeID(inode))
+	f := fs.files[inode]
+	readers := f != nil && f.readers > 0
 	fs.mu.Unlock()
-	fs.notify.content(nodeID(inode))
+	if readers {
+		fs.notify.send(notice{kind: noticeContent, id: nodeID(inode)})
+	}
 }

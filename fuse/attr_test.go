@@ -1,0 +1,296 @@
+package fuse
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"pmxcfs/memdb"
+)
+
+func TestModes(t *testing.T) {
+	m := mountTest(t, nil)
+	for _, d := range []string{"priv/lock", "nodes/alpha/priv/sub", "nodes/alpha/openvz"} {
+		m.mkdir(d)
+	}
+	files := []string{"storage.cfg", "priv/key", "nodes/alpha/priv/key", "nodes/alpha/priv/sub/key", "nodes/alpha/openvz/101.start", "vps.mount"}
+	for _, f := range files {
+		m.write(f, "x")
+	}
+	tests := []struct {
+		path             string
+		quorate, without uint32
+	}{
+		{"", syscall.S_IFDIR | 0o755, syscall.S_IFDIR | 0o755},
+		{"nodes", syscall.S_IFDIR | 0o755, syscall.S_IFDIR | 0o555},
+		{"priv", syscall.S_IFDIR | 0o700, syscall.S_IFDIR | 0o500},
+		{"priv/lock", syscall.S_IFDIR | 0o700, syscall.S_IFDIR | 0o500},
+		{"nodes/alpha/priv", syscall.S_IFDIR | 0o700, syscall.S_IFDIR | 0o500},
+		{"storage.cfg", syscall.S_IFREG | 0o640, syscall.S_IFREG | 0o440},
+		{"priv/key", syscall.S_IFREG | 0o600, syscall.S_IFREG | 0o400},
+		{"nodes/alpha/priv/key", syscall.S_IFREG | 0o600, syscall.S_IFREG | 0o400},
+		{"nodes/alpha/priv/sub/key", syscall.S_IFREG | 0o600, syscall.S_IFREG | 0o400},
+		{"nodes/alpha/openvz/101.start", syscall.S_IFREG | 0o740, syscall.S_IFREG | 0o540},
+		{"vps.mount", syscall.S_IFREG | 0o740, syscall.S_IFREG | 0o540},
+		{"local", syscall.S_IFLNK | 0o755, syscall.S_IFLNK | 0o555},
+		{".version", syscall.S_IFREG | 0o440, syscall.S_IFREG | 0o440},
+		{".debug", syscall.S_IFREG | 0o640, syscall.S_IFREG | 0o640},
+	}
+	for _, tt := range tests {
+		st := m.stat(tt.path)
+		if st.Mode != tt.quorate {
+			t.Errorf("%q: mode %o, want %o", tt.path, st.Mode, tt.quorate)
+		}
+		if st.Uid != 0 || st.Gid != testGID {
+			t.Errorf("%q belongs to %d:%d", tt.path, st.Uid, st.Gid)
+		}
+	}
+	m.store.lost.Store(true)
+	m.fs.QuorumChanged()
+	for _, tt := range tests {
+		eventually(t, func() string {
+			if st := m.stat(tt.path); st.Mode != tt.without {
+				return fmt.Sprintf("%q without quorum: mode %o, want %o", tt.path, st.Mode, tt.without)
+			}
+			return ""
+		})
+	}
+	m.store.lost.Store(false)
+	m.fs.QuorumChanged()
+}
+
+// eventually waits until check has nothing to complain about.
+func eventually(t testing.TB, check func() string) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		complaint := check()
+		if complaint == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Error(complaint)
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestWithoutQuorumChangesAreRefused(t *testing.T) {
+	m := mountTest(t, nil)
+	m.mkdir("d")
+	m.write("f", "old")
+	m.store.lost.Store(true)
+	m.fs.QuorumChanged()
+	_, err := os.OpenFile(m.path("f"), os.O_WRONLY|os.O_TRUNC, 0)
+	wantErrno(t, "open with O_TRUNC", err, syscall.EACCES)
+	_, err = os.Create(m.path("new"))
+	wantErrno(t, "create", err, syscall.EACCES)
+	wantErrno(t, "mkdir", os.Mkdir(m.path("e"), 0o755), syscall.EACCES)
+	wantErrno(t, "rmdir", os.Remove(m.path("d")), syscall.EACCES)
+	wantErrno(t, "rename", os.Rename(m.path("f"), m.path("g")), syscall.EACCES)
+	wantErrno(t, "utimes", os.Chtimes(m.path("f"), time.Now(), time.Now()), syscall.EACCES)
+	wantErrno(t, "truncate", os.Truncate(m.path("f"), 0), syscall.EACCES)
+	m.want("f", "old")
+}
+
+func TestChmodAndChownAcceptOnlyWhatIsShown(t *testing.T) {
+	m := mountTest(t, nil)
+	m.mkdir("priv")
+	m.write("f", "")
+	m.write("priv/k", "")
+	before := m.store.writes.Load()
+	for _, tt := range []struct {
+		path string
+		mode uint32
+		want error
+	}{
+		{"f", 0o640, nil}, {"f", 0o600, syscall.EPERM}, {"f", 0o644, syscall.EPERM},
+		{"priv/k", 0o600, nil}, {"priv/k", 0o640, syscall.EPERM}, {"f", 0o4640, syscall.EPERM},
+	} {
+		if err := syscall.Chmod(m.path(tt.path), tt.mode); err != tt.want {
+			t.Errorf("chmod %o %s: %v, want %v", tt.mode, tt.path, err, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		uid, gid int
+		want     error
+	}{
+		{0, testGID, nil}, {-1, -1, nil}, {0, -1, nil}, {-1, testGID, nil},
+		{1, -1, syscall.EPERM}, {-1, 0, syscall.EPERM},
+	} {
+		if err := syscall.Chown(m.path("f"), tt.uid, tt.gid); err != tt.want {
+			t.Errorf("chown %d:%d: %v, want %v", tt.uid, tt.gid, err, tt.want)
+		}
+	}
+	if n := m.store.writes.Load() - before; n != 0 {
+		t.Errorf("chmod and chown made %d changes", n)
+	}
+}
+
+func TestTimesAndSizesAndInodes(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "12345")
+	if err := syscall.UtimesNano(m.path("f"), []syscall.Timespec{{Sec: 1, Nsec: 5}, {Sec: 1234567890, Nsec: 999}}); err != nil {
+		t.Fatal(err)
+	}
+	st := m.stat("f")
+	if st.Mtim.Sec != 1234567890 || st.Mtim.Nsec != 0 || st.Atim != st.Mtim || st.Ctim != st.Mtim {
+		t.Errorf("times are %v %v %v", st.Mtim, st.Atim, st.Ctim)
+	}
+	if st.Size != 5 || st.Blocks != 1 || st.Nlink != 1 {
+		t.Errorf("size %d, blocks %d, nlink %d", st.Size, st.Blocks, st.Nlink)
+	}
+	e, _ := m.tree.Lookup("f")
+	if st.Ino != e.Inode {
+		t.Errorf("inode %d, the database has %d", st.Ino, e.Inode)
+	}
+	if err := os.Rename(m.path("f"), m.path("g")); err != nil {
+		t.Fatal(err)
+	}
+	if again := m.stat("g"); again.Ino != st.Ino {
+		t.Errorf("rename changed the inode from %d to %d", st.Ino, again.Ino)
+	}
+	root := m.stat("")
+	if root.Ino != 1 || root.Nlink != 2 || root.Mtim.Sec != 0 {
+		t.Errorf("root: inode %d, nlink %d, time %d", root.Ino, root.Nlink, root.Mtim.Sec)
+	}
+	wantErrno(t, "a time that does not fit", syscall.UtimesNano(m.path("g"), []syscall.Timespec{{Sec: 0}, {Sec: 1 << 33}}), syscall.EINVAL)
+}
+
+func TestListingAgreesWithStat(t *testing.T) {
+	m := mountTest(t, nil)
+	m.mkdir("d/sub")
+	m.write("d/f", "")
+	for _, dir := range []string{"", "d"} {
+		entries, err := os.ReadDir(m.path(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := map[string]bool{}
+		for _, e := range entries {
+			names[e.Name()] = true
+			st := m.stat(dir + "/" + e.Name())
+			if e.Type() != os.FileMode(0) && e.IsDir() != (st.Mode&syscall.S_IFMT == syscall.S_IFDIR) {
+				t.Errorf("%s: types differ", e.Name())
+			}
+		}
+		if dir == "" && !(names[".version"] && names[".debug"] && names["local"] && names["d"] && len(names) == 4) {
+			t.Errorf("the root lists %v", names)
+		}
+	}
+	inodes := listInodes(t, m.path("d"))
+	for name, ino := range inodes {
+		if name != "." && name != ".." && m.stat("d/"+name).Ino != ino {
+			t.Errorf("%s: d_ino %d, st_ino %d", name, ino, m.stat("d/"+name).Ino)
+		}
+	}
+	if inodes["."] != m.stat("d").Ino || inodes[".."] != 1 {
+		t.Errorf("dots: %v", inodes)
+	}
+}
+
+func listInodes(t *testing.T, dir string) map[string]uint64 {
+	t.Helper()
+	fd, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	buf := make([]byte, 32<<10)
+	list := map[string]uint64{}
+	for {
+		n, err := syscall.ReadDirent(fd, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			return list
+		}
+		for b := buf[:n]; len(b) > 0; {
+			// linux_dirent64: u64 ino, u64 off, u16 reclen, u8 type, name
+			reclen := int(b[16]) | int(b[17])<<8
+			name := b[19:reclen]
+			for i, c := range name {
+				if c == 0 {
+					name = name[:i]
+					break
+				}
+			}
+			var ino uint64
+			for i := 7; i >= 0; i-- {
+				ino = ino<<8 | uint64(b[i])
+			}
+			list[string(name)] = ino
+			b = b[reclen:]
+		}
+	}
+}
+
+func TestStatfsCountsWhatIsThere(t *testing.T) {
+	m := mountTest(t, nil)
+	var before, after syscall.Statfs_t
+	if err := syscall.Statfs(m.dir, &before); err != nil {
+		t.Fatal(err)
+	}
+	m.write("f", string(make([]byte, 4097)))
+	if err := syscall.Statfs(m.dir, &after); err != nil {
+		t.Fatal(err)
+	}
+	if before.Bsize != 4096 || before.Blocks != 32768 || before.Files != 262144 || before.Namelen != 256 {
+		t.Errorf("statfs is %+v", before)
+	}
+	if before.Bfree-after.Bfree != 2 || before.Ffree-after.Ffree != 1 || before.Ffree != 262143 {
+		t.Errorf("free blocks %d → %d, free files %d → %d", before.Bfree, after.Bfree, before.Ffree, after.Ffree)
+	}
+}
+
+func TestReservedNamesCannotBeTaken(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "")
+	m.foreign(memdb.Op{Kind: memdb.OpCreate, Path: "local"}) // hidden by the link
+	m.mkdir("d")
+	for _, name := range []string{".version", "local"} {
+		wantErrno(t, "rename onto "+name, os.Rename(m.path("f"), m.path(name)), syscall.EACCES)
+		wantErrno(t, "rename of "+name, os.Rename(m.path(name), m.path("g")), syscall.EACCES)
+		wantErrno(t, "unlink "+name, os.Remove(m.path(name)), syscall.EACCES)
+		m.write("d/"+name, "elsewhere it is a name as any other")
+	}
+	if target, err := os.Readlink(m.path("local")); err != nil || target != "nodes/alpha" {
+		t.Errorf("the link leads to %q, %v", target, err)
+	}
+	if n := len(listInodes(t, m.dir)); n != 2+3+2 {
+		t.Errorf("the root lists %v", listInodes(t, m.dir))
+	}
+}
+
+func TestSpecialFiles(t *testing.T) {
+	m := mountTest(t, nil)
+	m.want(".version", "{}\n")
+	if st := m.stat(".version"); st.Size != 3 {
+		t.Errorf("size %d", st.Size)
+	}
+	_, err := os.OpenFile(m.path(".version"), os.O_WRONLY, 0)
+	wantErrno(t, "open .version for writing", err, syscall.EACCES)
+	m.write(".debug", "1\n") // with O_TRUNC, as a shell does
+	m.want(".debug", "1\n")
+	f := m.open(".debug", os.O_WRONLY)
+	_, err = f.WriteString("2\n")
+	wantErrno(t, "writing another value", err, syscall.EIO)
+	_, err = f.WriteAt([]byte("0\n"), 1)
+	wantErrno(t, "writing at another place", err, syscall.EIO)
+	m.want(".debug", "1\n")
+	// One open shows one state, however it is read.
+	r := m.open(".debug", os.O_RDONLY)
+	b := make([]byte, 1)
+	if _, err := r.ReadAt(b, 0); err != nil || b[0] != '1' {
+		t.Fatal(err)
+	}
+	m.write(".debug", "0\n")
+	if _, err := r.ReadAt(b, 0); err != nil || b[0] != '1' {
+		t.Errorf("an open file changed to %q, %v", b, err)
+	}
+	m.want(".debug", "0\n")
+}

@@ -1,0 +1,508 @@
+package fuse
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+)
+
+func TestLargeWriteIsOneOperation(t *testing.T) {
+	m := mountTest(t, nil)
+	content := bytes.Repeat([]byte("0123456789abcdef"), memdb.MaxFileSize/16)
+	f := m.open("f", os.O_CREATE|os.O_RDWR)
+	before := m.store.writes.Load()
+	if n, err := f.Write(content); err != nil || n != len(content) {
+		t.Fatal(n, err)
+	}
+	if n := m.store.writes.Load() - before; n != 1 {
+		t.Errorf("1 MiB took %d operations", n)
+	}
+	_, err := f.WriteAt([]byte("x"), memdb.MaxFileSize)
+	wantErrno(t, "a byte past the limit", err, syscall.EFBIG)
+	wantErrno(t, "truncate past the limit", f.Truncate(memdb.MaxFileSize+1), syscall.EFBIG)
+	_, err = f.WriteAt([]byte("x"), 1<<40)
+	wantErrno(t, "a byte far past the limit", err, syscall.EFBIG)
+	got, err := os.ReadFile(m.path("f"))
+	if err != nil || !bytes.Equal(got, content) {
+		t.Errorf("read back %d bytes, %v", len(got), err)
+	}
+}
+
+func TestGapsAndTruncationGiveZeros(t *testing.T) {
+	m := mountTest(t, nil)
+	f := m.open("f", os.O_CREATE|os.O_RDWR)
+	if _, err := f.WriteAt([]byte("b"), 3); err != nil {
+		t.Fatal(err)
+	}
+	m.want("f", "\x00\x00\x00b")
+	if err := f.Truncate(6); err != nil {
+		t.Fatal(err)
+	}
+	m.want("f", "\x00\x00\x00b\x00\x00")
+	if err := f.Truncate(2); err != nil {
+		t.Fatal(err)
+	}
+	m.want("f", "\x00\x00")
+	if err := os.Truncate(m.path("f"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(m.path("f"), 3); err != nil {
+		t.Fatal(err)
+	}
+	m.want("f", "\x00\x00\x00")
+	if n, err := f.ReadAt(make([]byte, 1), 3); n != 0 || err != io.EOF {
+		t.Errorf("reading at the end: %d, %v", n, err)
+	}
+}
+
+// An empty file that grows must be sent as a write of zeros: a stock peer keeps
+// no bytes for a bare truncation.
+func TestGrowingAnEmptyFileCarriesItsZeros(t *testing.T) {
+	m := mountTest(t, nil)
+	var ops []memdb.Op
+	rec := &recordingStore{testStore: m.store, ops: &ops}
+	m.fs.SetStore(rec)
+	m.write("f", "")
+	if err := os.Truncate(m.path("f"), 5); err != nil {
+		t.Fatal(err)
+	}
+	last := ops[len(ops)-1]
+	if len(last.Data) != 5 || last.Offset != 0 || !last.Truncate {
+		t.Errorf("growing sent %d bytes at %d, truncate %v", len(last.Data), last.Offset, last.Truncate)
+	}
+	if err := os.Truncate(m.path("f"), 9); err != nil {
+		t.Fatal(err)
+	}
+	if last := ops[len(ops)-1]; len(last.Data) != 0 || last.Offset != 9 {
+		t.Errorf("growing a file that has content sent %d bytes at %d", len(last.Data), last.Offset)
+	}
+}
+
+type recordingStore struct {
+	*testStore
+	mu  sync.Mutex
+	ops *[]memdb.Op
+}
+
+func (s *recordingStore) note(op *memdb.Op) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := *op
+	c.Data = bytes.Clone(op.Data)
+	*s.ops = append(*s.ops, c)
+}
+
+func (s *recordingStore) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
+	s.note(op)
+	return s.testStore.Do(cancel, op)
+}
+
+func (s *recordingStore) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
+	s.note(op)
+	return s.testStore.Write(cancel, op)
+}
+
+func TestOpeningWithTruncateChangesNothingUntilTheFirstWrite(t *testing.T) {
+	m := mountTest(t, nil)
+	for _, access := range []int{os.O_WRONLY, os.O_RDWR} {
+		m.write("f", "old content")
+		reader := m.open("f", os.O_RDONLY)
+		f := m.open("f", access|os.O_TRUNC)
+		m.want("f", "old content")
+		if st := m.stat("f"); st.Size != 11 {
+			t.Errorf("after open, size is %d", st.Size)
+		}
+		if access == os.O_RDWR {
+			if n, err := f.Read(make([]byte, 20)); n != 0 || err != io.EOF {
+				t.Errorf("who truncates reads %d bytes, %v", n, err)
+			}
+		}
+		before := m.store.writes.Load()
+		if _, err := f.WriteString("new"); err != nil {
+			t.Fatal(err)
+		}
+		if n := m.store.writes.Load() - before; n != 1 {
+			t.Errorf("the first write took %d operations", n)
+		}
+		m.want("f", "new")
+		b := make([]byte, 20)
+		if n, err := reader.ReadAt(b, 0); string(b[:n]) != "new" || err != io.EOF {
+			t.Errorf("an open reader sees %q, %v", b[:n], err)
+		}
+		if _, err := f.WriteString("er"); err != nil {
+			t.Fatal(err)
+		}
+		m.want("f", "newer")
+		f.Close()
+	}
+}
+
+func TestTruncationWithoutAWriteHappensAtCloseOrFsync(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "old")
+	f := m.open("f", os.O_WRONLY|os.O_TRUNC)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.want("f", "")
+	m.write("g", "old")
+	g := m.open("g", os.O_WRONLY|os.O_TRUNC)
+	if err := g.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	m.want("g", "")
+	m.write("h", "old")
+	h := m.open("h", os.O_WRONLY|os.O_TRUNC)
+	if _, err := h.WriteAt([]byte("x"), 2); err != nil {
+		t.Fatal(err)
+	}
+	m.want("h", "\x00\x00x")
+	m.write("i", "old")
+	i := m.open("i", os.O_WRONLY|os.O_TRUNC)
+	if err := i.Truncate(2); err != nil {
+		t.Fatal(err)
+	}
+	m.want("i", "\x00\x00")
+}
+
+func TestNoReaderSeesAnOverwrittenFileEmpty(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "1111")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				b, err := os.ReadFile(m.path("f"))
+				if err != nil || len(b) != 4 || strings.Count(string(b), string(b[:1])) != 4 {
+					t.Errorf("a reader saw %q, %v", b, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 300 {
+		m.write("f", strings.Repeat(fmt.Sprint(i%10), 4))
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func TestAppendGoesToTheEndThatTheTreeHas(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "one")
+	f := m.open("f", os.O_WRONLY|os.O_APPEND)
+	m.stat("f") // the kernel believes in a size of 3
+	m.foreign(memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("two"), Offset: 3})
+	if _, err := f.WriteString("three"); err != nil {
+		t.Fatal(err)
+	}
+	e, _ := m.tree.Lookup("f")
+	if string(e.Data()) != "onetwothree" {
+		t.Errorf("the tree has %q", e.Data())
+	}
+	m.want("f", "onetwothree")
+}
+
+func TestCreateOpensWhatAnotherNodeMadeMeanwhile(t *testing.T) {
+	m := mountTest(t, nil)
+	if _, err := os.Stat(m.path("f")); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	// The kernel remembers that there is no f, and sends CREATE.
+	res, err := m.tree.Apply(&memdb.Op{Kind: memdb.OpCreate, Path: "f"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.fs.Applied(nil, res.Changes, false)
+	f, err := os.OpenFile(m.path("f"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("x"); err != nil {
+		t.Error(err)
+	}
+	f.Close()
+	m.want("f", "x")
+	if _, err := os.Stat(m.path("g")); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if res, err = m.tree.Apply(&memdb.Op{Kind: memdb.OpCreate, Path: "g"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = os.OpenFile(m.path("g"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+	wantErrno(t, "with O_EXCL", err, syscall.EEXIST)
+}
+
+func TestADeletedFileLivesOnForThoseWhoHaveItOpen(t *testing.T) {
+	m := mountTest(t, nil)
+	for _, foreign := range []bool{false, true} {
+		m.write("f", "content")
+		f := m.open("f", os.O_RDWR)
+		if foreign {
+			m.foreign(memdb.Op{Kind: memdb.OpDelete, Path: "f"})
+		} else if err := os.Remove(m.path("f")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 20)
+		if n, err := f.ReadAt(b, 0); string(b[:n]) != "content" || err != io.EOF {
+			t.Errorf("read %q, %v", b[:n], err)
+		}
+		if _, err := f.WriteAt([]byte("X"), 0); err != nil {
+			t.Errorf("write: %v", err)
+		}
+		if n, err := f.ReadAt(b, 0); string(b[:n]) != "Xontent" || err != io.EOF {
+			t.Errorf("read %q, %v", b[:n], err)
+		}
+		if err := f.Truncate(2); err != nil {
+			t.Errorf("truncate: %v", err)
+		}
+		if fi, err := f.Stat(); err != nil || fi.Size() != 2 {
+			t.Errorf("stat: %v", err)
+		}
+		if err := f.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if _, ok := m.tree.Lookup("f"); ok {
+			t.Error("the tree has it again")
+		}
+	}
+}
+
+func TestForeignChangesAreSeenAtOnceByOpenAndSoonByStat(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "one")
+	m.mkdir("d")
+	m.want("f", "one")
+	listInodes(t, m.path("d"))
+	for i := range 50 {
+		content := fmt.Sprintf("content %d", i)
+		m.foreign(memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte(content), Truncate: true})
+		m.want("f", content)
+	}
+	m.foreign(memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: make([]byte, 100), Truncate: true})
+	soon(t, "stat", func() bool { return m.stat("f").Size == 100 })
+	if _, err := os.Stat(m.path("d/new")); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	m.foreign(memdb.Op{Kind: memdb.OpCreate, Path: "d/new"})
+	soon(t, "a new name", func() bool { _, err := os.Stat(m.path("d/new")); return err == nil })
+	soon(t, "a listing", func() bool { return len(listInodes(t, m.path("d"))) == 3 })
+	m.foreign(memdb.Op{Kind: memdb.OpRename, Path: "d/new", To: "d/newer"})
+	soon(t, "a renamed name", func() bool {
+		_, gone := os.Stat(m.path("d/new"))
+		_, there := os.Stat(m.path("d/newer"))
+		return gone != nil && there == nil
+	})
+	m.foreign(memdb.Op{Kind: memdb.OpDelete, Path: "d/newer"})
+	soon(t, "a deleted name", func() bool { _, err := os.Stat(m.path("d/newer")); return err != nil })
+	soon(t, "a listing", func() bool { return len(listInodes(t, m.path("d"))) == 2 })
+}
+
+// soon fails only after much longer than is promised: a test is no benchmark.
+func soon(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	eventually(t, func() string {
+		if ok() {
+			return ""
+		}
+		return what + " is still the old one"
+	})
+}
+
+// Writers through the mount and changes from elsewhere fight over the same
+// names, while invalidations are sent: nobody may hang.
+func TestWritersAndNotifiersDoNotDeadlock(t *testing.T) {
+	m := mountTest(t, nil)
+	m.mkdir("d")
+	const workers = 4
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	length := 2 * time.Second
+	if testing.Short() {
+		length = 300 * time.Millisecond
+	}
+	end := time.Now().Add(length)
+	var wg sync.WaitGroup
+	var done atomic.Int64
+	for w := range workers {
+		rnd := rand.New(rand.NewPCG(seed, uint64(w)))
+		wg.Go(func() {
+			for time.Now().Before(end) {
+				p := filepath.Join(m.dir, "d", fmt.Sprint(rnd.IntN(3)))
+				switch rnd.IntN(6) {
+				case 0:
+					os.WriteFile(p, []byte("data"), 0o640)
+				case 1:
+					os.Remove(p)
+				case 2:
+					os.Rename(p, filepath.Join(m.dir, "d", fmt.Sprint(rnd.IntN(3))))
+				case 3:
+					os.ReadFile(p)
+				case 4:
+					os.ReadDir(m.path("d"))
+				case 5:
+					os.Stat(p)
+				}
+				done.Add(1)
+			}
+		})
+	}
+	rnd := rand.New(rand.NewPCG(seed, workers))
+	wg.Go(func() {
+		for time.Now().Before(end) {
+			p := fmt.Sprintf("d/%d", rnd.IntN(3))
+			op := memdb.Op{Path: p, To: fmt.Sprintf("d/%d", rnd.IntN(3)), Kind: memdb.Kind(1 + rnd.IntN(5)), Data: []byte("foreign")}
+			if op.Kind == memdb.OpMkdir {
+				continue
+			}
+			// Through the store, so that file and tree stay together.
+			var changes []memdb.Change
+			if c, err := m.store.Local.Do(nil, &op); err == nil {
+				changes = append(changes, c)
+			}
+			m.fs.invalidate(changes)
+			done.Add(1)
+		}
+	})
+	finished := make(chan struct{})
+	go func() { wg.Wait(); close(finished) }()
+	select {
+	case <-finished:
+		t.Logf("%d operations", done.Load())
+	case <-time.After(60 * time.Second):
+		id, _ := connectionOf(m.dir)
+		abort(id)
+		t.Fatal("the mount hangs")
+	}
+}
+
+// failingDB refuses transactions while it is told to.
+type failingDB struct {
+	dcdb.Database
+	err atomic.Pointer[error]
+}
+
+func (d *failingDB) Commit(changes []memdb.Change) error {
+	if err := d.err.Load(); err != nil {
+		return *err
+	}
+	return d.Database.Commit(changes)
+}
+
+func (d *failingDB) fail(err error) {
+	if err == nil {
+		d.err.Store(nil)
+		return
+	}
+	d.err.Store(&err)
+}
+
+func TestWhatWasNotStoredIsNotShown(t *testing.T) {
+	var db *failingDB
+	m := mountTest(t, func(real dcdb.Database) dcdb.Database {
+		db = &failingDB{Database: real}
+		return db
+	})
+	m.mkdir("d")
+	m.write("f", "old")
+	m.write("gone", "x")
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO} {
+		f := m.open("f", os.O_WRONLY|os.O_TRUNC)
+		db.fail(errno)
+		if _, err := f.WriteString("new and longer"); err != nil {
+			t.Fatal(err)
+		}
+		wantErrno(t, "close after a write", f.Close(), errno)
+		_, err := os.Create(m.path("n"))
+		wantErrno(t, "create", err, errno)
+		wantErrno(t, "mkdir", os.Mkdir(m.path("e"), 0o755), errno)
+		wantErrno(t, "unlink", os.Remove(m.path("gone")), errno)
+		wantErrno(t, "rename", os.Rename(m.path("gone"), m.path("f")), errno)
+		wantErrno(t, "truncate", os.Truncate(m.path("f"), 1), errno)
+		m.want("f", "old")
+		m.want("gone", "x")
+		if _, err := os.Stat(m.path("n")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("what was not created is there: %v", err)
+		}
+		soon(t, "the listing", func() bool { return len(listInodes(t, m.dir)) == 2+3+3 })
+		soon(t, "the size", func() bool { return m.stat("f").Size == 3 })
+		db.fail(nil)
+		m.write("n", "now it works")
+		m.want("n", "now it works")
+		if err := os.Remove(m.path("n")); err != nil {
+			t.Error(err)
+		}
+	}
+	f := m.open("f", os.O_WRONLY)
+	if _, err := f.WriteString("a"); err != nil {
+		t.Fatal(err)
+	}
+	db.fail(syscall.ENOSPC)
+	if _, err := f.WriteString("b"); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "fsync after a write", f.Sync(), syscall.ENOSPC)
+	db.fail(nil)
+}
+
+// blockedDB holds transactions up until it is released.
+type blockedDB struct {
+	dcdb.Database
+	gate atomic.Pointer[chan struct{}]
+}
+
+func (d *blockedDB) Commit(changes []memdb.Change) error {
+	if g := d.gate.Load(); g != nil {
+		<-*g
+	}
+	return d.Database.Commit(changes)
+}
+
+func TestReadsDoNotWaitForATransaction(t *testing.T) {
+	var db *blockedDB
+	m := mountTest(t, func(real dcdb.Database) dcdb.Database {
+		db = &blockedDB{Database: real}
+		return db
+	})
+	m.write("f", "old")
+	gate := make(chan struct{})
+	db.gate.Store(&gate)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := os.Mkdir(m.path("d"), 0o755); err != nil {
+			t.Error(err)
+		}
+	})
+	soon(t, "the tree", func() bool { _, ok := m.tree.Lookup("d"); return ok })
+	m.want("f", "old")
+	f := m.open("f", os.O_WRONLY)
+	if _, err := f.WriteString("new"); err != nil { // and writes need only the tree
+		t.Error(err)
+	}
+	m.want("f", "new")
+	db.gate.Store(nil)
+	close(gate)
+	wg.Wait()
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}

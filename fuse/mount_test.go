@@ -1,0 +1,184 @@
+package fuse
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/sqlite"
+)
+
+// testMount is a mounted file system on a real database.
+type testMount struct {
+	t     testing.TB
+	dir   string
+	fs    *FS
+	tree  *memdb.Tree
+	store *testStore
+	debug atomic.Value // content of .debug
+}
+
+// testStore is a local store whose quorum a test can take away.
+type testStore struct {
+	*dcdb.Local
+	lost   atomic.Bool
+	writes atomic.Int64 // operations that reached the store
+}
+
+func (s *testStore) Quorate() bool { return !s.lost.Load() }
+
+func (s *testStore) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
+	s.writes.Add(1)
+	if s.lost.Load() {
+		return memdb.Change{}, syscall.EACCES
+	}
+	return s.Local.Do(cancel, op)
+}
+
+func (s *testStore) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
+	s.writes.Add(1)
+	if s.lost.Load() {
+		return memdb.Change{}, nil, syscall.EACCES
+	}
+	return s.Local.Write(cancel, op)
+}
+
+const testGID = 33
+
+func needFUSE(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err == nil {
+			f.Close()
+			return
+		}
+	}
+	if os.Getenv("PMXCFS_REQUIRE_LAB") == "1" {
+		t.Fatal("these tests need root and /dev/fuse")
+	}
+	t.Skip("needs root and /dev/fuse")
+}
+
+// mountTest mounts a new file system; wrap may put a database of its own around
+// the real one.
+func mountTest(t testing.TB, wrap func(dcdb.Database) dcdb.Database) *testMount {
+	t.Helper()
+	needFUSE(t)
+	db, entries, _, err := sqlite.Open(sqlite.Config{Path: filepath.Join(t.TempDir(), "config.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, _, err := memdb.Build(entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var base dcdb.Database = db
+	if wrap != nil {
+		base = wrap(db)
+	}
+	m := &testMount{t: t, dir: t.TempDir(), tree: tree, store: &testStore{}}
+	m.debug.Store("0\n")
+	log := slog.New(slog.DiscardHandler)
+	m.fs = New(Config{
+		Specials: []Special{
+			{Name: ".version", Mode: 0o440, Read: func() []byte { return []byte("{}\n") }},
+			{Name: ".debug", Mode: 0o640,
+				Read: func() []byte { return []byte(m.debug.Load().(string)) },
+				Write: func(b []byte) error {
+					if s := string(b); s == "0\n" || s == "1\n" {
+						m.debug.Store(s)
+						return nil
+					}
+					return errors.New("no")
+				}},
+		},
+		Links: []Link{{Name: "local", Target: "nodes/alpha"}},
+		UID:   0, GID: testGID, Log: log,
+	})
+	m.store.Local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: base, Log: log, Observer: m.fs})
+	m.fs.SetStore(m.store)
+	mount, err := m.fs.Mount(m.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := mount.Unmount(); err != nil {
+			t.Error(err)
+		}
+		if err := m.store.Close(); err != nil {
+			t.Error(err)
+		}
+		if kind, err := mountedOn(m.dir); err != nil || kind != "" {
+			t.Errorf("a mount is left: %q, %v", kind, err)
+		}
+	})
+	return m
+}
+
+func (m *testMount) path(name string) string { return filepath.Join(m.dir, name) }
+
+func (m *testMount) write(name, content string) {
+	m.t.Helper()
+	if err := os.WriteFile(m.path(name), []byte(content), 0o640); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *testMount) mkdir(name string) {
+	m.t.Helper()
+	if err := os.MkdirAll(m.path(name), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *testMount) want(name, content string) {
+	m.t.Helper()
+	got, err := os.ReadFile(m.path(name))
+	if err != nil || string(got) != content {
+		m.t.Errorf("%s holds %q (%v), want %q", name, got, err, content)
+	}
+}
+
+func (m *testMount) stat(name string) *syscall.Stat_t {
+	m.t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Lstat(m.path(name), &st); err != nil {
+		m.t.Fatalf("stat %s: %v", name, err)
+	}
+	return &st
+}
+
+func (m *testMount) open(name string, flags int) *os.File {
+	m.t.Helper()
+	f, err := os.OpenFile(m.path(name), flags, 0o640)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// foreign applies an operation as a delivery from another node would: behind
+// the kernel's back.
+func (m *testMount) foreign(op memdb.Op) {
+	m.t.Helper()
+	op.Writer, op.MTime = 2, 1700000000
+	res, err := m.tree.Apply(&op)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.fs.Applied(&op, res.Changes, true)
+}
+
+func wantErrno(t testing.TB, what string, err error, want syscall.Errno) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
