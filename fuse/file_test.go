@@ -72,47 +72,20 @@ func TestGapsAndTruncationGiveZeros(t *testing.T) {
 // no bytes for a bare truncation.
 func TestGrowingAnEmptyFileCarriesItsZeros(t *testing.T) {
 	m := mountTest(t, nil)
-	var ops []memdb.Op
-	rec := &recordingStore{testStore: m.store, ops: &ops}
-	m.fs.SetStore(rec)
 	m.write("f", "")
 	if err := os.Truncate(m.path("f"), 5); err != nil {
 		t.Fatal(err)
 	}
-	last := ops[len(ops)-1]
+	last := m.store.last()
 	if len(last.Data) != 5 || last.Offset != 0 || !last.Truncate {
 		t.Errorf("growing sent %d bytes at %d, truncate %v", len(last.Data), last.Offset, last.Truncate)
 	}
 	if err := os.Truncate(m.path("f"), 9); err != nil {
 		t.Fatal(err)
 	}
-	if last := ops[len(ops)-1]; len(last.Data) != 0 || last.Offset != 9 {
+	if last := m.store.last(); len(last.Data) != 0 || last.Offset != 9 {
 		t.Errorf("growing a file that has content sent %d bytes at %d", len(last.Data), last.Offset)
 	}
-}
-
-type recordingStore struct {
-	*testStore
-	mu  sync.Mutex
-	ops *[]memdb.Op
-}
-
-func (s *recordingStore) note(op *memdb.Op) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := *op
-	c.Data = bytes.Clone(op.Data)
-	*s.ops = append(*s.ops, c)
-}
-
-func (s *recordingStore) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
-	s.note(op)
-	return s.testStore.Do(cancel, op)
-}
-
-func (s *recordingStore) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
-	s.note(op)
-	return s.testStore.Write(cancel, op)
 }
 
 func TestOpeningWithTruncateChangesNothingUntilTheFirstWrite(t *testing.T) {

@@ -1,10 +1,12 @@
 package fuse
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -29,12 +31,30 @@ type testStore struct {
 	*dcdb.Local
 	lost   atomic.Bool
 	writes atomic.Int64 // operations that reached the store
+
+	mu  sync.Mutex
+	ops []memdb.Op // the same operations
 }
 
 func (s *testStore) Quorate() bool { return !s.lost.Load() }
 
-func (s *testStore) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
+func (s *testStore) note(op *memdb.Op) {
 	s.writes.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := *op
+	c.Data = bytes.Clone(op.Data)
+	s.ops = append(s.ops, c)
+}
+
+func (s *testStore) last() memdb.Op {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ops[len(s.ops)-1]
+}
+
+func (s *testStore) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
+	s.note(op)
 	if s.lost.Load() {
 		return memdb.Change{}, syscall.EACCES
 	}
@@ -42,7 +62,7 @@ func (s *testStore) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, erro
 }
 
 func (s *testStore) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
-	s.writes.Add(1)
+	s.note(op)
 	if s.lost.Load() {
 		return memdb.Change{}, nil, syscall.EACCES
 	}
