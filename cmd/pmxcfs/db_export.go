@@ -83,7 +83,7 @@ func (x *exporter) directory(d *memdb.Entry, path, to string) error {
 	}
 	for _, e := range list {
 		name := e.Name
-		if !possible(name) {
+		if !memdb.ValidName(name) {
 			name = substitute(e, taken)
 			x.renamed(memdb.Join(path, e.Name), memdb.Join(to, name))
 		}
@@ -120,11 +120,6 @@ func (x *exporter) entry(e *memdb.Entry, path, to string) error {
 		return err
 	}
 	return x.root.Chtimes(to, mtime, mtime)
-}
-
-// possible reports whether a file can have the name.
-func possible(name string) bool {
-	return name != "" && name != "." && name != ".." && len(name) <= memdb.MaxNameLen && !strings.ContainsAny(name, "/\x00")
 }
 
 // substitute makes a name for an entry whose own is not possible.

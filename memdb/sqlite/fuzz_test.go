@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"database/sql/driver"
 	"os"
 	"path/filepath"
@@ -63,17 +64,8 @@ func FuzzParseRow(f *testing.F) {
 // FuzzDatabaseBytes reads files of random bytes, as the daemon and the commands
 // do.
 func FuzzDatabaseBytes(f *testing.F) {
-	dir := f.TempDir()
-	small := filepath.Join(dir, "small.db")
-	if err := Create(small, benchEntries(3)); err != nil {
-		f.Fatal(err)
-	}
-	b, err := os.ReadFile(small)
-	if err != nil {
-		f.Fatal(err)
-	}
+	b := smallDatabase(f)
 	f.Add(b)
-	f.Add(testdata(f, "trace.db.gz"))
 	f.Add(b[:pageSize])
 	f.Add([]byte{})
 	f.Add([]byte("SQLite format 3\x00 and nothing more"))
@@ -103,9 +95,31 @@ func FuzzDatabaseBytes(f *testing.F) {
 	})
 }
 
+// smallDatabase returns the bytes of a database with a few files, one of them
+// on several pages.
+func smallDatabase(tb testing.TB) []byte {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "small.db")
+	entries := append(benchEntries(3), memdb.NewEntry(9, 0, 3, 1, 1, memdb.TypeFile, "long", bytes.Repeat([]byte("text"), 2500)))
+	if err := Create(path, entries); err != nil {
+		tb.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
 // FuzzSalvage looks for rows in random bytes.
 func FuzzSalvage(f *testing.F) {
-	f.Add(testdata(f, "trace.db.gz"))
+	b := smallDatabase(f)
+	f.Add(b)
+	f.Add(b[pageSize:])
+	// A record whose header says that it is empty.
+	page := make([]byte, 2*pageSize)
+	copy(page[pageSize:], []byte{leafPage, 0, 0, 0, 1, 0, 0, 0, 0, 10, 2, 1, 0, 0})
+	f.Add(page)
 	f.Add([]byte("SQLite format 3\x00\x02\x00\x01\x01\x40"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		rows, torn := salvage(b)

@@ -335,7 +335,7 @@ func (r *repair) rename() {
 	unreachable := strings.NewReplacer("/", "_", "\x00", "_")
 	for _, d := range r.list {
 		name := unreachable.Replace(d.name)
-		if name == "" || name == "." || name == ".." {
+		if !memdb.ValidName(shorten(name, memdb.MaxNameLen)) {
 			name = fmt.Sprintf("inode-%d", d.inode)
 		}
 		name = shorten(name, memdb.MaxNameLen)

@@ -173,7 +173,7 @@ func (f *pages) overflow(begin []byte, total int, next uint32) []byte {
 // cut short. The first stands for the row's number, and is NULL.
 func parseRecord(record []byte, total int) (row Row, ok bool) {
 	headerSize, n := varint(record)
-	if n == 0 || headerSize > uint64(len(record)) {
+	if n == 0 || headerSize < uint64(n) || headerSize > uint64(len(record)) {
 		return row, false
 	}
 	header, body := record[n:headerSize], record[headerSize:]
