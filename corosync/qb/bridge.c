@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "bridge.h"
 
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "_cgo_export.h"
 
@@ -49,37 +51,27 @@ static void install(void)
 	sigaction(SIGBUS, &action, NULL);
 }
 
-/*
- * unblock undoes what a handler leaves behind that jumps: its signal blocked, and that
- * would be deadly the next time. It tells whether it was.
- */
-static int unblock(void)
-{
-	sigset_t bus, old;
-
-	sigemptyset(&bus);
-	sigaddset(&bus, SIGBUS);
-	pthread_sigmask(SIG_UNBLOCK, &bus, &old);
-	return sigismember(&old, SIGBUS);
-}
-
-/* The handler's mask is full, for all of it to be restored. */
-static void after_fault(const sigset_t *mask)
-{
-	guard = NULL;
-	pthread_sigmask(SIG_SETMASK, mask, NULL);
-}
-
-/* The thread's usual mask. */
+/* The thread's usual signal mask. */
 static __thread sigset_t usual_mask;
 
+/* A handler that jumps leaves all that its mask says blocked. */
+static void after_fault(void)
+{
+	guard = NULL;
+	pthread_sigmask(SIG_SETMASK, &usual_mask, NULL);
+}
+
 /*
- * bridge_trapped tells whether libqb has met such memory when it closed a connection: it has a
- * trap of its own there, gives up the rest, and leaves the signal blocked.
+ * bridge_trapped tells whether libqb has met such memory when it closed a connection. It has a
+ * trap of its own there, which gives up the rest and leaves the signal blocked: the next
+ * one would be deadly.
  */
 int bridge_trapped(void)
 {
-	return unblock();
+	sigset_t before;
+
+	pthread_sigmask(SIG_SETMASK, &usual_mask, &before);
+	return sigismember(&before, SIGBUS);
 }
 
 void bridge_bind(uintptr_t loop)
@@ -147,22 +139,33 @@ static int32_t accepted(qb_ipcs_connection_t *c, uid_t uid, gid_t gid)
 	return rc;
 }
 
+/* How long the service's rings are, in bytes. */
+static __thread size_t ring_size;
+
 /*
  * arrived gives the length of the ring's chunk that data is the beginning of, or -1
  * if it can't be told. A chunk is preceded by two words, its length and a magic
- * number; this layout is shared by processes and so doesn't change. The two words of a
- * chunk that begins the ring are at the ring's other end, and nothing need be mapped
- * before it: rings begin on a page.
+ * number; this layout is shared by processes and so doesn't change. Nothing need be mapped
+ * before a ring: if data lies at the beginning of a page, so perhaps of the ring, the two
+ * words are looked for a ring's length further on, as a ring is mapped twice in a row, and
+ * carefully, as that length is libqb's own affair.
  */
 static int64_t arrived(const void *data)
 {
-	const volatile uint32_t *word = data;
+	const volatile uint32_t *before = (const uint32_t *)data - 2;
+	uint32_t word[2];
 
-	if (((uintptr_t)data & 4095) < 2 * sizeof(*word))
-		return -1;
-	if (word[-1] != 0xA1A1A1A1)
-		return -1;
-	return word[-2];
+	if (((uintptr_t)data & 4095) >= sizeof(word)) {
+		word[0] = before[0];
+		word[1] = before[1];
+	} else {
+		struct iovec to = { word, sizeof(word) };
+		struct iovec from = { (char *)data + ring_size - sizeof(word), sizeof(word) };
+
+		if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != sizeof(word))
+			return -1;
+	}
+	return word[1] == 0xA1A1A1A1 ? word[0] : -1;
 }
 
 static int32_t message(qb_ipcs_connection_t *c, void *data, size_t size)
@@ -214,6 +217,8 @@ qb_ipcs_service_t *bridge_create(const char *name, int32_t service_id, uint32_t 
 	if (s == NULL)
 		return NULL;
 	qb_ipcs_enforce_buffer_size(s, buffer_size);
+	/* 13: libqb's margin; then whole pages. */
+	ring_size = ((size_t)buffer_size + 13 + 4095) / 4096 * 4096;
 	qb_ipcs_poll_handlers_set(s, &poll);
 	return s;
 }
@@ -224,7 +229,7 @@ int32_t bridge_dispatch(qb_ipcs_dispatch_fn_t fn, int32_t fd, int32_t revents, v
 	int32_t rc;
 
 	if (sigsetjmp(here, 0)) {
-		after_fault(&usual_mask);
+		after_fault();
 		return BRIDGE_FAULT;
 	}
 	guard = &here;
@@ -239,18 +244,13 @@ int bridge_copy(void *dst, const void *src, size_t n)
 	sigjmp_buf here;
 
 	if (sigsetjmp(here, 0)) {
-		after_fault(&usual_mask);
+		after_fault();
 		return BRIDGE_FAULT;
 	}
 	guard = &here;
 	memcpy(dst, src, n);
 	guard = NULL;
 	return 0;
-}
-
-void bridge_disconnect(qb_ipcs_connection_t *c)
-{
-	qb_ipcs_disconnect(c);
 }
 
 void bridge_job(qb_loop_job_dispatch_fn fn, void *data)
@@ -284,7 +284,7 @@ ssize_t bridge_reply(qb_ipcs_connection_t *c, int32_t id, int32_t error, const c
 	iov[1].iov_base = (void *)data;
 	iov[1].iov_len = len;
 	if (sigsetjmp(here, 0)) {
-		after_fault(&usual_mask);
+		after_fault();
 		/* The reference that libqb takes for the time of the call. */
 		qb_ipcs_connection_unref(c);
 		return BRIDGE_FAULT;

@@ -19,7 +19,6 @@ int32_t bridge_dispatch(qb_ipcs_dispatch_fn_t fn, int32_t fd, int32_t revents, v
 void bridge_job(qb_loop_job_dispatch_fn fn, void *data);
 int32_t bridge_client_pid(qb_ipcs_connection_t *c);
 int bridge_copy(void *dst, const void *src, size_t n);
-void bridge_disconnect(qb_ipcs_connection_t *c);
 int bridge_trapped(void);
 ssize_t bridge_reply(qb_ipcs_connection_t *c, int32_t id, int32_t error, const char *data, size_t len);
 

@@ -229,7 +229,7 @@ func (s *Server) dropDoomed() {
 		s.doomed = nil
 		for _, c := range doomed {
 			if c.ptr != nil {
-				C.bridge_disconnect(c.ptr)
+				C.qb_ipcs_disconnect(c.ptr)
 			}
 		}
 	}

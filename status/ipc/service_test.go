@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -259,6 +260,59 @@ func TestRequestsOfTheLargestSize(t *testing.T) {
 	}
 	if n := len(f.lastLogged(t).Message); n != most-8 {
 		t.Errorf("message of %d bytes", n)
+	}
+}
+
+func TestGarbageIsAnsweredAndHarmsNobody(t *testing.T) {
+	qbtest.NoLeaks(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	f := sampleFakes()
+	name := start(t, f)
+	other := dial(t, name)
+	p := qbtest.Build(t).Connect(t, name, 0, nil)
+	valid := samples()
+	for i := range 2000 {
+		op := int32(rng.IntN(16))
+		data := bytes.Clone(valid[rng.IntN(len(valid))].data)
+		switch rng.IntN(4) {
+		case 0: // a valid one, perhaps of another op, with a few bytes changed
+			for range rng.IntN(4) {
+				if len(data) > 0 {
+					data[rng.IntN(len(data))] = byte(rng.Uint32())
+				}
+			}
+		case 1: // cut
+			data = data[:rng.IntN(len(data)+1)]
+		case 2: // noise
+			data = make([]byte, rng.IntN(5000))
+			for j := range data {
+				data[j] = byte(rng.Uint32())
+			}
+		case 3: // any number
+			op = int32(rng.Uint32())
+			if op == -3 {
+				continue // libqb's own: disconnect
+			}
+		}
+		claimed := 16 + len(data)
+		if rng.IntN(3) == 0 {
+			claimed += rng.IntN(200) - 100
+		}
+		if n, errno := p.SendRaw(op, claimed, data, 1); n != 1 {
+			t.Fatalf("request %d: %v", i, errno)
+		}
+		r := p.Recv(patience)
+		if r.Failed != 0 || r.ID != op || r.Errno != 0 && r.Len != 0 {
+			t.Fatalf("request %d, op %d: %+v", i, op, r)
+		}
+		if (claimed < 16 || claimed > 16+len(data)) && r.Errno != syscall.EINVAL {
+			t.Fatalf("request %d claims %d of %d bytes: %+v", i, claimed, 16+len(data), r)
+		}
+	}
+	if out, errno := ask(t, other, OpVersion, nil); errno != 0 || string(out) != string(f.version) {
+		t.Fatalf("%q, %v", out, errno)
 	}
 }
 
