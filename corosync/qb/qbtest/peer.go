@@ -142,6 +142,9 @@ type As = syscall.Credential
 // bytes. It ends with the test at the latest.
 func (p *Peer) Connect(tb testing.TB, name string, max int, as *As) *Client {
 	tb.Helper()
+	if as != nil && os.Geteuid() != 0 {
+		tb.Skip("needs root: a client of another user")
+	}
 	cmd := p.command("client", name, strconv.Itoa(max))
 	if as != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
