@@ -81,7 +81,7 @@ func (fs *FS) entryOut(e memdb.Info, out *gofuse.EntryOut) {
 	out.NodeId = nodeID(e.Inode)
 	out.Generation = fs.generation.Load()
 	out.SetEntryTimeout(cacheTime)
-	out.SetAttrTimeout(cacheTime)
+	out.SetAttrTimeout(fs.attrTime(e.Inode))
 	fs.entryAttr(e, &out.Attr)
 }
 
@@ -122,7 +122,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrO
 	if !ok {
 		return fs.orphanAttr(in.NodeId, out)
 	}
-	out.SetTimeout(cacheTime)
+	out.SetTimeout(fs.attrTime(e.Inode))
 	fs.entryAttr(e, &out.Attr)
 	if in.Flags()&gofuse.FUSE_GETATTR_FH != 0 {
 		if h := fs.handle(in.Fh()); h != nil && h.truncatePending() {

@@ -39,6 +39,7 @@ func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOu
 func (fs *FS) openEntry(e *memdb.Entry, flags, thread uint32, out *gofuse.OpenOut) {
 	h := &handle{id: nodeID(e.Inode), inode: e.Inode, write: writable(flags), opener: thread}
 	h.truncate = h.write && flags&syscall.O_TRUNC != 0
+	h.empties.Store(h.truncate)
 	switch {
 	case h.write:
 		out.OpenFlags = gofuse.FOPEN_DIRECT_IO
@@ -260,6 +261,7 @@ func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64)
 			return false, statusEACCES
 		}
 		h.used, h.truncate = true, true
+		h.empties.Store(true)
 		return true, gofuse.OK
 	}
 	h.used = true

@@ -3,6 +3,8 @@ package fuse
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
@@ -26,6 +28,7 @@ type handle struct {
 	dir     []*memdb.Entry // listing of a directory, from its beginning
 	write   bool           // may be written to
 	opener  uint32         // thread that opened it, as the kernel names it
+	empties atomic.Bool    // opened with O_TRUNC
 
 	mu       sync.Mutex   // held for the whole of a write, flush or fsync
 	used     bool         // something was done through it since it was opened
@@ -136,6 +139,22 @@ func (fs *FS) orphan(inode uint64) *memdb.Entry {
 		return f.orphan
 	}
 	return nil
+}
+
+// attrTime is how long the kernel may keep an inode's attributes. It may not
+// while the file is about to be emptied by a close or an fsync, which the kernel
+// does not take for changes.
+func (fs *FS) attrTime(inode uint64) time.Duration {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f := fs.files[inode]; f != nil {
+		for _, h := range f.writers {
+			if h.empties.Load() {
+				return 0
+			}
+		}
+	}
+	return cacheTime
 }
 
 // keepPages reports whether the kernel may keep the pages that it has of e, and
