@@ -44,8 +44,8 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntry
 		case j < len(h.dir):
 			e := h.dir[j]
 			d = gofuse.DirEntry{Name: e.Name, Ino: nodeID(e.Inode), Mode: typeBits(e)}
-			if fs.reserved(h.id, e.Name) != nil {
-				continue // hidden by a special file or link
+			if fs.reserved(h.id, e.Name) != nil || !memdb.ValidName(e.Name) {
+				continue // hidden by a special file or link; or a name that no mount can show
 			}
 		default:
 			return gofuse.OK
