@@ -57,8 +57,9 @@ type Updates interface {
 }
 
 // Application is what the machine keeps alike on all nodes. All its methods
-// are called by one goroutine, none while another one runs. The errors' meaning
-// is that of the event Applied.
+// are called by one goroutine, none while another one runs; what takes long in
+// them holds up the whole group's business here. The errors' meaning is that of
+// the event Applied.
 type Application interface {
 	// Apply makes the changes of a batch, in order, in one transaction if it
 	// has such. When it returns, what is done is stored.
@@ -76,8 +77,9 @@ type Application interface {
 	// Cleanup forgets whatever ProcessStates and ApplyUpdates collected.
 	Cleanup()
 	// Checksum fixes the present content and returns a function that
-	// computes its checksum, in another goroutine if the driver likes. It is
-	// not called if the machine's Config says no Checksums.
+	// computes its checksum; that one alone may run in another goroutine,
+	// beside the methods. It is not called if the machine's Config says no
+	// Checksums.
 	Checksum() func() ([wire.ChecksumSize]byte, error)
 	// ViewChanged tells the members, sorted by node id, then pid.
 	ViewChanged(members []Member)

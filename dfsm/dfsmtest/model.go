@@ -178,17 +178,21 @@ func (m *Model) ProcessStates(states []dfsm.MemberState) (dfsm.Sync, error) {
 	}
 	sync := dfsm.Sync{Synced: make([]bool, len(states)), Leader: states[lead].Self}
 	m.leader = states[lead].State
+	behind := false
 	for i, s := range states {
 		sync.Synced[i] = bytes.Equal(s.State, m.leader)
 		if s.Self && sync.Synced[i] && m.OnSynced != nil {
 			m.OnSynced(m.leader)
 		}
+		behind = behind || s.Self && !sync.Synced[i]
 	}
-	if !sync.Leader {
+	if behind {
 		m.staged = &Disk{Entries: make([]Entry, len(m.Disk.Entries))}
 		if err := m.keep(); err != nil {
 			return dfsm.Sync{}, err
 		}
+	}
+	if !sync.Leader {
 		return sync, nil
 	}
 	send := map[uint32]bool{}

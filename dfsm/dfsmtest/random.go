@@ -222,8 +222,8 @@ func (r *run) synced(p *Process, state []byte) {
 		if o == nil || o.self != mb || o.Machine.SyncEpoch() != epoch || len(r.disks[mb.Node-1].History) <= version {
 			continue
 		}
-		if o.Machine.Mode() == dfsm.ModeSynced {
-			return // past the sync, it applies what came after
+		if mode := o.Machine.Mode(); mode != dfsm.ModeStartSync && mode != dfsm.ModeUpdate {
+			return // past the sync, it applied what came after; it may have left since
 		}
 		r.failf("sync %v ends with version %d, but %v has %d", epoch, version, mb, len(r.disks[mb.Node-1].History))
 	}

@@ -3,11 +3,11 @@ package dfsmtest
 import (
 	"bufio"
 	"compress/gzip"
+	"embed"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
@@ -43,16 +43,22 @@ type Record struct {
 	Quorate bool
 }
 
-// ReadRecordingFile reads a gzipped recording; see ReadRecording.
-func ReadRecordingFile(path, group string) ([]Record, error) {
-	f, err := os.Open(path)
+//go:embed testdata/node*.jsonl.gz
+var recordings embed.FS
+
+// RecordedNode returns what one of three recorded nodes of the stock daemon (1,
+// 2, 3) saw and did in a group, "pve_dcdb_v1" or "pve_kvstore_v1": they start
+// one after the other with empty databases, write, are cut off, stop and come
+// back.
+func RecordedNode(node int, group string) ([]Record, error) {
+	f, err := recordings.Open(fmt.Sprintf("testdata/node%d.jsonl.gz", node))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	z, err := gzip.NewReader(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("dfsmtest: node %d: %w", node, err)
 	}
 	return ReadRecording(z, group)
 }

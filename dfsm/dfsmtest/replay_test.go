@@ -115,8 +115,6 @@ func (s *scripted) ModeChanged(m dfsm.Mode) {
 }
 func (s *scripted) Quorum(bool) {}
 
-func recordingPath(node int) string { return fmt.Sprintf("testdata/node%d.jsonl.gz", node) }
-
 func TestRecordedNodesSendWhatTheMachineSends(t *testing.T) {
 	groups := []struct {
 		name     string
@@ -128,7 +126,7 @@ func TestRecordedNodesSendWhatTheMachineSends(t *testing.T) {
 		commits := 0
 		for node := 1; node <= 3; node++ {
 			t.Run(fmt.Sprintf("%s/node%d", g.name, node), func(t *testing.T) {
-				records, err := ReadRecordingFile(recordingPath(node), g.name)
+				records, err := RecordedNode(node, g.name)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -174,7 +172,7 @@ func TestRecordedNodesSendWhatTheMachineSends(t *testing.T) {
 }
 
 func TestReplayNoticesEveryDifference(t *testing.T) {
-	records, err := ReadRecordingFile(recordingPath(1), "pve_dcdb_v1")
+	records, err := RecordedNode(1, "pve_dcdb_v1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,8 @@ type request struct {
 // this node is not in the group or drops out of it meanwhile; or, if ctx is
 // done first, ErrTimeout or ErrInterrupted, joined with ErrWithdrawn if it is
 // certain that the message has no effect. payload may be reused afterwards
-// only if it was not ErrTimeout or ErrInterrupted.
+// only if it was not ErrTimeout or ErrInterrupted. The application must not call
+// it from within its methods: it would wait for itself.
 func (g *Group) Submit(ctx context.Context, subtype uint16, payload []byte) error {
 	if err := ctx.Err(); err != nil {
 		return gaveUp(err, true)
