@@ -19,7 +19,7 @@ import (
 // for a busy machine.
 const patience = 20 * time.Second
 
-func binary() string { return filepath.Join(os.Getenv(baseEnv), "pmxcfs") }
+func program() string { return filepath.Join(os.Getenv(baseEnv), "pmxcfs") }
 
 // instance is a node: a directory that stands for its root file system, and
 // the daemon that may be running in it.
@@ -105,7 +105,7 @@ func (n *instance) args(extra ...string) []string {
 // going to the log.
 func (n *instance) command(args ...string) *exec.Cmd {
 	n.t.Helper()
-	cmd := exec.Command(binary(), args...)
+	cmd := exec.Command(program(), args...)
 	cmd.Env = n.env
 	f, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -244,7 +244,7 @@ func (n *instance) eventually(what string, cond func() bool) {
 // code and output. It must end by itself.
 func (n *instance) runToEnd(args ...string) (code int, stdout, stderr string) {
 	n.t.Helper()
-	cmd := exec.Command(binary(), args...)
+	cmd := exec.Command(program(), args...)
 	cmd.Env = n.env
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

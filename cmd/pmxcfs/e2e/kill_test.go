@@ -28,6 +28,7 @@ const dirMark = "\x00directory"
 // is stored, and those that it may have got to since, in their order.
 type history struct {
 	states []state
+	power  bool // it is a power cut that takes changes back, not a kill
 }
 
 // now is the present state.
@@ -41,8 +42,16 @@ func (h *history) may(change func(state)) {
 	h.states = append(h.states, next)
 }
 
-// stored notes that the present state is promised to be in the file.
-func (h *history) stored() { h.states = h.states[len(h.states)-1:] }
+// stored notes that the present state is promised to be in the file, where no
+// kill can take it back.
+func (h *history) stored() {
+	if !h.power {
+		h.synced()
+	}
+}
+
+// synced notes that the present state is promised to have reached the disk.
+func (h *history) synced() { h.states = h.states[len(h.states)-1:] }
 
 // settle takes over the state that was found after a kill. It must be one of
 // those that are possible.
@@ -53,17 +62,21 @@ func (h *history) settle(found state) error {
 			return nil
 		}
 	}
-	var diff []string
+	var nearest []string
 	for i, s := range h.states {
+		var diff []string
 		for name := range union(s, found) {
 			want, ok1 := s[name]
 			got, ok2 := found[name]
 			if ok1 != ok2 || want != got {
-				diff = append(diff, fmt.Sprintf("state %d of %d: %s: found %v %s, want %v %s", i, len(h.states), name, ok2, brief(got), ok1, brief(want)))
+				diff = append(diff, fmt.Sprintf("state %d: %s: found %v %s, want %v %s", i, name, ok2, brief(got), ok1, brief(want)))
 			}
 		}
+		if nearest == nil || len(diff) < len(nearest) {
+			nearest = diff
+		}
 	}
-	return fmt.Errorf("none of the possible states:\n\t%s", strings.Join(diff, "\n\t"))
+	return fmt.Errorf("none of the %d possible states; the nearest differs in\n\t%s", len(h.states), strings.Join(nearest, "\n\t"))
 }
 
 func union(a, b state) state {
@@ -206,7 +219,7 @@ func (w *writer) store(name string, flags, writes int) (err error) {
 			if err := f.Sync(); err != nil {
 				return errors.Join(err, f.Close())
 			}
-			w.stored()
+			w.synced()
 		}
 	}
 	if err := f.Close(); err != nil {
@@ -254,7 +267,7 @@ func killLoop(t *testing.T, rnd *rand.Rand, kills int) (acked int) {
 		name := fmt.Sprint("w", i)
 		n.mkdir(name)
 		writers = append(writers, &writer{
-			history: history{[]state{{}}}, dir: n.path(name), name: name,
+			history: history{states: []state{{}}}, dir: n.path(name), name: name,
 			rnd: rand.New(rand.NewPCG(rnd.Uint64(), uint64(i))),
 		})
 	}
