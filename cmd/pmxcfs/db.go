@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -82,10 +85,13 @@ func dbCommand() *cli.Command {
 	}
 }
 
+// databaseFlag is the daemon's option, given again so that it can stand behind
+// the command's name. The environment is the daemon's option's to read: here, it
+// would win over that.
 func databaseFlag() cli.Flag {
 	return &cli.StringFlag{
-		Name: "database", Aliases: []string{"D"}, EnvVars: []string{"PMXCFS_DATABASE"},
-		Usage: "the database's `FILE`", DefaultText: defaultDatabase,
+		Name: "database", Aliases: []string{"D"},
+		Usage: "the database's `FILE`", DefaultText: "$PMXCFS_DATABASE, or " + defaultDatabase,
 	}
 }
 
@@ -137,5 +143,17 @@ func dbArgs(c *cli.Context, names ...string) ([]string, error) {
 
 // dbFailed is the end of a command that could not do its work.
 func dbFailed(format string, args ...any) error {
-	return cli.Exit(strings.TrimSpace(fmt.Errorf(format, args...).Error()), exitFailure)
+	err := fmt.Errorf(format, args...)
+	hint := ""
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		hint = " (nothing is ever overwritten: choose another name)"
+	case errors.Is(err, fs.ErrNotExist):
+		hint = " (is the path right?)"
+	case errors.Is(err, fs.ErrPermission):
+		hint = " (only the owner, usually root, may do that)"
+	case errors.Is(err, syscall.ENOSPC):
+		hint = " (make room there, or choose another place; TMPDIR says where temporary copies go)"
+	}
+	return cli.Exit(err.Error()+hint, exitFailure)
 }

@@ -626,8 +626,10 @@ func TestDatabasePathComesFromTheInnermostOption(t *testing.T) {
 	if out := mustRun(t, "db", "check"); !strings.Contains(out, "365 entries") {
 		t.Errorf("by the environment: %s", out)
 	}
-	if out := mustRun(t, "db", "check", "-D", other); strings.Contains(out, "365 entries") {
-		t.Errorf("an option does not override the environment: %s", out)
+	for _, args := range [][]string{{"db", "check", "-D", other}, {"db", "-D", other, "check"}, {"--database", other, "db", "check"}} {
+		if out := mustRun(t, args...); strings.Contains(out, "365 entries") {
+			t.Errorf("%v: an option does not override the environment: %s", args, out)
+		}
 	}
 }
 

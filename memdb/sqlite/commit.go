@@ -22,10 +22,10 @@ func (db *DB) Commit(changes []memdb.Change) error {
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	db.boundLog()
 	if db.closed {
 		return db.failed("a transaction", fs.ErrClosed)
 	}
-	db.boundLog()
 	version := db.version
 	for _, c := range changes {
 		if c.Inode == memdb.RootInode {

@@ -221,6 +221,8 @@ func (db *DB) Close() error {
 	db.mu.Unlock()
 	close(db.quit)
 	db.done.Wait()
+	db.mu.Lock()
+	defer db.mu.Unlock()
 	var err error
 	if db.w != nil {
 		err = db.disconnect()

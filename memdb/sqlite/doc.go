@@ -17,6 +17,29 @@
 //     the writer waits.
 //   - Locking mode NORMAL: EXCLUSIVE would shut readers out.
 //
+// # When something fails
+//
+//   - A transaction that fails leaves the file as it was. If the failure leaves
+//     doubts about the connection, the next transaction makes a new one.
+//   - A COMMIT may fail and take effect all the same: its pages can lie in the
+//     log, whole, and come to life when the log is read anew. Until a later
+//     transaction has taken their place, what the rows held before is remembered,
+//     and a new connection puts it back first.
+//   - A file that was removed or replaced under the daemon is noticed within a
+//     second of writing, and neither it nor its successor is written to: the log of
+//     one file brought into another would destroy that.
+//   - After a failed fsync the kernel holds pages for clean that are not on the
+//     disk. The next Sync copies all of the log into the main file instead.
+//   - When writers outrun the disk, the log would grow without bound: past 24 MiB
+//     a commit waits for a checkpoint first.
+//
+// # Files
+//
+// Read, IntegrityCheck, Create and Backup work on a file beside a running daemon
+// or without one, and leave nothing beside it. Recover finds rows in a file that
+// SQLite refuses, page by page; Repair makes a valid tree of any rows. Whatever
+// stands in a file, neither loading nor repairing it panics.
+//
 // The file's layout is shared with the stock daemon; nothing is added to it.
 //
 // This is the only package that uses go-sqlite3.
