@@ -18,6 +18,7 @@ var layers = map[string]int{
 	"pmxcfs/memdb/dcdb":          3,
 	"pmxcfs/status":              3,
 	"pmxcfs/dfsm/group":          2,
+	"pmxcfs/dfsm/group/overcpg":  3,
 	"pmxcfs/dfsm/dfsmtest":       2,
 	"pmxcfs/memdb/sqlite":        2,
 	"pmxcfs/status/clusterlog":   2,
