@@ -19,7 +19,7 @@ type rows struct {
 	mu      sync.Mutex
 	entries map[uint64]*memdb.Entry
 	commits int
-	stored  int                               // rows, in all commits
+	stored  int                                // rows, in all commits
 	before  func(changes []memdb.Change) error // called with mu not held
 }
 
