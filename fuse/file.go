@@ -273,6 +273,10 @@ func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64)
 func (fs *FS) resize(cancel <-chan struct{}, inode uint64, h *handle, size uint64) gofuse.Status {
 	e, ok := fs.tree.Get(inode)
 	if !ok {
+		if h != nil && h.truncate {
+			h.truncate = false
+			fs.resizeOrphan(inode, 0) // what it grows by is zeros
+		}
 		return fs.resizeOrphan(inode, size)
 	}
 	if e.IsDir() {
@@ -344,6 +348,8 @@ func (fs *FS) truncateNow(cancel <-chan struct{}, h *handle) error {
 	path, ok := fs.tree.Path(h.inode)
 	if !ok { // deleted meanwhile
 		h.truncate = false
+		fs.resizeOrphan(h.inode, 0)
+		fs.contentChanged(h.inode)
 		return nil
 	}
 	if _, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpWrite, Path: path, Truncate: true}); err != nil {
