@@ -39,11 +39,9 @@ func newFaultFS(t *testing.T) *faultFS {
 	needLab(t)
 	f := &faultFS{dir: t.TempDir(), back: t.TempDir(),
 		synced: map[string][]byte{}, later: map[string][]faultWrite{}, syncs: map[string]int{}}
-	root := &fs.LoopbackRoot{Path: f.back}
-	root.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &faultNode{LoopbackNode: fs.LoopbackNode{RootData: r}, f: f}
-	}
-	server, err := fs.Mount(f.dir, &faultNode{LoopbackNode: fs.LoopbackNode{RootData: root}, f: f}, &fs.Options{
+	root, err := fs.NewLoopbackRoot(f.back)
+	must(t, err)
+	server, err := fs.Mount(f.dir, &faultNode{root.(*fs.LoopbackNode), f}, &fs.Options{
 		MountOptions: fuse.MountOptions{FsName: "faultfs", Name: "faultfs", MaxWrite: 1 << 20, DirectMount: true},
 	})
 	must(t, err)
@@ -97,8 +95,13 @@ func (f *faultFS) powerCut(t *testing.T, rnd *rand.Rand, dir string) {
 }
 
 type faultNode struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	f *faultFS
+}
+
+// WrapChild makes every node one of ours.
+func (n *faultNode) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	return &faultNode{ops.(*fs.LoopbackNode), n.f}
 }
 
 func (n *faultNode) name() string { return filepath.Base(n.Path(nil)) }
