@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -65,6 +66,6 @@ func (c *config) startFloor(dir string, version []byte) (*server.Server, error) 
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s, _, err := server.Start("the bare file system", dir, self, partFS, dir, string(version))
+	s, _, err := server.Start("the bare file system", dir, self, partFS, dir, string(version), strconv.FormatBool(c.atomic))
 	return s, err
 }

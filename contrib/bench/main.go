@@ -46,10 +46,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	defer stop()
 	switch part {
 	case partFS:
-		if len(args) != 3 {
-			return errors.New("usage: floor-fs DIR VERSION")
+		if len(args) != 4 {
+			return errors.New("usage: floor-fs DIR VERSION ATOMIC-TRUNCATE")
 		}
-		return floor.ServeFS(ctx, args[1], []byte(args[2]))
+		return floor.ServeFS(ctx, args[1], floor.Options{Version: []byte(args[2]), AtomicTruncate: args[3] == "true"})
 	case partSQLite:
 		return floor.RunSQLite(stdin, stdout)
 	case partClient:
@@ -84,11 +84,13 @@ type config struct {
 	time     time.Duration // of each measurement
 	warm     time.Duration
 	shared   bool
+	atomic   bool // the floor opens with O_TRUNC in one request
 	quick    bool
 	memory   bool
 	sqlite   bool
 	writes   time.Duration
 	idle     time.Duration
+	trees    string // part of the names of those to look at; empty: all
 	json     string // file to write; empty: none
 	tempDir  string
 	dir      string // below tempDir, this run's own
@@ -105,11 +107,13 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	flags.IntVar(&c.rounds, "rounds", 3, "rounds of each measurement; the median counts")
 	flags.DurationVar(&c.time, "time", time.Second, "time of each measurement")
 	flags.BoolVar(&c.shared, "shared", false, "let all clients work in one directory, where the kernel serialises them; otherwise each has its own")
+	flags.BoolVar(&c.atomic, "atomic-trunc", false, "let the bare file system have ATOMIC_O_TRUNC, which spares a request and which the daemon's mount does not have")
 	flags.BoolVar(&c.quick, "quick", false, "a short run that shows that everything works; its figures mean nothing")
 	noMemory := flags.Bool("no-memory", false, "leave out memory and start-up time")
 	noSQLite := flags.Bool("no-sqlite", false, "leave out bare SQLite")
 	flags.DurationVar(&c.writes, "writes", 20*time.Second, "how long to write without pause, for the memory afterwards")
 	flags.DurationVar(&c.idle, "idle", 6*time.Second, "how long to wait before idle memory is read")
+	flags.StringVar(&c.trees, "trees", "", "look only at trees whose name contains this, for memory and start-up time")
 	flags.StringVar(&c.json, "json", "", "write everything to this `file`, too")
 	flags.StringVar(&c.tempDir, "dir", os.TempDir(), "where to put the databases and mount points; must not be a tmpfs")
 	if err := flags.Parse(args); err != nil {
@@ -160,7 +164,7 @@ func (c *config) benchmark(ctx context.Context, stdout io.Writer) error {
 		}
 	}
 	if c.memory {
-		if err := c.trees(ctx, r); err != nil {
+		if err := c.memoryOfTrees(ctx, r); err != nil {
 			return err
 		}
 	}

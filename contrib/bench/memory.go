@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"pmxcfs/contrib/bench/load"
@@ -37,9 +38,12 @@ func (c *config) shapes() []tree.Shape {
 	}
 }
 
-// trees measures start-up time and memory with each shape of tree.
-func (c *config) trees(ctx context.Context, r *report.Report) error {
+// memoryOfTrees measures start-up time and memory with each shape of tree.
+func (c *config) memoryOfTrees(ctx context.Context, r *report.Report) error {
 	for _, shape := range c.shapes() {
+		if !strings.Contains(shape.Name, c.trees) {
+			continue
+		}
 		if err := c.oneTree(ctx, r, &shape); err != nil {
 			return fmt.Errorf("%s: %w", shape.Name, err)
 		}

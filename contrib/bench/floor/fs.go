@@ -1,6 +1,7 @@
 package floor
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"syscall"
@@ -275,7 +276,9 @@ func (fs *memFS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenO
 func (fs *memFS) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if in.Offset == 0 {
+	// A handle's first request may be about the end: the beginning came from the
+	// kernel's cache, which then lost a page.
+	if in.Offset == 0 || fs.dirs[in.Fh] == nil {
 		fs.dirs[in.Fh] = fs.list(fs.inodes[in.NodeId])
 	}
 	list := fs.dirs[in.Fh]
@@ -294,7 +297,10 @@ func (fs *memFS) list(dir *inode) []dirEntry {
 	for name, n := range dir.kids {
 		list = append(list, dirEntry{name, n.id, n.mode})
 	}
-	return slices.Clip(list)
+	// An order that every handle has alike, for the kernel may go on with one's
+	// listing where it has dropped another's.
+	slices.SortFunc(list[2:], func(a, b dirEntry) int { return cmp.Compare(a.id, b.id) })
+	return list
 }
 
 func (fs *memFS) ReleaseDir(in *gofuse.ReleaseIn) {
