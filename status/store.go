@@ -1,52 +1,150 @@
 package status
 
 import (
-	"strconv"
+	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
+	"pmxcfs/corosync"
 	"pmxcfs/memdb"
+	"pmxcfs/status/clusterlog"
+	"pmxcfs/status/rrd"
 )
 
-// Config is what a status store is made of.
+// Config is what a status store is made of. Tree and NodeName are needed.
 type Config struct {
 	Tree     *memdb.Tree
 	NodeName string    // this node's
 	Start    time.Time // when the daemon started
+
+	// Address is this node's IP address as its host name resolves: what it tells
+	// the others when it becomes synced, unless a client has set another. Empty:
+	// unknown, and nothing is told.
+	Address string
+	// PID is the daemon's, which the cluster log's first entry carries; 0: this
+	// process's.
+	PID uint32
+	// Now is the clock of the cluster log and of the age of RRD samples; nil:
+	// time.Now.
+	Now func() time.Time
+	// RRD takes all samples, own and foreign, to be written to files; nil: none.
+	RRD RRDWriter
+	// Logger gets the domain status's lines; nil: nowhere.
+	Logger *slog.Logger
 }
 
-// Store is a node's status. Its methods may be called from any goroutine. It
-// is a dcdb.Observer.
+// RRDWriter writes samples to RRD files (rrd.Writer).
+type RRDWriter interface {
+	// Submit takes the sample text of a key (without "rrd/"). It must not wait.
+	Submit(key, text string) bool
+}
+
+// Poster sends messages of the process group (group.Group).
+type Poster interface {
+	// Post sends a normal message that nobody waits for, or drops it if this
+	// node is not in the group. It must not wait, nor call the application. The
+	// payload is the poster's.
+	Post(subtype uint16, payload []byte)
+}
+
+// Store is a node's status. Its methods may be called from any goroutine. It is
+// a dcdb.Observer.
+//
+// mu guards what it says below. Nothing slow is done under it, in particular no
+// rendering of lists, no I/O, nothing of the cluster log or RRD. It is held over
+// the change of a value and the Post that tells of it, so that messages leave in
+// the order of the changes.
 type Store struct {
-	tree  *memdb.Tree
-	node  string
-	start int64
+	tree    *memdb.Tree
+	node    string
+	start   int64 // seconds since 1970
+	address string
+	now     func() time.Time
+	log     *slog.Logger
 
 	index    map[string]int // of a watched path in versions
 	versions [len(watchedPaths)]atomic.Uint32
-	cluster  atomic.Uint32 // version of the cluster info: nodes, online states, addresses
 
-	mu     sync.Mutex // guards the rendered VM list
-	vmlist []byte
-	vmVer  uint32
+	// changes counts what .version shows, the VM list aside. It is counted up
+	// after the change, and read before rendering.
+	changes atomic.Uint64
+	version atomic.Pointer[versionText]
+	vmlist  vmlist
+
+	group   atomic.Pointer[Poster]
+	journal logbook
+	samples *rrd.Values
+	rrd     RRDWriter
+
+	mu      sync.Mutex // guards all below
+	clinfo  uint32     // version of the cluster info: nodes, online states, addresses
+	cluster *ClusterInfo
+	quorate bool
+	online  map[corosync.NodeID]bool // who is in the group
+	self    *node                    // this node, whether the cluster info has it or not
+	nodes   map[string]*node         // the cluster's, by name; self is among them if it has its id
+	byID    map[corosync.NodeID]*node
+	members []byte // .members; nil: to be rendered
 }
 
-// New returns a store for a tree that has just been loaded.
+// New returns a store for a tree that has just been loaded. It logs the cluster
+// log's first entry. A Config without Tree or NodeName is a mistake of the
+// caller's, and panics.
 func New(cfg Config) *Store {
-	s := &Store{tree: cfg.Tree, node: cfg.NodeName, start: cfg.Start.Unix(), index: make(map[string]int, len(watchedPaths))}
+	if cfg.Tree == nil || cfg.NodeName == "" {
+		panic("status: Tree and NodeName are needed")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.PID == 0 {
+		cfg.PID = uint32(os.Getpid())
+	}
+	journal, err := clusterlog.New(clusterlog.Config{Node: cfg.NodeName, Now: cfg.Now})
+	if err != nil {
+		panic(err) // it has all that it needs
+	}
+	s := &Store{
+		tree:    cfg.Tree,
+		node:    cfg.NodeName,
+		start:   cfg.Start.Unix(),
+		address: cfg.Address,
+		now:     cfg.Now,
+		log:     cfg.Logger,
+		index:   make(map[string]int, len(watchedPaths)),
+		journal: logbook{log: journal},
+		samples: rrd.NewValues(cfg.Now),
+		rrd:     cfg.RRD,
+		self:    newNode(cfg.NodeName),
+	}
 	for i, path := range watchedPaths {
 		s.index[path] = i
 	}
 	s.touchAll()
+	s.Log(clusterlog.Message{Priority: 6, PID: cfg.PID, Ident: "root", Tag: "cluster", Text: "starting cluster log"})
 	return s
+}
+
+// SetGroup says through which group messages leave. Until it is called, and in
+// local mode for good, what is set stays on this node.
+func (s *Store) SetGroup(p Poster) { s.group.Store(&p) }
+
+func (s *Store) post(subtype uint16, payload []byte) {
+	if p := s.group.Load(); p != nil {
+		(*p).Post(subtype, payload)
+	}
 }
 
 func (s *Store) touchAll() {
 	for i := range s.versions {
 		s.versions[i].Add(1)
 	}
+	s.changes.Add(1)
 }
 
 // Applied counts up what an operation touched.
@@ -60,91 +158,9 @@ func (s *Store) Applied(op *memdb.Op, _ []memdb.Change, _ bool) {
 func (s *Store) touch(path string) {
 	if i, ok := s.index[memdb.CleanPath(path)]; ok {
 		s.versions[i].Add(1)
+		s.changes.Add(1)
 	}
 }
 
 // Reset counts everything up: changes were taken back, or the tree replaced.
 func (s *Store) Reset([]memdb.Change) { s.touchAll() }
-
-// Version returns the content of .version: JSON with one counter for everything
-// that clients watch. It is made to be polled.
-func (s *Store) Version() []byte {
-	b := make([]byte, 0, 2048)
-	b = append(b, "{\n\"starttime\": "...)
-	b = strconv.AppendInt(b, s.start, 10)
-	b = append(b, ",\n\"clinfo\": "...)
-	b = strconv.AppendUint(b, uint64(s.cluster.Load()), 10)
-	b = append(b, ",\n\"vmlist\": "...)
-	b = strconv.AppendUint(b, uint64(s.tree.GuestsVersion()), 10)
-	for i, path := range watchedPaths {
-		b = append(b, ",\n\""...)
-		b = append(b, path...)
-		b = append(b, "\": "...)
-		b = strconv.AppendUint(b, uint64(s.versions[i].Load()), 10)
-	}
-	b = append(b, ",\n\"kvstore\": {\n"...)
-	b = appendString(b, s.node)
-	return append(b, ": {}\n}\n}\n"...)
-}
-
-// VMList returns the content of .vmlist. The result is shared: it must not be
-// written to.
-func (s *Store) VMList() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.vmlist != nil && s.tree.GuestsVersion() == s.vmVer {
-		return s.vmlist
-	}
-	guests, version := s.tree.Guests()
-	b := make([]byte, 0, 64+64*len(guests))
-	b = append(b, "{\n\"version\": "...)
-	b = strconv.AppendUint(b, uint64(version), 10)
-	for i, g := range guests {
-		if i == 0 {
-			b = append(b, ",\n\"ids\": {\n"...)
-		} else {
-			b = append(b, ",\n"...)
-		}
-		b = append(b, '"')
-		b = strconv.AppendUint(b, uint64(g.VMID), 10)
-		b = append(b, "\": { \"node\": "...)
-		b = appendString(b, g.Node)
-		b = append(b, ", \"type\": "...)
-		b = appendString(b, g.Type.String())
-		b = append(b, ", \"version\": "...)
-		b = strconv.AppendUint(b, uint64(g.Version), 10)
-		b = append(b, " }"...)
-	}
-	if len(guests) > 0 {
-		b = append(b, "}\n"...)
-	}
-	s.vmlist, s.vmVer = append(b, "\n}\n"...), version
-	return s.vmlist
-}
-
-// Members returns the content of .members. Without a cluster that is this
-// node's name.
-func (s *Store) Members() []byte {
-	b := append([]byte(nil), "{\n\"nodename\": "...)
-	b = appendString(b, s.node)
-	b = append(b, ",\n\"version\": "...)
-	b = strconv.AppendUint(b, uint64(s.cluster.Load()), 10)
-	return append(b, "\n}\n"...)
-}
-
-// appendString appends s as a JSON string.
-func appendString(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b = append(b, '\\', byte(r))
-		case r < ' ':
-			b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
-		default:
-			b = utf8.AppendRune(b, r)
-		}
-	}
-	return append(b, '"')
-}

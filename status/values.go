@@ -1,0 +1,186 @@
+package status
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"pmxcfs/status/rrd"
+)
+
+// MaxValue is the largest value in bytes (the specification of the status store,
+// "Keys and values").
+const MaxValue = 32 << 10
+
+const (
+	// keyField is the size of a key on the wire, its NUL included.
+	keyField = 256
+	// maxAddress is what a nodeip value must be shorter than, its NUL included.
+	maxAddress = 256
+
+	nodeIPKey = "nodeip"
+	rrdPrefix = "rrd/"
+
+	// maxKeys and maxBytes bound what is kept of one node: tens of times what
+	// Proxmox's daemons set.
+	maxKeys  = 4096
+	maxBytes = 16 << 20
+)
+
+// What can be wrong with a value. Each wraps the errno that answers a client.
+var (
+	ErrKey      = fmt.Errorf("status: not a key: %w", syscall.EINVAL)
+	ErrTooLarge = fmt.Errorf("status: value too large: %w", syscall.EFBIG)
+	ErrText     = fmt.Errorf("status: malformed text value: %w", syscall.ENOMEM)
+	ErrFull     = fmt.Errorf("status: too many values: %w", syscall.ENOSPC)
+)
+
+// values are the key/value pairs of one node.
+type values struct {
+	byKey map[string]value
+	keys  []string // sorted
+	bytes int      // of all keys and values
+	used  bool     // something was set, ever
+}
+
+type value struct {
+	data    []byte // never written to again
+	version uint32 // 0 at first, then one more for each set
+}
+
+// set takes over data. Empty data deletes the key.
+func (v *values) set(key string, data []byte) error {
+	old, known := v.byKey[key]
+	at, _ := slices.BinarySearch(v.keys, key)
+	switch {
+	case len(data) == 0:
+		if known {
+			delete(v.byKey, key)
+			v.keys = slices.Delete(v.keys, at, at+1)
+			v.bytes -= len(key) + len(old.data)
+		}
+		return nil
+	case known:
+		if v.bytes-len(old.data)+len(data) > maxBytes {
+			return ErrFull
+		}
+		v.bytes += len(data) - len(old.data)
+		v.byKey[key] = value{data, old.version + 1}
+		return nil
+	case len(v.keys) >= maxKeys || v.bytes+len(key)+len(data) > maxBytes:
+		return ErrFull
+	}
+	if v.byKey == nil {
+		v.byKey = make(map[string]value)
+	}
+	key = strings.Clone(key)
+	v.byKey[key] = value{data: data}
+	v.keys = slices.Insert(v.keys, at, key)
+	v.bytes += len(key) + len(data)
+	v.used = true
+	return nil
+}
+
+// Set sets this node's value of a name and tells the other nodes; if this node is
+// not in the group now, they learn of it with the next synchronisation. An empty
+// value deletes the name. "nodeip" and "rrd/…" are not kept as values but go into
+// .members and .rrd: texts that end in a NUL. Set waits for nobody, and keeps
+// nothing of value's memory. Errors: ErrKey, ErrTooLarge, ErrText, ErrFull.
+func (s *Store) Set(name string, value []byte) error {
+	if name == "" || len(name) >= keyField || strings.IndexByte(name, 0) >= 0 {
+		return ErrKey
+	}
+	if len(value) > MaxValue {
+		return ErrTooLarge
+	}
+	message := encodeUpdate(name, value)
+	if key, ok := strings.CutPrefix(name, rrdPrefix); ok {
+		if err := s.setSample(key, value); err != nil {
+			return err
+		}
+		s.post(subtypeUpdate, message)
+		return nil
+	}
+	data := slices.Clone(value)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.setValue(s.self, name, data); err != nil {
+		return err
+	}
+	s.post(subtypeUpdate, message)
+	return nil
+}
+
+// setValue sets a node's value or address, and takes over data. The lock is held.
+func (s *Store) setValue(n *node, name string, data []byte) error {
+	if name == nodeIPKey {
+		ip, err := addressText(data)
+		if err == nil {
+			s.setAddress(n, ip)
+		}
+		return err
+	}
+	if err := n.values.set(name, data); err != nil {
+		return err
+	}
+	n.rendered = nil
+	s.changes.Add(1)
+	return nil
+}
+
+// addressText is the text of a nodeip value: up to the first NUL, and the value
+// ends in one.
+func addressText(value []byte) (string, error) {
+	if len(value) == 0 || len(value) >= maxAddress || value[len(value)-1] != 0 {
+		return "", ErrText
+	}
+	ip, _, _ := strings.Cut(string(value), "\x00")
+	if ip == "" {
+		return "", ErrText
+	}
+	return ip, nil
+}
+
+// setSample keeps an RRD sample and has it written. The lock is not held: what
+// writes must never hold up the store.
+func (s *Store) setSample(key string, value []byte) error {
+	text, err := rrd.Text(value)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrText, err)
+	}
+	switch err := s.samples.Set(key, text); {
+	case errors.Is(err, rrd.ErrFull):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	if s.rrd != nil {
+		s.rrd.Submit(key, text)
+	}
+	return nil
+}
+
+// Get returns a node's value of a name, or false. An empty node is this one. The
+// value is shared: it must not be written to.
+func (s *Store) Get(name, node string) ([]byte, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.self
+	if node != "" && node != s.self.name {
+		if n = s.nodes[node]; n == nil {
+			return nil, false
+		}
+	}
+	v, ok := n.values.byKey[name]
+	return v.data, ok
+}
+
+// RRD returns the content of .rrd: the newest sample of each key heard of within
+// the last 5 minutes. It may be 2 s old. The result is shared: it must not be
+// written to.
+func (s *Store) RRD() []byte { return s.samples.Dump() }
+
+// RRDWithNUL is RRD with a NUL at its end: what IPC clients get.
+func (s *Store) RRDWithNUL() []byte { return s.samples.DumpNUL() }
