@@ -1,11 +1,14 @@
 package fuse
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"syscall"
 	"testing"
 	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
 	"pmxcfs/memdb"
 )
@@ -227,6 +230,69 @@ func listInodes(t *testing.T, dir string) map[string]uint64 {
 			b = b[reclen:]
 		}
 	}
+}
+
+// A listing may be continued through a handle that has not read its beginning,
+// after entries have come and gone: nothing that stayed may be left out or
+// shown twice.
+func TestAListingIsContinuedThroughAnotherHandle(t *testing.T) {
+	m := mountTest(t, nil)
+	m.mkdir("d")
+	for i := range 100 {
+		m.write(fmt.Sprintf("d/%d", i), "")
+	}
+	dir := nodeID(m.dirInode("d"))
+	list := func(fh, offset uint64, size int) (names []string, last uint64) {
+		t.Helper()
+		out := gofuse.NewDirEntryList(make([]byte, size), offset)
+		if st := m.fs.ReadDir(nil, &gofuse.ReadIn{InHeader: gofuse.InHeader{NodeId: dir}, Fh: fh, Offset: offset}, out); !st.Ok() {
+			t.Fatal(st)
+		}
+		for b := out.Bytes(); len(b) > 0; {
+			var e gofuse.DirEntry
+			// struct fuse_dirent: u64 ino, u64 off, u32 namelen, u32 type, name
+			n := int(binary.LittleEndian.Uint32(b[16:]))
+			e.Name, e.Off = string(b[24:24+n]), binary.LittleEndian.Uint64(b[8:])
+			names, last = append(names, e.Name), e.Off
+			b = b[(24+n+7)/8*8:]
+		}
+		return names, last
+	}
+	open := func() uint64 {
+		var out gofuse.OpenOut
+		if st := m.fs.OpenDir(nil, &gofuse.OpenIn{InHeader: gofuse.InHeader{NodeId: dir}}, &out); !st.Ok() {
+			t.Fatal(st)
+		}
+		t.Cleanup(func() { m.fs.ReleaseDir(&gofuse.ReleaseIn{Fh: out.Fh}) })
+		return out.Fh
+	}
+	seen := map[string]int{}
+	names, at := list(open(), 0, 1000)
+	for len(names) > 0 {
+		for _, n := range names {
+			seen[n]++
+		}
+		if gone := "d/" + names[len(names)-1]; len(seen) < 60 {
+			if err := os.Remove(m.path(gone)); err != nil {
+				t.Fatal(err)
+			}
+			m.write(fmt.Sprintf("d/new%d", len(seen)), "")
+		}
+		names, at = list(open(), at, 1000)
+	}
+	for i := range 100 {
+		if n := seen[fmt.Sprint(i)]; n != 1 {
+			t.Errorf("%d was listed %d times", i, n)
+		}
+	}
+}
+
+func (m *testMount) dirInode(path string) uint64 {
+	e, ok := m.tree.Lookup(path)
+	if !ok {
+		m.t.Fatalf("there is no %s", path)
+	}
+	return e.Inode
 }
 
 func TestStatfsCountsWhatIsThere(t *testing.T) {

@@ -1,6 +1,8 @@
 package fuse
 
 import (
+	"cmp"
+	"slices"
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
@@ -20,7 +22,14 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut)
 	return gofuse.OK
 }
 
-// ReadDir lists a directory as it was when its beginning was read.
+// cookieBase is where the offsets of entries begin; those below it count the
+// entries that no row stands for.
+const cookieBase = 64
+
+// ReadDir lists a directory as it was when its beginning was read through the
+// handle. An offset is made of an inode and the order is that of inodes: the
+// kernel keeps parts of a listing, and may come back for the rest of it through
+// another handle, when entries before have come or gone.
 func (fs *FS) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
 	h := fs.handle(in.Fh)
 	if h == nil {
@@ -28,33 +37,36 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntry
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if in.Offset == 0 {
-		list, ok := fs.tree.ReadDir(h.inode)
-		if !ok {
-			list = nil // removed, but open: empty
-		}
-		h.dir = list
+	if in.Offset == 0 || !h.listed {
+		// (A directory that is removed, but open, is empty.)
+		list, _ := fs.tree.ReadDir(h.inode)
+		h.dir = slices.SortedFunc(slices.Values(list), func(a, b *memdb.Entry) int { return cmp.Compare(a.Inode, b.Inode) })
+		h.listed = true
 	}
-	fixed := fs.fixedEntries(h)
-	for i := in.Offset; ; i++ {
-		var d gofuse.DirEntry
-		switch j := int(i) - len(fixed); {
-		case j < 0:
-			d = fixed[i]
-		case j < len(h.dir):
-			e := h.dir[j]
-			d = gofuse.DirEntry{Name: e.Name, Ino: nodeID(e.Inode), Mode: typeBits(e)}
-			if fs.reserved(h.id, e.Name) != nil || !memdb.ValidName(e.Name) {
-				continue // hidden by a special file or link; or a name that no mount can show
+	if in.Offset < cookieBase {
+		fixed := fs.fixedEntries(h)
+		for i := int(in.Offset); i < len(fixed); i++ {
+			fixed[i].Off = uint64(i + 1)
+			if !out.AddDirEntry(fixed[i]) {
+				return gofuse.OK
 			}
-		default:
-			return gofuse.OK
-		}
-		d.Off = i + 1
-		if !out.AddDirEntry(d) {
-			return gofuse.OK
 		}
 	}
+	first, _ := slices.BinarySearchFunc(h.dir, in.Offset, func(e *memdb.Entry, offset uint64) int {
+		if e.Inode+cookieBase <= offset {
+			return -1
+		}
+		return 1
+	})
+	for _, e := range h.dir[first:] {
+		if fs.reserved(h.id, e.Name) != nil || !memdb.ValidName(e.Name) {
+			continue // hidden by a special file or link; or a name that no mount can show
+		}
+		if !out.AddDirEntry(gofuse.DirEntry{Name: e.Name, Ino: nodeID(e.Inode), Mode: typeBits(e), Off: e.Inode + cookieBase}) {
+			break
+		}
+	}
+	return gofuse.OK
 }
 
 // fixedEntries are those that no row of the database stands for.

@@ -25,7 +25,8 @@ type handle struct {
 
 	content []byte // of a special file, as it was at open
 	isDir   bool
-	dir     []*memdb.Entry // listing of a directory, from its beginning
+	listed  bool           // dir is filled
+	dir     []*memdb.Entry // listing of a directory, ascending by inode
 	write   bool           // may be written to
 	opener  uint32         // thread that opened it, as the kernel names it
 	empties atomic.Bool    // opened with O_TRUNC

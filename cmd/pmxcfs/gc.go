@@ -21,7 +21,7 @@ const (
 	gcHeadroom   = 16 << 20        // bytes of garbage to allow for
 	gcInterval   = 5 * time.Second // between looks at the tree's size
 	gcMinPercent = 8
-	gcMaxPercent = 100
+	gcMaxPercent = 400
 )
 
 func startGCTuner(tree *memdb.Tree) *gcTuner {

@@ -116,6 +116,7 @@ func (c *committer) wait(t *Commit, cancel <-chan struct{}) error {
 			c.mu.Unlock()
 			return nil
 		}
+		c.running = true
 		c.take()
 		c.mu.Unlock()
 		c.run(t)
@@ -127,7 +128,7 @@ func (c *committer) wait(t *Commit, cancel <-chan struct{}) error {
 	case <-t.done:
 		return t.err
 	case <-t.lead:
-		c.run(t)
+		c.lead(t)
 		return t.err
 	case <-cancel:
 	}
@@ -138,15 +139,24 @@ func (c *committer) wait(t *Commit, cancel <-chan struct{}) error {
 	case <-t.done:
 		return t.err
 	case <-t.lead: // it was this waiter's turn
-		go c.run(t)
+		go c.lead(t)
 	default:
 	}
 	return syscall.EINTR
 }
 
-// take makes the next batch the one that runs. mu is held.
+// lead carries out t, which its caller was told to. What was applied between
+// the telling and now is part of it.
+func (c *committer) lead(t *Commit) {
+	c.mu.Lock()
+	c.take()
+	c.mu.Unlock()
+	c.run(t)
+}
+
+// take ends the gathering for the next batch: its transaction is about to run.
+// mu is held.
 func (c *committer) take() {
-	c.running = true
 	if c.next.timer != nil {
 		c.next.timer.Stop()
 	}
@@ -167,9 +177,8 @@ func (c *committer) run(t *Commit) {
 		}
 		close(t.done)
 	}
-	if next := c.next; next.waiters > 0 {
-		c.take()
-		next.lead <- struct{}{}
+	if c.next.waiters > 0 {
+		c.next.lead <- struct{}{}
 		return
 	}
 	c.running = false
