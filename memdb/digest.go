@@ -12,10 +12,15 @@ const (
 
 // Checksum returns the digest over the whole tree by which nodes verify that
 // they hold the same.
-func (t *Tree) Checksum() Digest {
+func (t *Tree) Checksum() Digest { return Checksum(t.Entries()) }
+
+// Checksum returns the digest over a tree's entries, which must be ascending by
+// inode and begin with the root: that of one state of a tree which meanwhile
+// goes on.
+func Checksum(entries []*Entry) Digest {
 	h := sha256.New()
 	fields := make([]byte, 0, 512)
-	for _, e := range t.Entries() {
+	for _, e := range entries {
 		fields = e.appendFields(fields[:0], true)
 		h.Write(fields)
 		if e.Type == TypeFile {
