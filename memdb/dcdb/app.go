@@ -1,0 +1,192 @@
+package dcdb
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/wire"
+	"pmxcfs/memdb"
+)
+
+var (
+	errNotQuorate = errors.New("received write while not quorate - trigger resync")
+	errMismatch   = errors.New("the updates do not make the leader's tree")
+)
+
+// confPath is the file that the host's own corosync.conf follows.
+const confPath = "corosync.conf"
+
+// app is the configuration database as the group's application. One goroutine
+// calls its methods (the group's), except quorate's.
+type app struct {
+	tree  *memdb.Tree
+	db    Database
+	log   *slog.Logger
+	clock func() time.Time
+	calls *calls
+
+	self        func() dfsm.Member                   // this node; asked only while it is a member
+	post        func(subtype uint16, payload []byte) // sends a message that nobody waits for
+	confChanged func(own bool)
+
+	quorate atomic.Bool
+	fatal   atomic.Bool // out of the group for good
+
+	members []dfsm.Member
+	sync    *behind // nil: there is nothing to catch up with
+	health  health
+}
+
+// success is the result of an own message that was applied: the group hands
+// results to their callers as errors.
+type success struct{ change memdb.Change }
+
+func (*success) Error() string { return "dcdb: applied" }
+
+// transaction is what Apply makes of a batch.
+type transaction struct {
+	delta   memdb.Delta
+	results []error
+	told    []*call // whose changes are in delta
+	conf    bool    // corosync.conf was touched
+	confOwn bool    // by this node
+}
+
+// Apply implements dfsm.Application.
+func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
+	t := &transaction{results: make([]error, len(batch))}
+	now := a.clock()
+	done := len(batch)
+	var failed error
+	for i := range batch {
+		m := &batch[i]
+		if !a.quorate.Load() {
+			t.results[i] = syscall.EACCES
+			done, failed = i+1, errNotQuorate
+			break
+		}
+		if failed = a.applyMessage(t, m, &t.results[i], now); failed != nil {
+			done, failed = i, fmt.Errorf("message %d from %v: %w", m.Subtype, m.From, failed)
+			break
+		}
+	}
+	if t.delta.Len() > 0 {
+		if err := a.store(t.delta.Changes()); err != nil {
+			a.takeBack(t, err)
+			return dfsm.Applied{Done: done, Results: t.results, Err: errors.Join(err, failed)}
+		}
+	}
+	if t.conf && a.confChanged != nil {
+		a.confChanged(t.confOwn)
+	}
+	return dfsm.Applied{Done: done, Results: t.results, Err: failed}
+}
+
+// applyMessage makes the change that a message asks for. An error says that the
+// node can't go on.
+func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now time.Time) error {
+	switch kind := memdb.Kind(m.Subtype); kind {
+	case memdb.OpWrite, memdb.OpMkdir, memdb.OpDelete, memdb.OpRename, memdb.OpCreate, memdb.OpMTime:
+		op, err := decodeOp(kind, m.Payload)
+		if err != nil {
+			return err
+		}
+		op.Writer, op.Now = uint32(m.From.Node), now
+		if kind != memdb.OpMTime {
+			op.MTime = m.Time
+		}
+		res, err := a.tree.Apply(op)
+		if err != nil {
+			*result = err
+			return nil
+		}
+		a.record(t, op, res, m)
+		if m.Own {
+			*result = &success{res.Change()}
+		}
+	case msgUnlockRequest:
+		path, digest, err := decodeUnlock(m.Payload)
+		if err != nil {
+			return err
+		}
+		a.unlockRequested(path, digest, now)
+	case msgUnlock:
+		path, digest, err := decodeUnlock(m.Payload)
+		if err != nil {
+			return err
+		}
+		op := &memdb.Op{Kind: memdb.OpDelete, Path: path, Writer: uint32(m.From.Node), MTime: m.Time, Now: now}
+		if res, ok := a.tree.Unlock(op, digest); ok {
+			a.record(t, op, res, m)
+		}
+	default:
+		return malformed("unknown type")
+	}
+	return nil
+}
+
+// record takes note of an operation that was applied.
+func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Message) {
+	t.delta.Add(res.Changes)
+	if c := a.calls.applied(op, res.Changes, m.Own, m.Subtype, m.Payload); c != nil {
+		t.told = append(t.told, c)
+	}
+	var target string
+	switch op.Kind {
+	case memdb.OpWrite, memdb.OpCreate:
+		target = op.Path
+	case memdb.OpRename:
+		target = op.To
+	}
+	if memdb.CleanPath(target) == confPath {
+		t.conf = true
+		t.confOwn = t.confOwn || m.Own
+	}
+}
+
+// unlockRequested has everybody delete a lock that has expired here, if this is
+// the node to do so.
+func (a *app) unlockRequested(path string, digest memdb.Digest, now time.Time) {
+	if len(a.members) == 0 || a.members[0] != a.self() {
+		return
+	}
+	lock, ok := a.tree.Lock(path, now)
+	if !ok || lock.Digest != digest || !lock.Expired(now) {
+		return
+	}
+	a.log.Info("a lock has expired", "lock", lock.Name, "since", lock.Since)
+	a.post(msgUnlock, encodeUnlock(memdb.CleanPath(path), digest))
+}
+
+// takeBack makes a transaction that failed undone: the tree goes back to what
+// the file holds, and who waits gets the error.
+func (a *app) takeBack(t *transaction, err error) {
+	a.tree.Revert(&t.delta)
+	a.calls.reset(t.delta.Changes(), t.told)
+	for i, r := range t.results {
+		if _, ok := r.(*success); ok {
+			t.results[i] = err
+		}
+	}
+}
+
+// Checksum implements dfsm.Application.
+func (a *app) Checksum() func() ([wire.ChecksumSize]byte, error) {
+	entries := a.tree.Entries()
+	return func() ([wire.ChecksumSize]byte, error) { return memdb.Checksum(entries), nil }
+}
+
+// ViewChanged implements dfsm.Application.
+func (a *app) ViewChanged(members []dfsm.Member) { a.members = members }
+
+// ModeChanged implements dfsm.Application.
+func (a *app) ModeChanged(mode dfsm.Mode) {
+	if mode.Final() {
+		a.fatal.Store(true)
+	}
+}

@@ -1,0 +1,272 @@
+package dcdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group"
+	"pmxcfs/memdb"
+)
+
+// ClusterConfig is what the store of a cluster's node is made of.
+type ClusterConfig struct {
+	Config
+	// Connect makes a connection for the group GroupName.
+	Connect func() (group.Transport, error)
+	// Timeout is how long a change waits for its delivery; 0: 10 s.
+	Timeout time.Duration
+	// ConfChanged, if not nil, is called after corosync.conf in the tree was
+	// written, or may have been replaced by a synchronisation. Own tells that
+	// the change was made on this node. It is called by the goroutine that
+	// applies changes: it must not block or call the store.
+	ConfChanged func(own bool)
+	// Backoff is the least time between two attempts to connect or to join,
+	// and to write to a database that failed; 0: 5 s.
+	Backoff time.Duration
+}
+
+const defaultTimeout = 10 * time.Second
+
+// Cluster is the store of a node in a cluster. A change is a message to the
+// group; it is done when it has come back, in its place in the group's one order
+// of messages, and is in the file. Any number of calls may be in flight.
+//
+// The order of use: NewCluster, Run in a goroutine of its own, and at the end the
+// end of Run's context, Run's return, Close. The other methods may be called from
+// any goroutine from NewCluster to Close.
+type Cluster struct {
+	app     *app
+	group   *group.Group
+	timeout time.Duration
+
+	timeouts, interrupts atomic.Int64
+}
+
+// NewCluster returns a store that is not quorate and not connected. The database
+// must hold what the tree does; it is Close that closes it.
+func NewCluster(cfg ClusterConfig) (*Cluster, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = nobody{}
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	c := &Cluster{timeout: cfg.Timeout}
+	c.app = &app{
+		tree: cfg.Tree, db: cfg.DB, log: cfg.Log, clock: cfg.Clock,
+		calls:       newCalls(cfg.Observer),
+		self:        func() dfsm.Member { return c.group.Status().Self },
+		post:        func(subtype uint16, payload []byte) { c.group.Post(subtype, payload) },
+		confChanged: cfg.ConfChanged,
+	}
+	g, err := group.New(group.Config{
+		Version: ProtocolVersion, Checksums: true,
+		App: c.app, Connect: cfg.Connect, Ready: c.app.ready, Backoff: cfg.Backoff, Logger: cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.group = g
+	cfg.Tree.Locks(cfg.Clock())
+	return c, nil
+}
+
+// Run takes part in the group until ctx is done. It must be called once.
+func (c *Cluster) Run(ctx context.Context) {
+	var trim sync.WaitGroup
+	defer trim.Wait()
+	trim.Go(func() {
+		tick := time.NewTicker(trimInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				c.app.tree.Trim()
+			}
+		}
+	})
+	c.group.Run(ctx)
+}
+
+// Close closes the database. Run must have returned, or never been called.
+func (c *Cluster) Close() error { return c.app.db.Close() }
+
+// Tree returns the tree, for reading.
+func (c *Cluster) Tree() *memdb.Tree { return c.app.tree }
+
+// SetQuorate tells what the quorum service says.
+func (c *Cluster) SetQuorate(quorate bool) { c.app.quorate.Store(quorate) }
+
+// Quorate reports what SetQuorate told last.
+func (c *Cluster) Quorate() bool { return c.app.quorate.Load() }
+
+// ClusterStatus is a snapshot of what a Cluster is doing.
+type ClusterStatus struct {
+	Group      group.Status
+	Quorate    bool
+	Database   error // why the database can't be written and the group is left; nil: it can
+	Timeouts   int64 // changes that were given up because of the deadline
+	Interrupts int64 // changes that their callers gave up
+}
+
+// Status returns a snapshot.
+func (c *Cluster) Status() ClusterStatus {
+	s := ClusterStatus{
+		Group:      c.group.Status(),
+		Quorate:    c.Quorate(),
+		Timeouts:   c.timeouts.Load(),
+		Interrupts: c.interrupts.Load(),
+	}
+	if err := c.app.health.err.Load(); err != nil {
+		s.Database = *err
+	}
+	return s
+}
+
+// Do sends one operation and returns when it was applied here, in its place in
+// the group's order, and is in the file. The writer is this node, and the time,
+// unless the operation is to set one, that of the sending. Do returns what
+// happened to the entry that the operation was about. Setting a lock's time to 0
+// asks the group to break it, too.
+//
+// Errors are a *fs.PathError around an errno: the tree's; ENOSPC for a full tree
+// or disk; EACCES without quorum or membership; EIO on a node that stays out of
+// the group; ETIMEDOUT; or plain EINTR when cancel was closed first. After EACCES,
+// ENOSPC, EIO, ETIMEDOUT and EINTR the change may still be made by the group.
+func (c *Cluster) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
+	if err := c.refuse(op); err != nil {
+		return memdb.Change{}, err
+	}
+	if op.Kind == memdb.OpMTime && op.MTime == 0 {
+		if lock, ok := c.app.tree.Lock(op.Path, c.app.clock()); ok {
+			c.group.Post(msgUnlockRequest, encodeUnlock(memdb.CleanPath(op.Path), lock.Digest))
+		}
+	}
+	change, err := c.submit(cancel, uint16(op.Kind), encodeOp(c.safe(op)))
+	switch {
+	case err == nil || err == syscall.EINTR:
+		return change, err
+	case errors.Is(err, syscall.ETIMEDOUT):
+		c.logTimeout(op)
+	}
+	if pe, ok := err.(*fs.PathError); ok && pe.Path == op.Path {
+		return memdb.Change{}, err
+	}
+	return memdb.Change{}, wrap(op, err)
+}
+
+// Write is Do for an OpWrite. The change is stored when it returns, so there is
+// never a Commit to wait for.
+func (c *Cluster) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *Commit, error) {
+	change, err := c.Do(cancel, op)
+	return change, nil, err
+}
+
+// Sync returns when everything done before has reached the disk.
+func (c *Cluster) Sync(<-chan struct{}) error { return c.app.db.Sync() }
+
+// refuse says what is not to be sent: what this node may not do, or is refused
+// whatever the state of the tree, and what a peer could not digest. Everything
+// else is the group's order to decide; this node may not have seen yet what
+// another one has finished.
+func (c *Cluster) refuse(op *memdb.Op) error {
+	switch {
+	case c.app.fatal.Load():
+		return wrap(op, syscall.EIO)
+	case !c.Quorate():
+		return wrap(op, syscall.EACCES)
+	case !sendable(op.Path) || !sendable(op.To):
+		return wrap(op, syscall.EINVAL)
+	}
+	if err := c.app.tree.Room(op); err != nil {
+		return err
+	}
+	err := c.app.tree.Refusal(op)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EFBIG), // never fits
+		errors.Is(err, syscall.EINVAL), // a directory into itself
+		errors.Is(err, syscall.EIO),    // an inode that is taken, in a damaged tree
+		// A peer drops the target of this rename although it refuses it.
+		errors.Is(err, syscall.ENOTEMPTY) && op.Kind == memdb.OpRename:
+		return err
+	}
+	return nil
+}
+
+// safe returns op as it is sent. For a truncation that grows an empty file a peer
+// might keep no bytes: then zeros are written.
+func (c *Cluster) safe(op *memdb.Op) *memdb.Op {
+	if op.Kind != memdb.OpWrite || !op.Truncate || op.Offset == 0 {
+		return op
+	}
+	if e, ok := c.app.tree.Lookup(op.Path); ok && e.Size() > 0 {
+		return op
+	}
+	sent := *op
+	sent.Data = append(make([]byte, op.Offset, int(op.Offset)+len(op.Data)), op.Data...)
+	sent.Offset = 0
+	return &sent
+}
+
+// submit sends a message and waits for its result.
+func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte) (memdb.Change, error) {
+	ctx, stop := context.WithTimeout(context.Background(), c.timeout)
+	defer stop()
+	if cancel != nil {
+		go func() {
+			select {
+			case <-cancel:
+				stop()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	waiting := c.app.calls.begin(subtype, payload)
+	err := c.group.Submit(ctx, subtype, payload)
+	done, ok := err.(*success)
+	c.app.calls.end(waiting, ok)
+	switch {
+	case ok:
+		return done.change, nil
+	case errors.Is(err, group.ErrInterrupted):
+		c.interrupts.Add(1)
+		return memdb.Change{}, syscall.EINTR
+	case errors.Is(err, group.ErrTimeout):
+		c.timeouts.Add(1)
+		return memdb.Change{}, fmt.Errorf("%w: %w", err, syscall.ETIMEDOUT)
+	case errors.Is(err, dfsm.ErrDisconnected) && c.app.fatal.Load():
+		return memdb.Change{}, fmt.Errorf("%w: %w", err, syscall.EIO)
+	case errors.Is(err, dfsm.ErrDisconnected):
+		return memdb.Change{}, fmt.Errorf("%w: %w", err, syscall.EACCES)
+	case err == nil: // of a message without a change of the tree
+		return memdb.Change{}, nil
+	}
+	return memdb.Change{}, err
+}
+
+// logTimeout says what a change waited for in vain.
+func (c *Cluster) logTimeout(op *memdb.Op) {
+	s := c.group.Status()
+	c.app.log.Warn("a change was not delivered in time",
+		"operation", op.Kind.String(), "path", op.Path, "after", c.timeout,
+		"connected", s.Connected, "mode", s.Mode.String(), "members", dfsm.FormatMembers(s.Members),
+		"synced", s.Synced, "waiting", s.Waiting, "unsent", s.Unsent, "queued", s.Queued)
+}

@@ -1,0 +1,72 @@
+package dcdb
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"pmxcfs/memdb"
+)
+
+const (
+	// retryWait is how long a database that failed again right after it had
+	// been found to be well is left alone; twice as long each time, up to
+	// maxRetryWait. Every attempt has the whole group synchronise.
+	retryWait    = 5 * time.Second
+	maxRetryWait = time.Minute
+)
+
+// health is what is known of the database's file.
+type health struct {
+	err     atomic.Pointer[error] // why it can't be written; nil: it can, for all we know
+	since   time.Time             // of the first failure
+	well    time.Time             // when it was last found to be well after a failure
+	wait    time.Duration
+	retryAt time.Time
+}
+
+// store carries out a transaction. An error makes the node leave the group
+// until the file can be written again.
+func (a *app) store(changes []memdb.Change) error {
+	err := a.db.Commit(changes)
+	if err == nil {
+		return nil
+	}
+	h, now := &a.health, a.clock()
+	h.since = now
+	h.retryAt = now
+	if !h.well.IsZero() && now.Sub(h.well) < maxRetryWait {
+		h.wait = min(max(2*h.wait, retryWait), maxRetryWait)
+		h.retryAt = now.Add(h.wait)
+	} else {
+		h.wait = 0
+	}
+	h.err.Store(&err)
+	a.log.Error("storing a change failed; this node leaves the group until its database can be written",
+		"changes", len(changes), "error", err)
+	return fmt.Errorf("dcdb: storing: %w", err)
+}
+
+// ready reports whether the group may be joined: not while the database can't be
+// written.
+func (a *app) ready() error {
+	h := &a.health
+	last := h.err.Load()
+	if last == nil {
+		return nil
+	}
+	now := a.clock()
+	if now.Before(h.retryAt) {
+		return *last
+	}
+	// The version row as it is: nothing changes, but all of a transaction happens.
+	root := a.tree.Root()
+	if err := a.db.Commit([]memdb.Change{{Inode: memdb.RootInode, Old: root, New: root}}); err != nil {
+		h.err.Store(&err)
+		return err
+	}
+	h.err.Store(nil)
+	h.well = now
+	a.log.Info("the database can be written again", "since", h.since)
+	return nil
+}
