@@ -29,23 +29,29 @@ type Mount struct {
 // maxWrite is the greatest request to read or write, in bytes: a whole file.
 const maxWrite = 1 << 20
 
+// maxInflight bounds the memory that requests take, in bytes. More requests than
+// fit wait in the kernel.
+const maxInflight = 8 * (maxWrite + 8192)
+
 // Mount mounts the file system on dir and serves it. It returns when the mount
 // can be used. Other users may see it if this process is root, or
 // /etc/fuse.conf allows it.
 func (fs *FS) Mount(dir string) (*Mount, error) {
 	m := &Mount{fs: fs, dir: dir, direct: os.Geteuid() == 0, done: make(chan struct{})}
 	opts := &gofuse.MountOptions{
-		Name:                 "pmxcfs",
-		FsName:               "/dev/fuse",
-		AllowOther:           m.direct || userAllowOther(),
-		Options:              []string{"default_permissions"},
-		MaxWrite:             maxWrite,
-		MaxBackground:        64,
-		DisableXAttrs:        true,
-		DisableReadDirPlus:   true,
-		DisableSplice:        true, // content comes from memory: there is nothing to splice
-		EnableSymlinkCaching: true,
-		Logger:               slogLogger(fs.log),
+		Name:          "pmxcfs",
+		FsName:        "/dev/fuse",
+		AllowOther:    m.direct || userAllowOther(),
+		Options:       []string{"default_permissions"},
+		MaxWrite:      maxWrite,
+		MaxBackground: 64,
+		// Each reader of the device has a buffer for the largest request.
+		MaxInflightRequestBytes: maxInflight,
+		DisableXAttrs:           true,
+		DisableReadDirPlus:      true,
+		DisableSplice:           true, // content comes from memory: there is nothing to splice
+		EnableSymlinkCaching:    true,
+		Logger:                  slogLogger(fs.log),
 	}
 	target := dir
 	if m.direct {

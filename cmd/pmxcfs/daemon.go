@@ -113,6 +113,7 @@ func (d *daemon) start() error {
 	if d.mount, err = tree.Mount(d.o.MountPoint); err != nil {
 		return err
 	}
+	spreadProcs()
 	if err := d.writePid(); err != nil {
 		return err
 	}
