@@ -7,7 +7,6 @@ import (
 	"log"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -75,27 +74,10 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 		fs.notify.stop()
 		close(m.done)
 	}()
-	err = server.WaitMount()
-	if err == nil && m.direct {
-		err = refusePolling(dir)
-	}
-	if err != nil {
+	if err := server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting %s: %w", dir, err), m.Unmount())
 	}
 	return m, nil
-}
-
-// refusePolling has the kernel learn, from the first poll, that files here can't
-// be polled. Otherwise a Go program that opens one in the process that serves
-// the mount, as tests do, waits in its poller for itself.
-// (go-fuse answers for the name used here; where go-fuse mounts, it does this.)
-func refusePolling(dir string) error {
-	fd, err := unix.Open(filepath.Join(dir, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-	return errors.Join(err, unix.Close(fd))
 }
 
 // mountDirect mounts with the type and source that tools look for.
@@ -173,11 +155,13 @@ const lingerTime = 500 * time.Millisecond
 // connectionOf returns the number by which the kernel's control file system
 // knows the mount.
 func connectionOf(dir string) (uint32, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	// Without a request: a process that is killed while it waits for itself never
+	// ends, since the kernel waits for an answer as long as it is there.
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_DONT_SYNC, 0, &st); err != nil {
 		return 0, err
 	}
-	return unix.Minor(st.Dev), nil
+	return st.Dev_minor, nil
 }
 
 // abort ends a FUSE connection: all its requests fail.

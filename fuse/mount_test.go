@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
@@ -127,6 +129,9 @@ func mountTest(t testing.TB, wrap func(dcdb.Database) dcdb.Database) *testMount 
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := refusePolling(m.dir); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := mount.Unmount(); err != nil {
 			t.Error(err)
@@ -201,4 +206,18 @@ func wantErrno(t testing.TB, what string, err error, want syscall.Errno) {
 	if !errors.Is(err, want) {
 		t.Errorf("%s: %v, want %v", what, err, want)
 	}
+}
+
+// refusePolling has the kernel learn, from the first poll, that files here can't
+// be polled. Otherwise a Go program that opens one in the process that serves
+// the mount, as tests do, waits in its poller for itself. (The daemon never
+// opens one: killed while it waits for itself, it would never end.) go-fuse
+// answers for the name used here.
+func refusePolling(dir string) error {
+	fd, err := unix.Open(filepath.Join(dir, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return errors.Join(err, unix.Close(fd))
 }
