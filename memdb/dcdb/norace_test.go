@@ -1,0 +1,5 @@
+//go:build !race
+
+package dcdb
+
+const raceEnabled = false

@@ -1,0 +1,437 @@
+package dcdb
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pmxcfs/corosync"
+	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/dfsmtest"
+	"pmxcfs/memdb"
+)
+
+var traceFlag = flag.String("dcdb.trace", "", "write what happens in the history of -dcdb.seed to this file")
+
+var seedFlag = flag.Uint64("dcdb.seed", 0, "run the random history of this seed only")
+
+// history is one random history of a few nodes with the real tree.
+type history struct {
+	*dfsmtest.Cluster
+	rnd    *rand.Rand
+	seed   maphash.Seed
+	hosts  []*dfsmtest.Host
+	files  []*memFile // of each host; outlives its daemon
+	faults bool       // daemons and hosts are killed, too
+	names  int
+	acked  []string          // files that were reported as made, and that nobody deletes
+	synced map[string]string // the index that a sync ended with, by its epoch
+
+	// The tree at each version, as a hash of its index: as it was first made
+	// anywhere, as each host's file came by it, and likewise for each state
+	// that was sent.
+	main    lineage
+	of      []lineage
+	byState map[string]lineage
+	out     outcome
+	err     error
+}
+
+type lineage []uint64
+
+type outcome struct{ acked, refused, unknown, syncs, commits, forks int }
+
+// simApp is the application of a simulated daemon.
+type simApp struct {
+	*app
+	h    *history
+	p    *dfsmtest.Process
+	made map[uint64]string // by submission
+}
+
+func (s *simApp) Quorum(quorate bool) { s.quorate.Store(quorate) }
+
+func (s *simApp) State() ([]byte, error) {
+	index, err := s.app.State()
+	s.h.byState[string(index)] = slices.Clone(s.h.of[s.host()])
+	return index, err
+}
+
+func (s *simApp) Commit() error {
+	s.h.out.commits++
+	s.h.of[s.host()] = slices.Clone(s.h.byState[string(s.sync.leader)])
+	return s.app.Commit()
+}
+
+func (s *simApp) host() int { return int(s.p.Host().ID) - 1 }
+
+// Applied checks a change against what was made at this version first. Another
+// one is right only if none of the members has that: quorum counts hosts, and a
+// majority of them may go on without the daemons that had seen everything, which
+// were killed, cut off, or have left.
+func (s *simApp) Applied(*memdb.Op, []memdb.Change, bool) {
+	h, version := s.h, int(s.tree.Root().Version)
+	made := maphash.Bytes(h.seed, s.tree.Index())
+	own := &h.of[s.host()]
+	if *own = append(*own, made); len(*own) != version+1 {
+		h.failf("%v makes version %d after %d changes", s.p.Self(), version, len(*own))
+		return
+	}
+	switch {
+	case len(h.main) == version:
+		h.main = append(h.main, made)
+	case len(h.main) < version:
+		h.failf("%v makes version %d, but there were only %d", s.p.Self(), version, len(h.main)-1)
+	case h.main[version] == made || h.out.forks > 0:
+	case s.holder(version):
+		h.failf("%v makes another version %d than others", s.p.Self(), version)
+	default:
+		h.out.forks = 1
+	}
+}
+
+// holder reports whether a member that takes part in the same sync has what was
+// first made at a version.
+func (s *simApp) holder(version int) bool {
+	members, _ := s.p.Machine.Members()
+	for _, m := range members {
+		o := s.h.Host(m.Node).Process()
+		if o == nil || o.Self() != m || o.Machine.SyncEpoch() != s.p.Machine.SyncEpoch() {
+			continue
+		}
+		if l := s.h.of[m.Node-1]; len(l) > version && l[version] == s.h.main[version] {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *simApp) Reset([]memdb.Change) {}
+
+// ModeChanged checks that all who end the same sync have the same tree then.
+func (s *simApp) ModeChanged(mode dfsm.Mode) {
+	s.app.ModeChanged(mode)
+	if mode.Final() {
+		s.h.failf("%v is in mode %v", s.p.Self(), mode)
+	}
+	if members, _ := s.p.Machine.Members(); mode != dfsm.ModeSynced || len(members) < 2 {
+		return
+	}
+	epoch, index := s.p.Machine.SyncEpoch().String(), string(s.tree.Index())
+	if first, ok := s.h.synced[epoch]; !ok {
+		s.h.synced[epoch] = index
+		s.h.out.syncs++
+	} else if first != index {
+		s.h.failf("%v ends sync %s with another tree than others", s.p.Self(), epoch)
+	}
+}
+
+func (h *history) failf(format string, args ...any) {
+	if h.err == nil {
+		h.err = fmt.Errorf(format, args...)
+	}
+}
+
+func (h *history) newApp(p *dfsmtest.Process) dfsmtest.App {
+	file := h.files[p.Host().ID-1]
+	var entries []*memdb.Entry
+	for _, e := range file.rows {
+		entries = append(entries, e)
+	}
+	tree, _, err := memdb.Build(entries)
+	if err != nil {
+		h.failf("%v finds a database that is no tree: %v", p.Self(), err)
+		tree = memdb.New()
+	}
+	s := &simApp{app: newTestApp(tree, file), h: h, p: p, made: make(map[uint64]string)}
+	s.clock = func() time.Time { return time.Unix(int64(h.Now()), 0) }
+	s.self = p.Self
+	s.post = p.Post
+	s.calls = newCalls(s)
+	p.OnReply = func(id uint64, err error) {
+		name := s.made[id]
+		delete(s.made, id)
+		var ok *success
+		switch {
+		case errors.As(err, &ok):
+			h.out.acked++
+			if name != "" {
+				h.acked = append(h.acked, name)
+				if _, there := file.rows[ok.change.Inode]; !there {
+					h.failf("%v: %s reported as done, but not in the file", p.Self(), name)
+				}
+			}
+		case errors.Is(err, dfsm.ErrDisconnected):
+			h.out.unknown++
+		default:
+			h.out.refused++
+		}
+	}
+	return s
+}
+
+// submit makes a random change on a host, if its daemon may.
+func (h *history) submit(p *dfsmtest.Process) {
+	s := p.App.(*simApp)
+	if mode := p.Machine.Mode(); mode == dfsm.ModeStart || mode.Failed() || !s.quorate.Load() {
+		return
+	}
+	pick := func(list ...string) string { return list[h.rnd.IntN(len(list))] }
+	some := func() string {
+		return pick("a", "b", "d", "d/x", "d/y", "d/e", "d/e/f", "priv", "priv/lock", "priv/lock/l", "corosync.conf",
+			"nodes", "nodes/n1", "nodes/n1/lxc", "nodes/n1/qemu-server", "nodes/n1/lxc/100.conf", "nodes/n1/qemu-server/100.conf")
+	}
+	op := &memdb.Op{Path: some()}
+	name := ""
+	switch n := h.rnd.IntN(20); {
+	case n < 4:
+		h.names++
+		name = fmt.Sprintf("made%d", h.names)
+		op.Kind, op.Path = memdb.OpCreate, name
+	case n < 7:
+		op.Kind = memdb.OpMkdir
+	case n < 10:
+		op.Kind = memdb.OpCreate
+	case n < 14:
+		op.Kind, op.Data, op.Offset = memdb.OpWrite, make([]byte, h.rnd.IntN(200)), uint32(h.rnd.IntN(100))
+		op.Data = append(op.Data, byte(h.names))
+		op.Truncate = h.rnd.IntN(2) == 0
+	case n < 16:
+		op.Kind = memdb.OpDelete
+	case n < 18:
+		op.Kind, op.To = memdb.OpRename, some()
+	default:
+		op.Kind, op.MTime = memdb.OpMTime, h.Now()
+		if lock, ok := s.tree.Lock(op.Path, s.clock()); ok {
+			p.Post(msgUnlockRequest, encodeUnlock(op.Path, lock.Digest))
+			op.MTime = 0
+		}
+	}
+	s.made[p.Submit(uint16(op.Kind), encodeOp(op))] = name
+}
+
+func (h *history) work(host *dfsmtest.Host) {
+	p := host.Process()
+	if p == nil {
+		return
+	}
+	if h.rnd.IntN(2) == 0 {
+		for range 1 + h.rnd.IntN(4) {
+			p.Multicast(h.rnd.IntN(2) == 0)
+		}
+	} else {
+		p.Dispatch(1 + h.rnd.IntN(8))
+	}
+}
+
+func (h *history) step() {
+	host := h.hosts[h.rnd.IntN(len(h.hosts))]
+	switch n := h.rnd.IntN(100); {
+	case n < 50:
+		for range 1 + h.rnd.IntN(12) {
+			h.work(h.hosts[h.rnd.IntN(len(h.hosts))])
+		}
+	case n < 80:
+		if p := host.Process(); p != nil {
+			for range 1 + h.rnd.IntN(4) {
+				h.submit(p)
+			}
+		}
+	case n < 88:
+		h.Advance(uint32(h.rnd.IntN(50)))
+	case n < 92: // cut the network, or reorder it
+		parts := make([][]*dfsmtest.Host, 1+h.rnd.IntN(3))
+		for _, o := range h.up() {
+			i := h.rnd.IntN(len(parts))
+			parts[i] = append(parts[i], o)
+		}
+		h.rearrange(parts...)
+	case n < 96:
+		h.rearrange(h.up())
+	case !h.faults:
+	case n < 97:
+		if host.Process() != nil {
+			h.Kill(host)
+		}
+	case n < 98:
+		if host.Up && h.rnd.IntN(2) == 0 {
+			h.Crash(host, dfsmtest.CutSafe, h.rnd.IntN)
+		}
+	default:
+		h.revive(host)
+	}
+}
+
+func (h *history) revive(host *dfsmtest.Host) {
+	if !host.Up {
+		h.Boot(host)
+		h.rearrange(h.up())
+	}
+	if host.Process() == nil {
+		h.Start(host)
+	}
+}
+
+func (h *history) up() (list []*dfsmtest.Host) {
+	for _, o := range h.hosts {
+		if o.Up {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func (h *history) rearrange(parts ...[]*dfsmtest.Host) {
+	var full [][]*dfsmtest.Host
+	for _, p := range parts {
+		if len(p) > 0 {
+			full = append(full, p)
+		}
+	}
+	if len(full) > 0 {
+		h.Rearrange(full, dfsmtest.CutSafe, h.rnd.IntN)
+	}
+}
+
+// runHistory makes the history of a seed, and checks that the trees that end a
+// sync are alike, that in the end all are, and their files too, and that nothing
+// acknowledged is lost. Odd seeds have daemons and hosts killed as well.
+func runHistory(seed uint64, trace io.Writer) (outcome, error) {
+	h := &history{rnd: rand.New(rand.NewPCG(seed, 0x64636462)), seed: maphash.MakeSeed(), faults: seed%2 == 1,
+		synced: make(map[string]string), byState: make(map[string]lineage)}
+	h.main = lineage{0, 0} // an empty tree is at version 1
+	n := 2 + h.rnd.IntN(4)
+	h.Cluster = dfsmtest.NewCluster(dfsmtest.Config{Hosts: n, Version: ProtocolVersion, Checksums: true, NewApp: h.newApp, Trace: trace})
+	var all []*dfsmtest.Host
+	for i := range n {
+		host := h.Host(corosync.NodeID(i + 1))
+		host.Up = true
+		all = append(all, host)
+		h.files = append(h.files, newMemFile(memdb.New()))
+		h.of = append(h.of, slices.Clone(h.main))
+	}
+	h.hosts = all
+	h.rearrange(all)
+	for _, host := range all {
+		h.Start(host)
+	}
+	for range 60 + h.rnd.IntN(120) {
+		if h.err != nil {
+			return h.out, h.err
+		}
+		h.step()
+	}
+	for _, host := range h.hosts {
+		h.revive(host)
+	}
+	h.rearrange(h.up())
+	if !h.Settle(2000) {
+		h.failf("no end after the faults have ended")
+	}
+	h.checkEnd()
+	return h.out, h.err
+}
+
+func (h *history) checkEnd() {
+	if h.err != nil {
+		return
+	}
+	var first []byte
+	for i, host := range h.hosts {
+		p := host.Process()
+		s := p.App.(*simApp)
+		index := s.tree.Index()
+		if first == nil {
+			first = index
+		}
+		if mode := p.Machine.Mode(); mode != dfsm.ModeSynced {
+			h.failf("%v ends in mode %v", p.Self(), mode)
+		}
+		if !bytes.Equal(index, first) {
+			h.failf("%v ends with another tree than host 1", p.Self())
+		}
+		if p.Machine.Waiting() != 0 {
+			h.failf("%v ends with %d waiting", p.Self(), p.Machine.Waiting())
+		}
+		var rows []*memdb.Entry
+		for _, e := range h.files[i].rows {
+			rows = append(rows, e)
+		}
+		stored, _, err := memdb.Build(rows)
+		if err != nil || stored.Checksum() != s.tree.Checksum() {
+			h.failf("%v ends with a file that is not its tree: %v", p.Self(), err)
+		}
+		if h.out.forks > 0 {
+			continue
+		}
+		for _, name := range h.acked {
+			if _, ok := s.tree.Lookup(name); !ok {
+				h.failf("%v: %s was acknowledged, and is lost", p.Self(), name)
+			}
+		}
+	}
+}
+
+func TestRandomHistoriesKeepNodesAlike(t *testing.T) {
+	if *seedFlag != 0 {
+		var trace io.Writer
+		if *traceFlag != "" {
+			f, err := os.Create(*traceFlag)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			trace = f
+		}
+		out, err := runHistory(*seedFlag, trace)
+		t.Logf("seed %d: %+v", *seedFlag, out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	runs := uint64(6000)
+	if testing.Short() || raceEnabled {
+		runs = 400
+	}
+	first := uint64(time.Now().UnixNano())
+	t.Logf("seeds %d to %d", first, first+runs-1)
+	var next atomic.Uint64
+	var mu sync.Mutex
+	var sum outcome
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < runs && !t.Failed(); i = next.Add(1) - 1 {
+				out, err := runHistory(first+i, nil)
+				if err != nil {
+					t.Errorf("-dcdb.seed=%d: %v", first+i, err)
+				}
+				mu.Lock()
+				sum.acked += out.acked
+				sum.refused += out.refused
+				sum.unknown += out.unknown
+				sum.syncs += out.syncs
+				sum.commits += out.commits
+				sum.forks += out.forks
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d histories: %+v", runs, sum)
+	if sum.acked == 0 || sum.refused == 0 || sum.commits == 0 || sum.forks > int(runs)/4 {
+		t.Errorf("histories without substance: %+v", sum)
+	}
+}
