@@ -377,4 +377,13 @@ func TestErrorsSayWhatFailedOnWhichFile(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	s.verify()
+	if err := s.db.w.c.exec("PRAGMA max_page_count=100000"); err != nil {
+		t.Fatal(err)
+	}
+	w := s.db.w
+	s.mustCommit(write("a", make([]byte, memdb.MaxFileSize)))
+	if s.db.w != w {
+		t.Error("the connection was given up for a full disk")
+	}
+	s.verify()
 }
