@@ -47,7 +47,7 @@ func newInstance(t testing.TB) *instance {
 		mount: filepath.Join(root, "etc/pve"),
 		db:    filepath.Join(root, "var/lib/pve-cluster/config.db"),
 		log:   filepath.Join(root, "stderr.log"),
-		env:   append(os.Environ(), "GODEBUG=", "GORACE=halt_on_error=1 exitcode=66"),
+		env:   append(os.Environ(), "GODEBUG=", "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"),
 	}
 	if err := os.MkdirAll(filepath.Dir(n.db), 0o750); err != nil {
 		t.Fatal(err)
@@ -59,7 +59,14 @@ func newInstance(t testing.TB) *instance {
 // clean ends everything, and judges what no test expects.
 func (n *instance) clean() {
 	if n.running() {
-		n.kill()
+		n.signal(syscall.SIGKILL)
+		select {
+		case <-n.done:
+		case <-time.After(2 * time.Second):
+			n.t.Error("the daemon survives SIGKILL: it waits for itself")
+			n.abort()
+			<-n.done
+		}
 	}
 	unmountAll(n.t, n.root)
 	log := n.logText()
@@ -71,6 +78,21 @@ func (n *instance) clean() {
 			log = log[:1000] + "\n[…]\n" + log[len(log)-5000:]
 		}
 		n.t.Logf("the daemon's log:\n%s", log)
+	}
+}
+
+// abort ends the FUSE connections of mounts below the node's root, which frees
+// whoever waits for an answer.
+func (n *instance) abort() {
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		n.t.Error(err)
+	}
+	for line := range strings.Lines(string(info)) { // proc_pid_mountinfo(5)
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], n.root) {
+			_, minor, _ := strings.Cut(f[2], ":")
+			_ = os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0)
+		}
 	}
 }
 

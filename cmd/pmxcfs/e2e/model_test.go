@@ -177,11 +177,11 @@ func (m *model) write(h *modelHandle, offset int, data string, t [2]int64) sysca
 		offset = len(old)
 	}
 	end := offset + len(data)
+	if len(data) == 0 { // the kernel doesn't pass it on
+		return 0
+	}
 	if end > memdb.MaxFileSize {
 		return syscall.EFBIG
-	}
-	if len(data) == 0 {
-		return 0
 	}
 	grown := resized(old, max(len(old), end))
 	f.data, f.mtime, h.truncate = grown[:offset]+data+grown[end:], t, false
