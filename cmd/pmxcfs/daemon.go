@@ -73,7 +73,7 @@ type daemon struct {
 	lock  *os.File
 	store *dcdb.Local
 	mount *fuse.Mount
-	gc    *gcTuner
+	gc    *memoryTuner
 	pid   bool // the pid file is written
 	up    bool // everything was started
 }
@@ -158,7 +158,7 @@ func (d *daemon) openStore(name string, begin time.Time) (*fuse.FS, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", d.o.Database, err), db.Close())
 	}
-	d.gc = startGCTuner(tree)
+	d.gc = startMemoryTuner()
 
 	state := status.New(status.Config{Tree: tree, NodeName: name, Start: begin})
 	mount := fuse.New(fuse.Config{

@@ -2,61 +2,64 @@ package main
 
 import (
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
-
-	"pmxcfs/memdb"
 )
 
-// gcTuner keeps the garbage collector's headroom from growing with the tree.
+// memoryTuner keeps the process's memory near what the tree takes.
 //
-// Content makes up most of the heap and holds no pointers, so marking it costs
-// nothing; but Go's default lets garbage grow to the size of all that is live:
-// a full tree would take twice its size.
-type gcTuner struct {
+// Content makes up most of the heap and holds no pointers, so collecting garbage
+// costs little however much content there is; but Go's default lets garbage
+// grow to the size of all that is live: a full tree would take twice its size.
+// So the collector is given a fixed headroom instead of a share, and a limit
+// makes it give memory back that a burst of large writes has left behind.
+type memoryTuner struct {
 	quit chan struct{}
 	done chan struct{}
+	live int64 // for which the collector is set
 }
 
 const (
-	gcHeadroom   = 16 << 20        // bytes of garbage to allow for
-	gcInterval   = 5 * time.Second // between looks at the tree's size
-	gcMinPercent = 8
+	gcHeadroom   = 8 << 20     // bytes of garbage to allow for
+	memoryExtra  = 20 << 20    // bytes that the limit adds to that: stacks, spans, requests
+	gcInterval   = time.Second // between looks at the heap
+	gcMinPercent = 4
 	gcMaxPercent = 400
 )
 
-func startGCTuner(tree *memdb.Tree) *gcTuner {
-	g := &gcTuner{quit: make(chan struct{}), done: make(chan struct{})}
-	percent := gcPercent(tree)
-	debug.SetGCPercent(percent)
+// startMemoryTuner sets the collector for the heap as it is, and goes on doing so.
+func startMemoryTuner() *memoryTuner {
+	m := &memoryTuner{quit: make(chan struct{}), done: make(chan struct{})}
+	m.adjust()
 	go func() {
-		defer close(g.done)
+		defer close(m.done)
 		tick := time.NewTicker(gcInterval)
 		defer tick.Stop()
 		for {
 			select {
-			case <-g.quit:
+			case <-m.quit:
 				return
 			case <-tick.C:
-			}
-			if now := gcPercent(tree); now*10 < percent*9 || now*9 > percent*10 {
-				percent = now
-				debug.SetGCPercent(percent)
+				m.adjust()
 			}
 		}
 	}()
-	return g
+	return m
 }
 
-func (g *gcTuner) stop() {
-	close(g.quit)
-	<-g.done
+func (m *memoryTuner) stop() {
+	close(m.quit)
+	<-m.done
 }
 
-// gcPercent returns the value for SetGCPercent at which the headroom is about
-// gcHeadroom.
-func gcPercent(tree *memdb.Tree) int {
-	const perEntry, base = 400, 4 << 20 // bytes, about
-	bytes, entries := tree.Usage()
-	live := bytes + int64(entries)*perEntry + base
-	return int(min(gcMaxPercent, max(gcMinPercent, gcHeadroom*100/live)))
+func (m *memoryTuner) adjust() {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	live := int64(sample[0].Value.Uint64())
+	if change := live - m.live; m.live > 0 && max(change, -change) < gcHeadroom/8 {
+		return
+	}
+	m.live = live
+	debug.SetGCPercent(int(min(gcMaxPercent, max(gcMinPercent, gcHeadroom*100/max(live, 1)))))
+	debug.SetMemoryLimit(live + gcHeadroom + memoryExtra)
 }

@@ -26,7 +26,7 @@ const (
 
 	// maxUnsaved is how many bytes may have been written by callers that do not
 	// wait, before one has to.
-	maxUnsaved = 16 << 20
+	maxUnsaved = 4 << 20
 )
 
 // Commit is the transaction that a change is part of.

@@ -10,7 +10,7 @@ const (
 
 	// checkpointBytes is about how much is written to the log before a
 	// checkpoint.
-	checkpointBytes = 4 << 20
+	checkpointBytes = 8 << 20
 
 	// longLog is the log's length in pages from which a checkpoint may hold up
 	// the writer to reach the log's end.
