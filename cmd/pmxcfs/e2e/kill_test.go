@@ -422,3 +422,27 @@ func contains(list []string, s string) bool {
 	}
 	return false
 }
+
+// TestKillEndsTheDaemonAtEveryMomentOfItsStart kills it around the moment at
+// which it mounts: a process that waits for its own mount can't be killed.
+func TestKillEndsTheDaemonAtEveryMomentOfItsStart(t *testing.T) {
+	n := newInstance(t)
+	rnd := rand.New(rand.NewPCG(seed(t), 0))
+	n.start()
+	n.kill()
+	mounted := 0
+	for range 60 {
+		n.forget()
+		n.launch()
+		n.eventually("it has mounted or ended", func() bool { return n.mounted() || !n.running() })
+		for begin := time.Now(); time.Since(begin) < time.Duration(rnd.IntN(2000))*time.Microsecond; {
+		}
+		n.kill()
+		if n.mounted() {
+			mounted++
+		}
+	}
+	if mounted < 30 {
+		t.Errorf("only %d of the daemons had mounted", mounted)
+	}
+}
