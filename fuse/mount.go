@@ -30,7 +30,7 @@ const maxWrite = 1 << 20
 
 // maxInflight bounds the memory that requests take, in bytes. More requests than
 // fit wait in the kernel.
-const maxInflight = 8 * (maxWrite + 8192)
+const maxInflight = 6 * (maxWrite + 8192)
 
 // Mount mounts the file system on dir and serves it. It returns when the mount
 // can be used. Other users may see it if this process is root, or

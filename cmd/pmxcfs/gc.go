@@ -16,12 +16,17 @@ import (
 type memoryTuner struct {
 	quit chan struct{}
 	done chan struct{}
-	live int64 // for which the collector is set
+
+	live   int64  // for which the collector is set
+	allocs uint64 // bytes allocated up to the last look
+	given  uint64 // the same when memory was last given back
 }
 
 const (
-	gcHeadroom   = 8 << 20     // bytes of garbage to allow for
-	memoryExtra  = 20 << 20    // bytes that the limit adds to that: stacks, spans, requests
+	gcHeadroom   = 6 << 20     // bytes of garbage to allow for
+	memoryExtra  = 12 << 20    // bytes that the limit adds to that: stacks, spans, fragments
+	idleBytes    = 256 << 10   // allocated between two looks, at most, when nothing goes on
+	worthBytes   = 16 << 20    // allocated since memory was given back, for it to be worth it again
 	gcInterval   = time.Second // between looks at the heap
 	gcMinPercent = 4
 	gcMaxPercent = 400
@@ -53,9 +58,14 @@ func (m *memoryTuner) stop() {
 }
 
 func (m *memoryTuner) adjust() {
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
-	live := int64(sample[0].Value.Uint64())
+	live, allocs := int64(sample[0].Value.Uint64()), sample[1].Value.Uint64()
+	if idle := allocs-m.allocs < idleBytes; idle && allocs-m.given > worthBytes {
+		debug.FreeOSMemory()
+		m.given = allocs
+	}
+	m.allocs = allocs
 	if change := live - m.live; m.live > 0 && max(change, -change) < gcHeadroom/8 {
 		return
 	}

@@ -22,6 +22,7 @@ const (
 )
 
 func main() {
+	tuneMalloc()
 	if filepath.Base(os.Args[0]) == "create_pmxcfs_db" {
 		os.Exit(createDBMain(os.Args, os.Stdout, os.Stderr))
 	}
