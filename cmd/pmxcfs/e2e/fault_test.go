@@ -126,6 +126,7 @@ func showsSoon(t *testing.T, n *instance, dir string, want state) {
 // TestEveryWriteToTheFileMayFail fails one write of each operation after the
 // other, until the operation needs no more.
 func TestEveryWriteToTheFileMayFail(t *testing.T) {
+	quiet(t)
 	n, f := onFaultFS(t)
 	n.startOn(f)
 	n.mkdir("d")
@@ -285,6 +286,7 @@ func TestFsyncReachesTheDiskAndReportsFailure(t *testing.T) {
 func TestSyncedChangesSurviveAPowerCut(t *testing.T) {
 	s := seed(t)
 	rnd := rand.New(rand.NewPCG(s, 0))
+	quiet(t)
 	n, f := onFaultFS(t)
 	cuts := 8
 	if *longFlag {

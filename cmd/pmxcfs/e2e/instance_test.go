@@ -47,7 +47,7 @@ func newInstance(t testing.TB) *instance {
 		mount: filepath.Join(root, "etc/pve"),
 		db:    filepath.Join(root, "var/lib/pve-cluster/config.db"),
 		log:   filepath.Join(root, "stderr.log"),
-		env:   append(os.Environ(), "GODEBUG=", "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"),
+		env:   append(os.Environ(), "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"),
 	}
 	if err := os.MkdirAll(filepath.Dir(n.db), 0o750); err != nil {
 		t.Fatal(err)

@@ -128,9 +128,6 @@ func runInit() int {
 		return fail("naming the host", err)
 	}
 	os.Setenv(stageEnv, "tests")
-	// Go's scheduler sends signals to its own threads. A call that waits for the
-	// daemon may end with EINTR then, which is right, but not what is tested.
-	os.Setenv("GODEBUG", "asyncpreemptoff=1")
 	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 	if err != nil {
 		return fail("starting the tests", err)

@@ -66,6 +66,7 @@ func TestRandomCallsAgreeWithTheModel(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			r := &runner{T: t, n: newInstance(t), m: newModel(), rnd: rand.New(rand.NewPCG(s, uint64(i))), did: map[string]int{}}
 			t.Cleanup(r.closeAll)
+			quiet(t)
 			r.n.start()
 			for _, d := range randomDirs {
 				at := now()
