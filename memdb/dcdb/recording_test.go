@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,16 +27,26 @@ const (
 	finalChecksum = "../sqlite/testdata/trace.checksum.hex"
 )
 
+// recordings are what the three nodes saw and did.
+var recordings = sync.OnceValues(func() (nodes [3][]dfsmtest.Record, err error) {
+	for i := range nodes {
+		if nodes[i], err = dfsmtest.RecordedNode(i+1, GroupName); err != nil {
+			break
+		}
+	}
+	return nodes, err
+})
+
 func recorded(tb testing.TB, node int) []dfsmtest.Record {
 	tb.Helper()
-	records, err := dfsmtest.RecordedNode(node, GroupName)
+	nodes, err := recordings()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return records
+	return nodes[node-1]
 }
 
-// messages returns all recorded messages of a type that any node sent.
+// messages returns all recorded messages of some types that any node sent.
 func messages(tb testing.TB, types ...wire.Type) (all []wire.Message) {
 	tb.Helper()
 	for node := 1; node <= 3; node++ {
@@ -46,10 +58,8 @@ func messages(tb testing.TB, types ...wire.Type) (all []wire.Message) {
 			if err != nil {
 				tb.Fatal(err)
 			}
-			for _, t := range types {
-				if m.Type == t {
-					all = append(all, m)
-				}
+			if slices.Contains(types, m.Type) {
+				all = append(all, m)
 			}
 		}
 	}
