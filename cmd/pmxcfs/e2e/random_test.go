@@ -402,8 +402,8 @@ func (r *runner) resizeFile() {
 	}
 	p := r.path()
 	f := r.m.at[p]
-	if size == 0 && slices.ContainsFunc(r.open, func(h *openHandle) bool { return h.file == f && h.truncate }) {
-		return // it may stand for the truncation that the open file still owes, or not
+	if size == 0 && slices.ContainsFunc(r.open, func(h *openHandle) bool { return h.file == f && h.writable() }) {
+		size = 1 // to 0, the kernel's request looks like the one that an open with O_TRUNC makes
 	}
 	err := unix.Truncate(r.n.path(p), int64(size))
 	want := r.m.truncate(p, size, during(at))
