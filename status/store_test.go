@@ -122,11 +122,3 @@ func FuzzAppendStringIsJSON(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkVersion(b *testing.B) {
-	s := New(Config{Tree: memdb.New(), NodeName: "alpha"})
-	b.ReportAllocs()
-	for b.Loop() {
-		s.Version()
-	}
-}

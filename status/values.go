@@ -103,10 +103,9 @@ func (s *Store) Set(name string, value []byte) error {
 		s.post(subtypeUpdate, message)
 		return nil
 	}
-	data := slices.Clone(value)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.setValue(s.self, name, data); err != nil {
+	if err := s.setValue(s.self, name, message[keyField:]); err != nil {
 		return err
 	}
 	s.post(subtypeUpdate, message)
