@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -478,4 +479,43 @@ func TestReadsDoNotWaitForATransaction(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestAWaitingCallCanBeInterrupted(t *testing.T) {
+	var db *blockedDB
+	m := mountTest(t, func(real dcdb.Database) dcdb.Database {
+		db = &blockedDB{Database: real}
+		return db
+	})
+	m.mkdir("d") // the kernel lets one at a time change a directory
+	gate := make(chan struct{})
+	db.gate.Store(&gate)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := os.Mkdir(m.path("leads"), 0o755); err != nil {
+			t.Error(err)
+		}
+	})
+	soon(t, "the first", func() bool { _, ok := m.tree.Lookup("leads"); return ok })
+	cmd := exec.Command("mkdir", m.path("d/waits"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the second", func() bool { _, ok := m.tree.Lookup("d/waits"); return ok })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a killed process ended well")
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a killed process still waits for its change")
+	}
+	db.gate.Store(nil)
+	close(gate)
+	wg.Wait()
 }
