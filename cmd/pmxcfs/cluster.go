@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"pmxcfs/dfsm/group"
+	"pmxcfs/dfsm/group/overcpg"
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+	"pmxcfs/status"
+)
+
+// clusterConfig is what the part of a daemon is made of that a cluster needs.
+type clusterConfig struct {
+	tree     *memdb.Tree
+	db       dcdb.Database
+	status   *status.Store
+	observer dcdb.Observer
+	// quorumChanged is told after store and status know.
+	quorumChanged func()
+	hostConf      string // the host's corosync.conf
+	logs          *logs
+}
+
+// cluster is a node's part in a cluster: the store of the configuration
+// database, and everything that talks to corosync, each by itself and again
+// whenever corosync is there.
+type cluster struct {
+	store *dcdb.Cluster
+
+	cfg     clusterConfig
+	kv      *group.Group
+	known   chan struct{} // closed when there is cluster info
+	once    sync.Once     // closes known
+	mirror  *confMirror
+	workers []*worker
+}
+
+// newCluster returns a store that is not quorate; start does the rest.
+func newCluster(cfg clusterConfig) (*cluster, error) {
+	c := &cluster{cfg: cfg, known: make(chan struct{})}
+	c.mirror = newConfMirror(cfg.hostConf, c.conf, cfg.logs.domain("main"))
+	var err error
+	c.store, err = dcdb.NewCluster(dcdb.ClusterConfig{
+		Config: dcdb.Config{
+			Tree:     cfg.tree,
+			DB:       cfg.db,
+			Log:      cfg.logs.domain("dcdb"),
+			Observer: cfg.observer,
+		},
+		Connect:     overcpg.Connect(dcdb.GroupName),
+		ConfChanged: c.mirror.changed,
+		Backoff:     reconnectAfter,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.kv, err = group.New(group.Config{
+		Version: status.GroupVersion,
+		App:     cfg.status.App(),
+		Connect: overcpg.Connect(status.GroupName),
+		Ready:   cfg.status.Ready,
+		Backoff: reconnectAfter,
+		Logger:  cfg.logs.domain("status"),
+	})
+	if err != nil {
+		return nil, errors.Join(err, c.store.Close())
+	}
+	return c, nil
+}
+
+// conf is the tree's corosync.conf.
+func (c *cluster) conf() ([]byte, bool) {
+	e, ok := c.cfg.tree.Lookup("corosync.conf")
+	if !ok || e.IsDir() {
+		return nil, false
+	}
+	return e.Data(), true
+}
+
+// start brings the host's corosync.conf up to date and goes looking for
+// corosync. It needs no corosync to run, and waits for nothing.
+func (c *cluster) start() {
+	c.cfg.status.SetGroup(c.kv)
+	c.mirror.changed(false)
+	c.workers = []*worker{
+		startWorker("corosync.conf", c.mirror.run),
+		startQuorumWatch(c.cfg.logs.domain("quorum"), c.setQuorate),
+		startMapWatch(c.cfg.logs.domain("confdb"), c.setInfo),
+		startWorker(status.GroupName, func(ctx context.Context) {
+			// It joins at once then, and not a while after it was refused.
+			select {
+			case <-c.known:
+				c.kv.Run(ctx)
+			case <-ctx.Done():
+			}
+		}),
+		startWorker(dcdb.GroupName, c.store.Run),
+	}
+}
+
+func (c *cluster) setQuorate(quorate bool) {
+	c.store.SetQuorate(quorate)
+	c.cfg.status.SetQuorate(quorate)
+	c.cfg.quorumChanged()
+}
+
+func (c *cluster) setInfo(info clusterInfo) {
+	s := status.ClusterInfo{Name: info.name, Version: info.version, Self: info.local}
+	for _, n := range info.nodes {
+		s.Nodes = append(s.Nodes, status.ClusterNode{ID: n.id, Name: n.name, Ring0Addr: n.address})
+	}
+	c.cfg.status.SetCluster(s)
+	c.once.Do(func() { close(c.known) })
+}
+
+// Close leaves the groups and closes the database. A corosync that is stopped,
+// not gone, does not hold it up for long.
+func (c *cluster) Close() error {
+	if err := closeWorkers(c.workers...); err != nil {
+		// Nothing is lost: what a group has delivered is in the database before
+		// its goroutine has to do with corosync again.
+		c.cfg.logs.domain("main").Warn("stopping without an answer of corosync's", "error", err)
+	}
+	return c.store.Close()
+}

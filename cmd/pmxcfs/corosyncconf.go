@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"pmxcfs/corosync/cfg"
+	"pmxcfs/corosync/conf"
+)
+
+// confChange says what is to be done about the host's copy of corosync.conf.
+type confChange struct {
+	write   bool
+	reload  bool // tell corosync afterwards
+	version uint64
+
+	level slog.Level
+	note  string // for the log; empty: nothing to say
+}
+
+// confCopies are the two copies, and who changed the tree's.
+type confCopies struct {
+	tree   []byte
+	host   []byte
+	exists bool // the host has one
+	own    bool // the change was this node's
+}
+
+// judge decides by the versions of the copies (the daemon, corosync.conf). The
+// example of a distribution's corosync package counts as no copy: it belongs to
+// no cluster.
+func (c confCopies) judge() confChange {
+	version, err := conf.Version(c.tree)
+	if err != nil {
+		return confChange{level: slog.LevelWarn, note: "corosync.conf in the tree is not usable: " + err.Error()}
+	}
+	d := confChange{write: true, version: version}
+	if !c.exists || conf.Parse(c.host).Sample() {
+		return d
+	}
+	if bytes.Equal(c.tree, c.host) {
+		return confChange{version: version}
+	}
+	switch host, err := conf.Version(c.host); {
+	case err != nil:
+		return confChange{level: slog.LevelWarn, note: "local corosync.conf is not usable: " + err.Error()}
+	case host > version:
+		return confChange{level: slog.LevelWarn, note: fmt.Sprintf("local corosync.conf is newer (version = %d, the tree's: %d)", host, version)}
+	}
+	d.reload = c.own
+	return d
+}
+
+// confMirror keeps the host's copy of corosync.conf like the tree's. One
+// goroutine does it all; who reports a change doesn't wait.
+type confMirror struct {
+	path   string
+	read   func() ([]byte, bool) // the tree's copy
+	reload func() error
+	settle time.Duration // between a new copy and the reload
+	log    *slog.Logger
+
+	kick chan struct{} // capacity 1
+	mu   sync.Mutex    // guards own
+	own  bool
+}
+
+// confSettle gives all nodes time to have the new copy before corosync reads it.
+const confSettle = time.Second
+
+// newConfMirror returns a mirror whose run does nothing before the first changed.
+func newConfMirror(path string, read func() ([]byte, bool), log *slog.Logger) *confMirror {
+	return &confMirror{path: path, read: read, reload: reloadCorosync, settle: confSettle, log: log, kick: make(chan struct{}, 1)}
+}
+
+// changed has the copies compared; own tells that this node made a change. It
+// doesn't block.
+func (m *confMirror) changed(own bool) {
+	m.mu.Lock()
+	m.own = m.own || own
+	m.mu.Unlock()
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run works until ctx is done.
+func (m *confMirror) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.kick:
+		}
+		m.mu.Lock()
+		own := m.own
+		m.own = false
+		m.mu.Unlock()
+		if m.update(own) && pause(ctx, m.settle) {
+			if err := m.reload(); err != nil {
+				m.log.Error("corosync could not reload its configuration", "error", err)
+			}
+		}
+	}
+}
+
+// update brings the host's copy up to date and tells whether corosync is to be
+// told.
+func (m *confMirror) update(own bool) (reload bool) {
+	tree, ok := m.read()
+	if !ok {
+		return false
+	}
+	host, err := os.ReadFile(m.path)
+	exists := !errors.Is(err, fs.ErrNotExist)
+	if err != nil && exists {
+		m.log.Error("reading the local corosync.conf", "error", err)
+		return false
+	}
+	d := confCopies{tree: tree, host: host, exists: exists, own: own}.judge()
+	if d.note != "" {
+		m.log.Log(context.Background(), d.level, d.note, "path", m.path)
+	}
+	if !d.write {
+		return false
+	}
+	if err := replaceFile(m.path, tree); err != nil {
+		m.log.Error("writing the local corosync.conf", "error", err)
+		return false
+	}
+	m.log.Info(fmt.Sprintf("wrote new corosync config '%s' (version = %d)", m.path, d.version))
+	return d.reload
+}
+
+// replaceFile gives a file a new content, mode 0644, root's if this process is:
+// after a crash of this process or the machine there is the old content or the
+// new one.
+func replaceFile(path string, content []byte) error {
+	dir, base := filepath.Split(path)
+	// One name, so that what a crash left is written over.
+	tmp := filepath.Join(dir, "."+base+".pmxcfs-new")
+	err := writeSynced(tmp, content)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	d, err := os.Open(filepath.Clean(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func writeSynced(path string, content []byte) error {
+	// Not through whatever stands there.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil && os.Geteuid() == 0 {
+		err = f.Chown(0, 0)
+	}
+	if err == nil {
+		err = f.Chmod(0o644) // whatever the umask
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// reloadCorosync has corosync read its configuration again, on all nodes.
+func reloadCorosync() error {
+	c, err := cfg.Open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.ReloadConfig(), c.Close())
+}
