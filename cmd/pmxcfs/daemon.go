@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
+	"pmxcfs/status/ipc"
+	"pmxcfs/status/rrd"
 )
 
 // startDaemon runs the daemon, in the foreground or not.
@@ -69,13 +72,18 @@ type daemon struct {
 	logs *logs
 	log  *slog.Logger
 
-	gid   uint32
-	lock  *os.File
-	store *dcdb.Local
-	mount *fuse.Mount
-	gc    *memoryTuner
-	pid   bool // the pid file is written
-	up    bool // everything was started
+	gid     uint32
+	lock    *os.File
+	samples *rrd.Writer
+	tree    *memdb.Tree
+	status  *status.Store
+	store   io.Closer // closes the database
+	cluster *cluster  // the store in cluster mode; nil: local mode
+	mount   *fuse.Mount
+	ipc     *ipc.Service
+	gc      *memoryTuner
+	pid     bool // the pid file is written
+	up      bool // everything was started
 }
 
 func (d *daemon) start() error {
@@ -101,7 +109,7 @@ func (d *daemon) start() error {
 	if d.lock, err = takeLock(d.o.LockFile); err != nil {
 		return err
 	}
-	tree, err := d.openStore(name, begin)
+	tree, err := d.openStore(name, address, begin)
 	if err != nil {
 		return err
 	}
@@ -114,6 +122,14 @@ func (d *daemon) start() error {
 		return err
 	}
 	spreadProcs()
+	mode := "local"
+	if d.cluster != nil {
+		mode = "cluster"
+		d.cluster.start()
+	}
+	if err := d.startIPC(); err != nil {
+		return err
+	}
 	if err := d.writePid(); err != nil {
 		return err
 	}
@@ -121,7 +137,7 @@ func (d *daemon) start() error {
 		d.log.Warn("removing the restart flag", "error", err)
 	}
 	d.up = true
-	d.log.Info("the file system is up", "path", d.o.MountPoint, "node", name, "address", address, "mode", "local", "took", time.Since(begin).Round(time.Millisecond))
+	d.log.Info("the file system is up", "path", d.o.MountPoint, "node", name, "address", address, "mode", mode, "took", time.Since(begin).Round(time.Millisecond))
 	return nil
 }
 
@@ -145,7 +161,7 @@ func (d *daemon) toGroup(path string) error {
 }
 
 // openStore loads the database and builds everything up to the file system.
-func (d *daemon) openStore(name string, begin time.Time) (*fuse.FS, error) {
+func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.FS, error) {
 	dbLog := d.logs.domain("database")
 	db, entries, created, err := sqlite.Open(sqlite.Config{Path: d.o.Database, Log: dbLog})
 	if err != nil {
@@ -155,19 +171,25 @@ func (d *daemon) openStore(name string, begin time.Time) (*fuse.FS, error) {
 	if err == nil {
 		err = d.acceptDuplicates(dups)
 	}
+	if err == nil && created && !d.o.Local {
+		err = d.importCorosyncConf(tree, db)
+	}
+	if err == nil {
+		err = d.openSamples()
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", d.o.Database, err), db.Close())
 	}
 	d.gc = startMemoryTuner()
 
-	state := status.New(status.Config{Tree: tree, NodeName: name, Start: begin})
+	state := d.newStatus(tree, name, address, begin)
 	mount := fuse.New(fuse.Config{
 		Specials: []fuse.Special{
 			{Name: ".version", Mode: 0o440, Read: state.Version},
 			{Name: ".members", Mode: 0o440, Read: state.Members},
 			{Name: ".vmlist", Mode: 0o440, Read: state.VMList},
-			{Name: ".clusterlog", Mode: 0o440, Read: func() []byte { return []byte("{\n\"data\": [\n]\n}\n") }},
-			{Name: ".rrd", Mode: 0o440, Read: func() []byte { return nil }},
+			{Name: ".clusterlog", Mode: 0o440, Read: func() []byte { return state.ClusterLog(0, "") }},
+			{Name: ".rrd", Mode: 0o440, Read: state.RRD},
 			{Name: ".debug", Mode: 0o640, Read: d.logs.readDebug, Write: d.logs.writeDebug},
 		},
 		Links: []fuse.Link{
@@ -180,17 +202,20 @@ func (d *daemon) openStore(name string, begin time.Time) (*fuse.FS, error) {
 		GID: d.showGroup(),
 		Log: d.logs.domain("fuse"),
 	})
-	d.store = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: observers{state, mount}})
-	mount.SetStore(d.store)
-
-	if created && !d.o.Local {
-		if err := d.importCorosyncConf(); err != nil {
-			return nil, err
-		}
-	}
 	if _, ok := tree.Lookup("corosync.conf"); ok && !d.o.Local {
-		return nil, errors.New("there is a corosync.conf in the database, so this node belongs to a cluster; " +
-			"this version runs single nodes only: start it with -l to use the tree locally")
+		d.cluster, err = newCluster(clusterConfig{
+			tree: tree, db: db, status: state, observer: observers{state, mount},
+			quorumChanged: mount.QuorumChanged, hostConf: d.o.CorosyncConf, logs: d.logs,
+		})
+		if err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		d.store = d.cluster
+		mount.SetStore(d.cluster.store)
+	} else {
+		local := dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: observers{state, mount}})
+		d.store = local
+		mount.SetStore(local)
 	}
 	return mount, nil
 }
@@ -215,27 +240,6 @@ func (d *daemon) acceptDuplicates(dups []memdb.Duplicate) error {
 	for _, dup := range dups {
 		d.log.Warn("a VMID is claimed twice; the VM list leaves one out", "vmid", dup.VMID, "listed", dup.Kept, "left_out", dup.Dropped)
 	}
-	return nil
-}
-
-// importCorosyncConf takes the host's corosync.conf into a new database.
-func (d *daemon) importCorosyncConf() error {
-	conf, err := os.ReadFile(d.o.CorosyncConf)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("importing the host's corosync.conf: %w", err)
-	}
-	for _, op := range []*memdb.Op{
-		{Kind: memdb.OpCreate, Path: "corosync.conf"},
-		{Kind: memdb.OpWrite, Path: "corosync.conf", Data: conf, Truncate: true},
-	} {
-		if _, err := d.store.Do(nil, op); err != nil {
-			return fmt.Errorf("importing the host's corosync.conf: %w", err)
-		}
-	}
-	d.log.Info("imported the host's corosync.conf into the new database", "path", d.o.CorosyncConf)
 	return nil
 }
 
@@ -266,6 +270,9 @@ func (d *daemon) stop() error {
 	if d.up {
 		errs = append(errs, d.leaveRestartFlag())
 	}
+	if d.ipc != nil {
+		d.ipc.Stop()
+	}
 	if d.mount != nil {
 		errs = append(errs, d.mount.Unmount())
 	}
@@ -274,6 +281,9 @@ func (d *daemon) stop() error {
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())
+	}
+	if d.samples != nil {
+		d.closeSamples()
 	}
 	if d.pid {
 		errs = append(errs, os.Remove(d.o.PidFile))

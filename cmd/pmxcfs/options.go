@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+
+	"pmxcfs/status/ipc"
 )
 
 // options are the daemon's, after defaults and root have been applied: every
@@ -21,7 +23,10 @@ type options struct {
 	RunDir       string
 	PidFile      string
 	CorosyncConf string
+	RRDDir       string
+	RRDSocket    string
 
+	IPCName  string // empty: no service
 	NodeName string // empty: the host's name
 	Address  string // empty: what the node's name resolves to
 	Group    string
@@ -42,6 +47,8 @@ var places = [...]place{
 	{"lock-file", "PMXCFS_LOCK_FILE", "/var/lib/pve-cluster/.pmxcfs.lockfile", "file that keeps a second daemon from starting", func(o *options, p string) { o.LockFile = p }},
 	{"run-dir", "PMXCFS_RUN_DIR", "/run/pve-cluster", "directory of the restart flag", func(o *options, p string) { o.RunDir = p }},
 	{"pid-file", "PMXCFS_PID_FILE", "/run/pve-cluster.pid", "file that holds the daemon's process id", func(o *options, p string) { o.PidFile = p }},
+	{"rrd-dir", "PMXCFS_RRD_DIR", "/var/lib/rrdcached/db", "directory of the RRD files", func(o *options, p string) { o.RRDDir = p }},
+	{"rrdcached-socket", "PMXCFS_RRDCACHED_SOCKET", "/var/run/rrdcached.sock", "rrdcached's socket", func(o *options, p string) { o.RRDSocket = p }},
 	{"corosync-conf", "PMXCFS_COROSYNC_CONF", "/etc/corosync/corosync.conf", "the host's copy of corosync.conf", func(o *options, p string) { o.CorosyncConf = p }},
 }
 
@@ -60,6 +67,7 @@ func daemonFlags() []cli.Flag {
 		&cli.StringFlag{Name: "node-name", EnvVars: []string{"PMXCFS_NODE_NAME"}, Usage: "this node's `NAME`", DefaultText: "the host's name up to the first dot"},
 		&cli.StringFlag{Name: "node-address", EnvVars: []string{"PMXCFS_NODE_ADDRESS"}, Usage: "this node's `IP` address", DefaultText: "what its name resolves to"},
 		&cli.StringFlag{Name: "log-file", EnvVars: []string{"PMXCFS_LOG_FILE"}, Usage: "append the log to `FILE`, too"},
+		&cli.StringFlag{Name: "ipc-name", EnvVars: []string{"PMXCFS_IPC_NAME"}, Usage: "`NAME` of the service that Proxmox's tools call", DefaultText: ipc.DefaultName + "; with --root: no service"},
 		&cli.StringFlag{Name: "group", EnvVars: []string{"PMXCFS_GROUP"}, Value: "www-data", Usage: "group that may read what is not private"},
 	)
 }
@@ -73,6 +81,7 @@ func parseOptions(c *cli.Context) (*options, error) {
 		NodeName:        c.String("node-name"),
 		Address:         c.String("node-address"),
 		Group:           c.String("group"),
+		IPCName:         c.String("ipc-name"),
 	}
 	root := "/"
 	if r := c.String("root"); r != "" {
@@ -92,6 +101,9 @@ func parseOptions(c *cli.Context) (*options, error) {
 			path = abs
 		}
 		p.set(o, path)
+	}
+	if o.IPCName == "" && root == "/" {
+		o.IPCName = ipc.DefaultName // it is the machine's: there is one
 	}
 	if file := c.String("log-file"); file != "" {
 		abs, err := filepath.Abs(file)

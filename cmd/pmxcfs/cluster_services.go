@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"time"
+
+	"pmxcfs/corosync/conf"
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/sqlite"
+	"pmxcfs/status"
+	"pmxcfs/status/ipc"
+	"pmxcfs/status/ipc/backend"
+	"pmxcfs/status/rrd"
+)
+
+// importCorosyncConf takes the host's corosync.conf into a new database, so
+// that a host of a cluster needs nothing but that file to be part of it again.
+// The example of a distribution's corosync package is left alone.
+func (d *daemon) importCorosyncConf(tree *memdb.Tree, db *sqlite.DB) error {
+	text, err := os.ReadFile(d.o.CorosyncConf)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("importing the host's corosync.conf: %w", err)
+	case conf.Parse(text).Sample():
+		d.log.Info("the host's corosync.conf is an example that describes no cluster: not imported", "path", d.o.CorosyncConf)
+		return nil
+	}
+	store := dcdb.NewLocal(dcdb.Config{Tree: tree, DB: keepOpen{db}, Log: d.logs.domain("database")})
+	for _, op := range []*memdb.Op{
+		{Kind: memdb.OpCreate, Path: "corosync.conf"},
+		{Kind: memdb.OpWrite, Path: "corosync.conf", Data: text, Truncate: true},
+	} {
+		if _, err := store.Do(nil, op); err != nil {
+			return errors.Join(fmt.Errorf("importing the host's corosync.conf: %w", err), store.Close())
+		}
+	}
+	d.log.Info("imported the host's corosync.conf into the new database", "path", d.o.CorosyncConf)
+	return store.Close()
+}
+
+// keepOpen is a database that outlives a store.
+type keepOpen struct{ dcdb.Database }
+
+func (keepOpen) Close() error { return nil }
+
+// openSamples starts what writes RRD files.
+func (d *daemon) openSamples() (err error) {
+	d.samples, err = rrd.New(rrd.Config{Dir: d.o.RRDDir, Socket: d.o.RRDSocket, Now: time.Now, Logger: d.logs.domain("status")})
+	return err
+}
+
+// samplesTimeout is how long stopping waits for samples to be written.
+const samplesTimeout = time.Second
+
+func (d *daemon) closeSamples() {
+	ctx, cancel := context.WithTimeout(context.Background(), samplesTimeout)
+	defer cancel()
+	if err := d.samples.Close(ctx); err != nil {
+		d.log.Warn("some RRD samples could not be written", "error", err)
+	}
+}
+
+func (d *daemon) newStatus(tree *memdb.Tree, name string, address net.IP, begin time.Time) *status.Store {
+	cfg := status.Config{Tree: tree, NodeName: name, Start: begin, RRD: d.samples, Logger: d.logs.domain("status")}
+	if address != nil {
+		cfg.Address = address.String()
+	}
+	d.tree, d.status = tree, status.New(cfg)
+	return d.status
+}
+
+// startIPC starts the service that Proxmox's tools call, unless there is to be
+// none.
+func (d *daemon) startIPC() (err error) {
+	if d.o.IPCName == "" {
+		return nil
+	}
+	cfg := ipc.Config{Name: d.o.IPCName, GID: d.gid, Logger: d.logs.domain("ipcs")}
+	backend.Configure(&cfg, d.tree, d.status)
+	if d.ipc, err = ipc.Start(cfg); err != nil {
+		return fmt.Errorf("starting the service %q: %w", d.o.IPCName, err)
+	}
+	return nil
+}
