@@ -3,7 +3,6 @@ package status
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -84,7 +83,7 @@ func (a *app) update(m *dfsm.Message) error {
 		}
 		err = a.s.setSample(sample, data)
 	} else {
-		err = a.s.setForeign(m.From, key, slices.Clone(data))
+		err = a.s.setForeign(m.From, key, encodeUpdate(key, data))
 	}
 	if err != nil {
 		return fmt.Errorf("%q: %w", key, err)
@@ -101,16 +100,16 @@ func (s *Store) foreign(m dfsm.Member) bool {
 	return n != nil && n != s.self
 }
 
-// setForeign sets another node's value and takes over data. That of a node that is
-// not in the cluster info is ignored.
-func (s *Store) setForeign(m dfsm.Member, key string, data []byte) error {
+// setForeign sets another node's value and takes over the payload that tells it. That
+// of a node that is not in the cluster info is ignored.
+func (s *Store) setForeign(m dfsm.Member, key string, message []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.byID[m.Node]
 	if n == nil || n == s.self {
 		return nil
 	}
-	return s.setValue(n, key, data)
+	return s.setValue(n, key, message)
 }
 
 // State is the cluster log: the only thing that nodes merge.
@@ -147,7 +146,7 @@ func (s *Store) tellValues() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, key := range s.self.values.keys {
-		s.post(subtypeUpdate, encodeUpdate(key, s.self.values.byKey[key].data))
+		s.post(subtypeUpdate, s.self.values.byKey[key].message)
 	}
 }
 

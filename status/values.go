@@ -23,8 +23,8 @@ const (
 	nodeIPKey = "nodeip"
 	rrdPrefix = "rrd/"
 
-	// maxKeys and maxBytes bound what is kept of one node: tens of times what
-	// Proxmox's daemons set.
+	// maxKeys and maxBytes (messages' payloads) bound what is kept of one node:
+	// tens of times what Proxmox's daemons set.
 	maxKeys  = 4096
 	maxBytes = 16 << 20
 )
@@ -41,44 +41,44 @@ var (
 type values struct {
 	byKey map[string]value
 	keys  []string // sorted
-	bytes int      // of all keys and values
+	bytes int      // of all messages
 	used  bool     // something was set, ever
 }
 
+// value is kept as the update's payload that tells it, so that a synchronisation
+// need not copy values to tell them again.
 type value struct {
-	data    []byte // never written to again
+	message []byte // never written to again
 	version uint32 // 0 at first, then one more for each set
 }
 
-// set takes over data. Empty data deletes the key.
-func (v *values) set(key string, data []byte) error {
+func (v value) data() []byte { return v.message[keyField:] }
+
+// set takes over the payload of an update of key. An empty value deletes the key.
+func (v *values) set(key string, message []byte) error {
 	old, known := v.byKey[key]
 	at, _ := slices.BinarySearch(v.keys, key)
 	switch {
-	case len(data) == 0:
+	case len(message) == keyField:
 		if known {
 			delete(v.byKey, key)
 			v.keys = slices.Delete(v.keys, at, at+1)
-			v.bytes -= len(key) + len(old.data)
+			v.bytes -= len(old.message)
 		}
 		return nil
-	case known:
-		if v.bytes-len(old.data)+len(data) > maxBytes {
-			return ErrFull
-		}
-		v.bytes += len(data) - len(old.data)
-		v.byKey[key] = value{data, old.version + 1}
-		return nil
-	case len(v.keys) >= maxKeys || v.bytes+len(key)+len(data) > maxBytes:
+	case v.bytes-len(old.message)+len(message) > maxBytes, !known && len(v.keys) >= maxKeys:
 		return ErrFull
+	case known:
+		old.version++
+	default:
+		key = strings.Clone(key)
+		v.keys = slices.Insert(v.keys, at, key)
 	}
 	if v.byKey == nil {
 		v.byKey = make(map[string]value)
 	}
-	key = strings.Clone(key)
-	v.byKey[key] = value{data: data}
-	v.keys = slices.Insert(v.keys, at, key)
-	v.bytes += len(key) + len(data)
+	v.bytes += len(message) - len(old.message)
+	v.byKey[key] = value{message, old.version}
 	v.used = true
 	return nil
 }
@@ -105,23 +105,24 @@ func (s *Store) Set(name string, value []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.setValue(s.self, name, message[keyField:]); err != nil {
+	if err := s.setValue(s.self, name, message); err != nil {
 		return err
 	}
 	s.post(subtypeUpdate, message)
 	return nil
 }
 
-// setValue sets a node's value or address, and takes over data. The lock is held.
-func (s *Store) setValue(n *node, name string, data []byte) error {
+// setValue sets a node's value or address, and takes over the payload of the update
+// that tells it. The lock is held.
+func (s *Store) setValue(n *node, name string, message []byte) error {
 	if name == nodeIPKey {
-		ip, err := addressText(data)
+		ip, err := addressText(message[keyField:])
 		if err == nil {
 			s.setAddress(n, ip)
 		}
 		return err
 	}
-	if err := n.values.set(name, data); err != nil {
+	if err := n.values.set(name, message); err != nil {
 		return err
 	}
 	n.rendered = nil
@@ -173,7 +174,10 @@ func (s *Store) Get(name, node string) ([]byte, bool) {
 		}
 	}
 	v, ok := n.values.byKey[name]
-	return v.data, ok
+	if !ok {
+		return nil, false
+	}
+	return v.data(), true
 }
 
 // RRD returns the content of .rrd: the newest sample of each key heard of within

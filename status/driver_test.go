@@ -1,0 +1,245 @@
+package status
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"pmxcfs/corosync"
+	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group"
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+	"pmxcfs/status/clusterlog"
+	"pmxcfs/status/rrd"
+)
+
+// What the daemon connects the store with.
+var (
+	_ dcdb.Observer = (*Store)(nil)
+	_ Poster        = (*group.Group)(nil)
+	_ RRDWriter     = (*rrd.Writer)(nil)
+)
+
+// bus is a process group in memory.
+type bus struct {
+	mu     sync.Mutex // guards all below, and the lines' queues
+	joined []*line
+}
+
+// line is a node's connection to a bus.
+type line struct {
+	bus    *bus
+	self   dfsm.Member
+	queue  []group.Event
+	notify chan struct{}
+}
+
+func (b *bus) connect(node int) (group.Transport, error) {
+	return &line{bus: b, self: member(node), notify: make(chan struct{}, 1)}, nil
+}
+
+// put has something delivered. The lock is held.
+func (l *line) put(e group.Event) {
+	l.queue = append(l.queue, e)
+	l.Wake()
+}
+
+// changed tells all who is there, and who has left. The lock is held.
+func (b *bus) changed(joined bool, left ...*line) {
+	var members []dfsm.Member
+	for _, l := range b.joined {
+		members = append(members, l.self)
+	}
+	for _, l := range slices.Concat(b.joined, left) {
+		l.put(group.Event{View: &dfsm.View{Members: members, Joined: joined}})
+	}
+}
+
+func (l *line) Self() (dfsm.Member, error) { return l.self, nil }
+
+func (l *line) Join() error {
+	l.bus.mu.Lock()
+	defer l.bus.mu.Unlock()
+	l.bus.joined = append(l.bus.joined, l)
+	l.bus.changed(true)
+	return nil
+}
+
+func (l *line) Leave() error { return l.Close() }
+
+func (l *line) Close() error {
+	l.bus.mu.Lock()
+	defer l.bus.mu.Unlock()
+	if i := slices.Index(l.bus.joined, l); i >= 0 {
+		l.bus.joined = slices.Delete(l.bus.joined, i, i+1)
+		l.bus.changed(false, l)
+	}
+	return nil
+}
+
+func (l *line) Mcast(msg []byte) error {
+	l.bus.mu.Lock()
+	defer l.bus.mu.Unlock()
+	for _, to := range l.bus.joined {
+		to.put(group.Event{From: l.self, Bytes: bytes.Clone(msg)})
+	}
+	return nil
+}
+
+func (l *line) Next(into []group.Event, timeout time.Duration) ([]group.Event, error) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-l.notify:
+	case <-timer.C:
+	}
+	l.bus.mu.Lock()
+	defer l.bus.mu.Unlock()
+	into, l.queue = append(into, l.queue...), nil
+	return into, nil
+}
+
+func (l *line) Wake() {
+	select {
+	case l.notify <- struct{}{}:
+	default:
+	}
+}
+
+// runNode runs a node's daemon until the function it returns is called.
+func runNode(t *testing.T, b *bus, node, nodes int) (s *Store, stop func()) {
+	t.Helper()
+	s = New(Config{Tree: memdb.New(), NodeName: fmt.Sprintf("node%d", node), Address: address(node)})
+	g, err := group.New(group.Config{
+		Version: GroupVersion, App: s.App(), Ready: s.Ready,
+		Connect: func() (group.Transport, error) { return b.connect(node) },
+		Backoff: time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetGroup(g)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { g.Run(ctx) })
+	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	t.Cleanup(stop)
+	s.SetCluster(labCluster(node, nodes, 1)) // not before Run: Ready holds it back until now
+	return s, stop
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("timeout: %s", what)
+		}
+	}
+}
+
+func TestStoresBehindTheGroupsDriver(t *testing.T) {
+	const nodes, each = 3, 100
+	b := new(bus)
+	var stores [nodes + 1]*Store
+	var stops [nodes + 1]func()
+	for node := 1; node <= nodes; node++ {
+		stores[node], stops[node] = runNode(t, b, node, nodes)
+	}
+	allOnline := func() bool {
+		for _, s := range stores[1:] {
+			for node := 1; node <= nodes; node++ {
+				if m := memberOf(t, s, fmt.Sprintf("node%d", node)); m["online"] != 1.0 || m["ip"] != address(node) {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	eventually(t, "all members with their addresses", allOnline)
+
+	// Clients of all nodes at once, while node 3's daemon starts anew.
+	var wg sync.WaitGroup
+	for node := 1; node <= 2; node++ {
+		for client := range 3 {
+			wg.Go(func() {
+				for i := range each {
+					if err := stores[node].Set(fmt.Sprintf("key%d", client), fmt.Append(nil, i)); err != nil {
+						t.Error(err)
+					}
+					stores[node].Log(clusterlog.Message{Ident: "root", Tag: "test", Text: fmt.Sprintf("%d/%d/%d", node, client, i)})
+					stores[node].Version()
+				}
+			})
+		}
+	}
+	stops[3]()
+	stores[3], stops[3] = runNode(t, b, 3, nodes)
+	wg.Wait()
+	eventually(t, "all members again", allOnline)
+	for host := 1; host <= nodes; host++ {
+		for node := 1; node <= 2; node++ {
+			for client := range 3 {
+				key, name := fmt.Sprintf("key%d", client), stores[node].node
+				eventually(t, fmt.Sprintf("node %d shows the last %s of %s", host, key, name), func() bool {
+					v, _ := stores[host].Get(key, name)
+					return string(v) == fmt.Sprint(each-1)
+				})
+			}
+		}
+		eventually(t, fmt.Sprintf("node %d has all entries", host), func() bool {
+			n := 0
+			for _, e := range stores[host].journal.log.Entries() {
+				if string(e.Tag()) == "test" {
+					n++
+				}
+			}
+			return n == 2*3*each
+		})
+	}
+	stops[3]()
+	eventually(t, "node 3 is offline", func() bool { return memberOf(t, stores[1], "node3")["online"] == 0.0 })
+}
+
+func TestTheGroupIsNotJoinedBeforeTheClusterIsKnown(t *testing.T) {
+	b := new(bus)
+	s := New(Config{Tree: memdb.New(), NodeName: "node1"})
+	asked := make(chan struct{}, 100)
+	g, err := group.New(group.Config{
+		App: s.App(),
+		Ready: func() error {
+			err := s.Ready()
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+			return err
+		},
+		Connect: func() (group.Transport, error) { return b.connect(1) },
+		Backoff: time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { g.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	for range 3 {
+		<-asked
+	}
+	if g.Status().Joins != 0 {
+		t.Error("joined without cluster info")
+	}
+	s.SetCluster(labCluster(1, 1, 1))
+	eventually(t, "joined", func() bool { return g.Status().Mode == dfsm.ModeSynced })
+	if got := g.Status().Self.Node; got != corosync.NodeID(1) {
+		t.Errorf("joined as node %d", got)
+	}
+}
