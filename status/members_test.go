@@ -160,3 +160,22 @@ func TestOddClusterInfoIsValidJSON(t *testing.T) {
 		}
 	}
 }
+
+func TestAnotherNodeIDMakesThisNodeAnotherEntry(t *testing.T) {
+	s, _ := newStore(t)
+	s.SetCluster(labCluster(1, 2, 1))
+	s.Set(nodeIPKey, []byte("10.0.0.1\x00"))
+	s.Set("k", []byte("own"))
+	s.SetCluster(labCluster(2, 2, 1))
+	if a, b := memberOf(t, s, "node1"), memberOf(t, s, "node2"); a["ip"] != nil || b["ip"] != "10.0.0.1" {
+		t.Errorf("node1 is %v, node2, which this is now, %v", a, b)
+	}
+	app := s.App()
+	deliver(app, 1, "k", "theirs")
+	deliver(app, 2, "k", "an earlier run's")
+	for node, want := range map[string]string{"": "own", "node2": "own", "node1": "theirs"} {
+		if v, _ := s.Get("k", node); string(v) != want {
+			t.Errorf("%q's value is %q, want %q", node, v, want)
+		}
+	}
+}

@@ -236,3 +236,23 @@ func TestFirstEntryOfTheClusterLog(t *testing.T) {
 		}
 	}
 }
+
+func TestVersionIsSorted(t *testing.T) {
+	s := busy()
+	text := string(s.Version())
+	text = text[strings.Index(text, `"kvstore"`):]
+	for _, name := range []string{"some-key-0", "some-key-1", "some-key-10", "some-key-11", "some-key-19", "some-key-2"} {
+		i := strings.Index(text, `"`+name+`"`)
+		if i < 0 {
+			t.Fatalf("%s is missing or out of order in %s", name, s.Version())
+		}
+		text = text[i:]
+	}
+	for _, name := range []string{"node10", "node11", "node2", "node20", "node32", "node9"} { // after node1, this one
+		i := strings.Index(text, `"`+name+`"`)
+		if i < 0 {
+			t.Fatalf("%s is missing or out of order in %s", name, s.Version())
+		}
+		text = text[i:]
+	}
+}
