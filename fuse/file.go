@@ -246,9 +246,10 @@ func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64)
 	if fh, ok := in.GetFh(); ok {
 		h = fs.handle(fh)
 	} else if size == 0 && in.Valid&gofuse.FATTR_MTIME == 0 {
-		// Of truncate(2) and open(2), which do not name a handle, only the first
-		// sets a time, too.
 		h = fs.justOpened(inode, in.Pid)
+		if h != nil && inTruncate(in.Pid) { // by its path, a file that it has open, too
+			h = nil
+		}
 		deferred = true
 	}
 	if h == nil {
@@ -314,11 +315,15 @@ func (fs *FS) resizeOrphan(inode, size uint64) gofuse.Status {
 	return gofuse.OK
 }
 
-// Flush is close: it returns when what was written is in the file.
+// Flush is close(2), of one of perhaps several descriptors of a handle: it returns
+// when what was written is in the file.
 func (fs *FS) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
 	h := fs.handle(in.Fh)
 	if h == nil || !h.write || h.item != nil {
 		return gofuse.OK
+	}
+	if h.truncatePending() && h.keepsOpen(in.Pid) {
+		return gofuse.OK // nothing was written, and it may still be
 	}
 	return status(fs.finish(cancel, h))
 }

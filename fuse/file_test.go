@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -363,8 +364,9 @@ func TestWritersAndNotifiersDoNotDeadlock(t *testing.T) {
 	case <-finished:
 		t.Logf("%d operations", done.Load())
 	case <-time.After(60 * time.Second):
-		id, _ := connectionOf(m.dir)
-		abort(id)
+		if mount, err := mountedOn(m.dir); err == nil {
+			abort(mount.minor)
+		}
 		t.Fatal("the mount hangs")
 	}
 }
@@ -517,5 +519,87 @@ func TestAWaitingCallCanBeInterrupted(t *testing.T) {
 	}
 	db.gate.Store(nil)
 	close(gate)
+	wg.Wait()
+}
+
+// A shell opens a redirection's target, copies the descriptor and closes the
+// first; children close their copies when they end. None of that is the close
+// that empties the file.
+func TestAShellsRedirectionIsOneChange(t *testing.T) {
+	m := mountTest(t, nil)
+	m.mkdir("d")
+	m.write("d/f", "old")
+	for _, tt := range []struct{ script, want string }{
+		{"echo new > f", "new\n"},
+		{"sh -c 'echo newer' > f", "newer\n"},
+		{"{ true; /bin/true; /bin/echo newest; } > f", "newest\n"},
+		{"(/bin/true; /bin/echo last) > f", "last\n"},
+		{": > f", ""},
+	} {
+		before := m.tree.Root().Version
+		cmd := exec.Command("sh", "-c", tt.script)
+		cmd.Dir = m.path("d")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v %s", tt.script, err, out)
+		}
+		m.want("d/f", tt.want)
+		if n := m.tree.Root().Version - before; n != 1 {
+			t.Errorf("%q made %d changes", tt.script, n)
+		}
+	}
+}
+
+func TestTruncatingByPathAFileThatIsOpenHappensAtOnce(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "old")
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	f := m.open("f", os.O_WRONLY)
+	if err := os.Truncate(m.path("f"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if st := m.stat("f"); st.Size != 0 {
+		t.Errorf("after truncate(2) the size is %d", st.Size)
+	}
+	m.want("f", "")
+	f.Close()
+}
+
+// A process handles signals all the time; its calls must not fail for that.
+func TestSignalsDoNotInterruptChanges(t *testing.T) {
+	var db *blockedDB
+	m := mountTest(t, func(real dcdb.Database) dcdb.Database {
+		db = &blockedDB{Database: real}
+		return db
+	})
+	m.mkdir("d")
+	gate := make(chan struct{})
+	db.gate.Store(&gate)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := os.Mkdir(m.path("leads"), 0o755); err != nil {
+			t.Error(err)
+		}
+	})
+	soon(t, "the first", func() bool { _, ok := m.tree.Lookup("leads"); return ok })
+	// A shell that handles a signal while its child, mkdir, does not count: perl
+	// makes the call itself.
+	cmd := exec.Command("perl", "-e", `$SIG{USR1} = sub {}; mkdir($ARGV[0]) or die "mkdir: $!"`, m.path("d/waits"))
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the second", func() bool { _, ok := m.tree.Lookup("d/waits"); return ok })
+	for range 20 {
+		if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db.gate.Store(nil)
+	close(gate)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, out.String())
+	}
 	wg.Wait()
 }

@@ -7,13 +7,13 @@ import (
 	"log"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 // Mount is a file system that is mounted.
@@ -121,7 +121,7 @@ func (m *Mount) Unmount() error {
 		return nil
 	default:
 	}
-	connection, _ := connectionOf(m.dir)
+	mount, mountErr := mountedOn(m.dir)
 	var err error
 	if m.direct {
 		if err = syscall.Unmount(m.dir, 0); errors.Is(err, syscall.EBUSY) {
@@ -140,7 +140,7 @@ func (m *Mount) Unmount() error {
 	}
 	// Somebody holds a file open. Their calls fail from now on; where the
 	// connection can't be ended, from the end of this process.
-	if err := abort(connection); err != nil {
+	if err := errors.Join(mountErr, abort(mount.minor)); err != nil {
 		m.fs.log.Info("the file system is still in use", "path", m.dir, "error", err)
 		return nil
 	}
@@ -152,29 +152,71 @@ func (m *Mount) Unmount() error {
 // it.
 const lingerTime = 500 * time.Millisecond
 
-// connectionOf returns the number by which the kernel's control file system
-// knows the mount.
-func connectionOf(dir string) (uint32, error) {
-	// Without a request: a process that is killed while it waits for itself never
-	// ends, since the kernel waits for an answer as long as it is there.
-	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_DONT_SYNC, 0, &st); err != nil {
-		return 0, err
+// abort ends a FUSE connection: all its requests fail. The control file system
+// is mounted for a moment where it is not.
+func abort(connection uint32) error {
+	name := strconv.FormatUint(uint64(connection), 10) + "/abort"
+	err := os.WriteFile(filepath.Join("/sys/fs/fuse/connections", name), []byte("1"), 0)
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
-	return st.Dev_minor, nil
+	dir, err := os.MkdirTemp("", "fusectl-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dir)
+	if err := syscall.Mount("fusectl", dir, "fusectl", 0, ""); err != nil {
+		return fmt.Errorf("mounting the FUSE control file system: %w", err)
+	}
+	err = os.WriteFile(filepath.Join(dir, name), []byte("1"), 0)
+	return errors.Join(err, syscall.Unmount(dir, syscall.MNT_DETACH))
 }
 
-// abort ends a FUSE connection: all its requests fail.
-func abort(connection uint32) error {
-	return os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", connection), []byte("1"), 0)
+// EndDying ends the FUSE connection mounted on dir if process pid, which serves
+// it, is being killed and can't end: a thread of it waits in the kernel for
+// something that waits for an answer of the same process. It reports whether
+// it did.
+func EndDying(dir string, pid int) (bool, error) {
+	if !dying(pid) {
+		return false, nil
+	}
+	mount, err := mountedOn(dir)
+	if err != nil || !strings.HasPrefix(mount.kind, "fuse") {
+		return false, err
+	}
+	return true, abort(mount.minor)
+}
+
+// dying reports whether a process has been killed and is still there. See
+// proc_pid_status(5).
+func dying(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "State":
+			if strings.HasPrefix(value, "Z") {
+				return true
+			}
+		case "SigPnd", "ShdPnd":
+			if mask, err := strconv.ParseUint(value, 16, 64); err == nil && mask&(1<<(syscall.SIGKILL-1)) != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Leftover unmounts what an earlier run has left mounted on dir, and reports
 // how many mounts that were. Only FUSE mounts are touched.
 func Leftover(dir string) (int, error) {
 	for n := 0; ; n++ {
-		kind, err := mountedOn(dir)
-		if err != nil || !strings.HasPrefix(kind, "fuse") {
+		mount, err := mountedOn(dir)
+		if err != nil || !strings.HasPrefix(mount.kind, "fuse") {
 			return n, err
 		}
 		if os.Geteuid() != 0 {
@@ -186,27 +228,39 @@ func Leftover(dir string) (int, error) {
 	}
 }
 
-// mountedOn returns the type of the topmost file system mounted on dir, empty if
-// dir is no mount point.
-func mountedOn(dir string) (string, error) {
+// mounted is a file system that is mounted somewhere.
+type mounted struct {
+	kind  string // type; empty: there is none
+	minor uint32 // of its device number
+}
+
+// mountedOn returns the topmost file system mounted on dir. It asks nothing of
+// that file system, whose server may be gone.
+func mountedOn(dir string) (mounted, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return "", err
+		return mounted{}, err
 	}
 	defer f.Close()
-	kind := ""
+	var found mounted
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		// proc_pid_mountinfo(5): the mount point is field 5, the type comes after
-		// the separator.
+		// proc_pid_mountinfo(5): the device is field 3, the mount point field 5,
+		// and the type comes after the separator.
 		head, tail, ok := strings.Cut(lines.Text(), " - ")
 		fields := strings.Fields(head)
 		if !ok || len(fields) < 5 || unescape(fields[4]) != dir {
 			continue
 		}
-		kind, _, _ = strings.Cut(tail, " ")
+		found.kind, _, _ = strings.Cut(tail, " ")
+		_, minor, _ := strings.Cut(fields[2], ":")
+		n, err := strconv.ParseUint(minor, 10, 32)
+		if err != nil {
+			return mounted{}, fmt.Errorf("mountinfo: %q is no device number", fields[2])
+		}
+		found.minor = uint32(n)
 	}
-	return kind, lines.Err()
+	return found, lines.Err()
 }
 
 // unescape undoes the octal escapes of mountinfo.

@@ -139,8 +139,8 @@ func mountTest(t testing.TB, wrap func(dcdb.Database) dcdb.Database) *testMount 
 		if err := m.store.Close(); err != nil {
 			t.Error(err)
 		}
-		if kind, err := mountedOn(m.dir); err != nil || kind != "" {
-			t.Errorf("a mount is left: %q, %v", kind, err)
+		if left, err := mountedOn(m.dir); err != nil || left.kind != "" {
+			t.Errorf("a mount is left: %v, %v", left, err)
 		}
 	})
 	return m

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -106,7 +107,7 @@ func (d *daemon) start() error {
 	if err := d.makeDirs(); err != nil {
 		return err
 	}
-	if d.lock, err = takeLock(d.o.LockFile); err != nil {
+	if d.lock, err = takeLock(d.o.LockFile, d.helpToEnd); err != nil {
 		return err
 	}
 	tree, err := d.openStore(name, address, begin)
@@ -139,6 +140,25 @@ func (d *daemon) start() error {
 	d.up = true
 	d.log.Info("the file system is up", "path", d.o.MountPoint, "node", name, "address", address, "mode", mode, "took", time.Since(begin).Round(time.Millisecond))
 	return nil
+}
+
+// helpToEnd ends what keeps a killed daemon from ending.
+func (d *daemon) helpToEnd() {
+	b, err := os.ReadFile(d.o.PidFile)
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid == os.Getpid() {
+		return
+	}
+	ended, err := fuse.EndDying(d.o.MountPoint, pid)
+	switch {
+	case err != nil:
+		d.log.Error("a killed daemon can't end, and its file system can't be ended", "pid", pid, "path", d.o.MountPoint, "error", err)
+	case ended:
+		d.log.Warn("ended the file system of a killed daemon that could not end", "pid", pid, "path", d.o.MountPoint)
+	}
 }
 
 // makeDirs makes the directories that the daemon owns.

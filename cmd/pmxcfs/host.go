@@ -66,8 +66,9 @@ func groupID(name string) (uint32, error) {
 const lockWait = 10 * time.Second
 
 // takeLock takes the lock that keeps a second daemon from using the same
-// database. It is held until the file is closed or the process ends.
-func takeLock(path string) (*os.File, error) {
+// database. It is held until the file is closed or the process ends. While it is
+// held by another process, that calls busy now and then.
+func takeLock(path string, busy func()) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the lock file: %w", err)
@@ -82,6 +83,7 @@ func takeLock(path string) (*os.File, error) {
 		case time.Now().After(deadline):
 			return nil, errors.Join(fmt.Errorf("%s is locked: another pmxcfs is running on this database", path), f.Close())
 		}
+		busy()
 		time.Sleep(50 * time.Millisecond)
 	}
 }

@@ -24,6 +24,9 @@ const (
 	// file. It leaves time for the transaction within the promised 100 ms.
 	writeDelay = 50 * time.Millisecond
 
+	// interruptGrace is how long an interrupted caller goes on waiting.
+	interruptGrace = time.Second
+
 	// maxUnsaved is how many bytes may have been written by callers that do not
 	// wait, before one has to.
 	maxUnsaved = 4 << 20
@@ -43,8 +46,8 @@ type Commit struct {
 }
 
 // Wait returns when the change is in the file, with the transaction's error if
-// it is not, or EINTR when cancel is closed first; the change may then still be
-// stored.
+// it is not, or EINTR some time after cancel is closed; the change may then still
+// be stored.
 func (t *Commit) Wait(cancel <-chan struct{}) error {
 	select {
 	case <-t.done:
@@ -131,6 +134,19 @@ func (c *committer) wait(t *Commit, cancel <-chan struct{}) error {
 		c.lead(t)
 		return t.err
 	case <-cancel:
+	}
+	// Any signal that a process handles closes cancel, a child's end included. No
+	// program expects EINTR of rename(2) or close(2): answer so only if the change
+	// would else be late.
+	grace := time.NewTimer(interruptGrace)
+	defer grace.Stop()
+	select {
+	case <-t.done:
+		return t.err
+	case <-t.lead:
+		c.lead(t)
+		return t.err
+	case <-grace.C:
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

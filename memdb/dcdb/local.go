@@ -89,7 +89,7 @@ func (l *Local) Quorate() bool { return true }
 // sets its writer and, unless it is the one to set a time, its time. Do returns
 // what happened to the entry that the operation was about. Errors are a
 // *fs.PathError from the tree, one around ENOSPC for a full tree, the
-// transaction's, or EINTR when cancel was closed first.
+// transaction's, or EINTR a second after cancel was closed.
 func (l *Local) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
 	l.c.mu.Lock()
 	change, t, err := l.apply(op)

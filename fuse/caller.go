@@ -1,0 +1,75 @@
+package fuse
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the kernel's requests do not say about who makes them, /proc does: the
+// caller waits in its system call meanwhile. A caller in a foreign pid name space
+// has no number here (0), and nothing is known of it.
+
+// inTruncate reports whether a thread is in truncate(2). See proc_pid_syscall(5).
+func inTruncate(thread uint32) bool {
+	b := make([]byte, 128)
+	b = readProc("/proc/"+strconv.FormatUint(uint64(thread), 10)+"/syscall", b)
+	number, _, _ := bytes.Cut(b, []byte(" "))
+	n, err := strconv.Atoi(string(number))
+	return err == nil && n == unix.SYS_TRUNCATE
+}
+
+// keepsOpen reports whether h will go on being open although thread has closed a
+// descriptor of it: the descriptor was a copy (a shell opens the target of a
+// redirection, copies the descriptor to where it is wanted, and closes the
+// first), or the copy of a child.
+func (h *handle) keepsOpen(thread uint32) bool {
+	if thread == 0 || h.opener == 0 {
+		return false
+	}
+	proc := "/proc/" + strconv.FormatUint(uint64(thread), 10)
+	if thread != h.opener {
+		if _, err := os.Lstat(proc + "/task/" + strconv.FormatUint(uint64(h.opener), 10)); err != nil {
+			return true // another process: who opened it will see to it, or the release
+		}
+	}
+	dir, err := os.Open(proc + "/fdinfo")
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	fds, _ := dir.Readdirnames(-1) // none, of a process that ends
+	want := []byte("\nino:\t" + strconv.FormatUint(h.id, 10) + "\n")
+	b := make([]byte, 512)
+	for _, fd := range fds {
+		info := readProc(proc+"/fdinfo/"+fd, b)
+		if bytes.Contains(info, want) && writesTo(info) {
+			return true
+		}
+	}
+	return false
+}
+
+// writesTo reports whether a descriptor may be written to, by its fdinfo.
+func writesTo(info []byte) bool {
+	_, rest, _ := bytes.Cut(info, []byte("flags:\t"))
+	octal, _, _ := bytes.Cut(rest, []byte("\n"))
+	flags, err := strconv.ParseUint(string(octal), 8, 32)
+	return err == nil && writable(uint32(flags))
+}
+
+// readProc reads the beginning of a file of /proc; nothing if it can't.
+func readProc(path string, into []byte) []byte {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	n, err := unix.Read(fd, into)
+	if err != nil {
+		return nil
+	}
+	return into[:n]
+}
