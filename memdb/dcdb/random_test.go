@@ -19,12 +19,15 @@ import (
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/dfsmtest"
+	"pmxcfs/dfsm/wire"
 	"pmxcfs/memdb"
 )
 
-var traceFlag = flag.String("dcdb.trace", "", "write what happens in the history of -dcdb.seed to this file")
-
-var seedFlag = flag.Uint64("dcdb.seed", 0, "run the random history of this seed only")
+var (
+	seedFlag  = flag.Uint64("dcdb.seed", 0, "run the random history of this seed only")
+	traceFlag = flag.String("dcdb.trace", "", "write what happens in the history of -dcdb.seed to this file")
+	runsFlag  = flag.Uint64("dcdb.runs", 0, "how many random histories to run; 0: as many as take a few seconds")
+)
 
 // history is one random history of a few nodes with the real tree.
 type history struct {
@@ -33,7 +36,8 @@ type history struct {
 	seed   maphash.Seed
 	hosts  []*dfsmtest.Host
 	files  []*memFile // of each host; outlives its daemon
-	faults bool       // daemons and hosts are killed, too
+	kind   kind
+	cut    dfsmtest.Cut
 	names  int
 	acked  []string          // files that were reported as made, and that nobody deletes
 	synced map[string]string // the index that a sync ended with, by its epoch
@@ -49,6 +53,20 @@ type history struct {
 }
 
 type lineage []uint64
+
+// kind says what goes wrong in a history. Only of the first two kinds can it be
+// said who must have seen what.
+type kind uint64
+
+const (
+	calm    kind = iota // the network is cut and merged
+	faulty              // daemons and hosts are killed as well
+	agreed              // a ring that ends gives its members what it likes, as corosync does
+	hostile             // a member sends what none should
+	kinds
+)
+
+func (k kind) lineal() bool { return k == calm || k == faulty }
 
 type outcome struct{ acked, refused, unknown, syncs, commits, forks int }
 
@@ -82,6 +100,9 @@ func (s *simApp) host() int { return int(s.p.Host().ID) - 1 }
 // were killed, cut off, or have left.
 func (s *simApp) Applied(*memdb.Op, []memdb.Change, bool) {
 	h, version := s.h, int(s.tree.Root().Version)
+	if !h.kind.lineal() {
+		return
+	}
 	made := maphash.Bytes(h.seed, s.tree.Index())
 	own := &h.of[s.host()]
 	if *own = append(*own, made); len(*own) != version+1 {
@@ -122,7 +143,7 @@ func (s *simApp) Reset([]memdb.Change) {}
 // ModeChanged checks that all who end the same sync have the same tree then.
 func (s *simApp) ModeChanged(mode dfsm.Mode) {
 	s.app.ModeChanged(mode)
-	if mode.Final() {
+	if mode.Final() && s.h.kind != hostile {
 		s.h.failf("%v is in mode %v", s.p.Self(), mode)
 	}
 	if members, _ := s.p.Machine.Members(); mode != dfsm.ModeSynced || len(members) < 2 {
@@ -132,7 +153,7 @@ func (s *simApp) ModeChanged(mode dfsm.Mode) {
 	if first, ok := s.h.synced[epoch]; !ok {
 		s.h.synced[epoch] = index
 		s.h.out.syncs++
-	} else if first != index {
+	} else if first != index && s.h.kind != hostile {
 		s.h.failf("%v ends sync %s with another tree than others", s.p.Self(), epoch)
 	}
 }
@@ -168,7 +189,7 @@ func (h *history) newApp(p *dfsmtest.Process) dfsmtest.App {
 			h.out.acked++
 			if name != "" {
 				h.acked = append(h.acked, name)
-				if _, there := file.rows[ok.change.Inode]; !there {
+				if _, there := file.rows[ok.change.Inode]; !there && h.kind != hostile {
 					h.failf("%v: %s reported as done, but not in the file", p.Self(), name)
 				}
 			}
@@ -259,24 +280,57 @@ func (h *history) step() {
 		h.rearrange(parts...)
 	case n < 96:
 		h.rearrange(h.up())
-	case !h.faults:
+	case h.kind == hostile:
+		h.misbehave(host)
+	case h.kind == calm:
 	case n < 97:
 		if host.Process() != nil {
 			h.Kill(host)
 		}
 	case n < 98:
 		if host.Up && h.rnd.IntN(2) == 0 {
-			h.Crash(host, dfsmtest.CutSafe, h.rnd.IntN)
+			h.Crash(host, h.cut, h.rnd.IntN)
 		}
 	default:
 		h.revive(host)
 	}
 }
 
+// misbehave has a host's member send what none should.
+func (h *history) misbehave(host *dfsmtest.Host) {
+	p := host.Process()
+	if p == nil {
+		return
+	}
+	op := memdb.Op{Kind: memdb.OpWrite, Path: "a", Data: []byte("evil"), Offset: h.rnd.Uint32N(1 << 21)}
+	m := wire.Message{
+		Header:  wire.Header{Type: wire.Type(h.rnd.IntN(7)), Subtype: uint16(h.rnd.IntN(10)), Version: ProtocolVersion, Time: h.rnd.Uint32()},
+		Count:   h.rnd.Uint64N(50),
+		Epoch:   p.Machine.SyncEpoch(),
+		Payload: encodeOp(&op),
+	}
+	switch h.rnd.IntN(4) {
+	case 0:
+		m.Payload = encodeUnlock("priv/lock/l", memdb.Digest{})
+	case 1:
+		m.Payload = p.App.(*simApp).tree.Index()
+	case 2:
+		m.Payload = appendUpdate(nil, memdb.NewEntry(h.rnd.Uint64N(20), h.rnd.Uint64N(5), 9, 1, 1, memdb.TypeFile, "evil", []byte("x")))
+	}
+	raw := m.Encode()
+	if h.rnd.IntN(2) == 0 {
+		raw[h.rnd.IntN(len(raw))] ^= 1 << h.rnd.IntN(8)
+	}
+	h.Inject(host, raw)
+}
+
 func (h *history) revive(host *dfsmtest.Host) {
 	if !host.Up {
 		h.Boot(host)
 		h.rearrange(h.up())
+	}
+	if p := host.Process(); p != nil && p.Machine.Mode().Final() {
+		h.Kill(host)
 	}
 	if host.Process() == nil {
 		h.Start(host)
@@ -300,16 +354,19 @@ func (h *history) rearrange(parts ...[]*dfsmtest.Host) {
 		}
 	}
 	if len(full) > 0 {
-		h.Rearrange(full, dfsmtest.CutSafe, h.rnd.IntN)
+		h.Rearrange(full, h.cut, h.rnd.IntN)
 	}
 }
 
 // runHistory makes the history of a seed, and checks that the trees that end a
 // sync are alike, that in the end all are, and their files too, and that nothing
-// acknowledged is lost. Odd seeds have daemons and hosts killed as well.
+// acknowledged is lost.
 func runHistory(seed uint64, trace io.Writer) (outcome, error) {
-	h := &history{rnd: rand.New(rand.NewPCG(seed, 0x64636462)), seed: maphash.MakeSeed(), faults: seed%2 == 1,
+	h := &history{rnd: rand.New(rand.NewPCG(seed, 0x64636462)), seed: maphash.MakeSeed(), kind: kind(seed) % kinds,
 		synced: make(map[string]string), byState: make(map[string]lineage)}
+	if h.kind == agreed {
+		h.cut = dfsmtest.CutAgreed
+	}
 	h.main = lineage{0, 0} // an empty tree is at version 1
 	n := 2 + h.rnd.IntN(4)
 	h.Cluster = dfsmtest.NewCluster(dfsmtest.Config{Hosts: n, Version: ProtocolVersion, Checksums: true, NewApp: h.newApp, Trace: trace})
@@ -332,12 +389,14 @@ func runHistory(seed uint64, trace io.Writer) (outcome, error) {
 		}
 		h.step()
 	}
-	for _, host := range h.hosts {
-		h.revive(host)
-	}
-	h.rearrange(h.up())
-	if !h.Settle(2000) {
-		h.failf("no end after the faults have ended")
+	for range 2 { // only the first time does all arrive that a misbehaving member has sent
+		for _, host := range h.hosts {
+			h.revive(host)
+		}
+		h.rearrange(h.up())
+		if !h.Settle(2000) {
+			h.failf("no end after the faults have ended")
+		}
 	}
 	h.checkEnd()
 	return h.out, h.err
@@ -372,7 +431,7 @@ func (h *history) checkEnd() {
 		if err != nil || stored.Checksum() != s.tree.Checksum() {
 			h.failf("%v ends with a file that is not its tree: %v", p.Self(), err)
 		}
-		if h.out.forks > 0 {
+		if h.out.forks > 0 || !h.kind.lineal() {
 			continue
 		}
 		for _, name := range h.acked {
@@ -401,9 +460,13 @@ func TestRandomHistoriesKeepNodesAlike(t *testing.T) {
 		}
 		return
 	}
-	runs := uint64(6000)
-	if testing.Short() || raceEnabled {
+	runs := *runsFlag
+	switch {
+	case runs > 0:
+	case testing.Short() || raceEnabled:
 		runs = 400
+	default:
+		runs = 6000
 	}
 	first := uint64(time.Now().UnixNano())
 	t.Logf("seeds %d to %d", first, first+runs-1)
