@@ -15,4 +15,25 @@
 // What was not stored is not shown: when a transaction fails, its changes and
 // those made on top of them are taken back from the tree, and everybody who
 // waits for them, or asks later, gets the error.
+//
+// # In a cluster
+//
+// A Cluster is the store of a node in a cluster. It sends a change to the group
+// pve_dcdb_v1 and waits for it to come back in its place in the one order that
+// all nodes share (package dfsm and its driver, group); every node applies what
+// is delivered, a batch of it in one transaction, and answers its own callers
+// after that. What depends on the tree is decided at the delivery, by the same
+// rules on all nodes. Only what is certain, or what a peer could not digest, is
+// refused before.
+//
+// A node that was away is brought up to date by a synchronisation: the states
+// that are compared are indexes of the trees, the leader is the one with the
+// greatest version, and it sends the entries that others lack. The new tree is
+// built beside the old one, compared with the leader's index, stored in one
+// transaction, and only then shown: readers never wait.
+//
+// A node whose database fails goes back to what its file holds and leaves the
+// group; it tries the file until that can be written, and joins again. A node
+// that cannot make the leader's tree of the leader's updates stays out until it
+// is restarted.
 package dcdb

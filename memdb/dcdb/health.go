@@ -33,8 +33,7 @@ func (a *app) store(changes []memdb.Change) error {
 		return nil
 	}
 	h, now := &a.health, a.clock()
-	h.since = now
-	h.retryAt = now
+	h.since, h.retryAt = now, now
 	if !h.well.IsZero() && now.Sub(h.well) < maxRetryWait {
 		h.wait = min(max(2*h.wait, retryWait), maxRetryWait)
 		h.retryAt = now.Add(h.wait)

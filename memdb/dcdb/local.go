@@ -16,7 +16,9 @@ type Observer interface {
 	// Applied is called after an operation was applied. Foreign tells that it
 	// did not come through this node's own mount.
 	Applied(op *memdb.Op, changes []memdb.Change, foreign bool)
-	// Reset is called after changes were taken back: anything may differ.
+	// Reset is called after changes were taken back: anything may differ. After
+	// a synchronisation has replaced the tree, it is called as if what leads
+	// from the new tree to the old one had been taken back.
 	Reset(changes []memdb.Change)
 }
 
