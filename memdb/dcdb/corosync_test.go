@@ -44,7 +44,7 @@ func TestNodesOverCorosyncStayAlike(t *testing.T) {
 	db := func(i int) string { return filepath.Join(dir, fmt.Sprintf("node%d.db", i+1)) }
 	agents := make([]*agent, labHosts)
 	for i := range agents {
-		agents[i] = startAgent(t, l.Host(i+1), db(i))
+		agents[i] = startAgent(t, l.Host(i+1), t.Name(), db(i))
 	}
 	for _, a := range agents {
 		a.want(t, "SYNCED")
@@ -62,7 +62,7 @@ func TestNodesOverCorosyncStayAlike(t *testing.T) {
 	for range 20 {
 		agents[0].want(t, "MADE ")
 	}
-	last = startAgent(t, l.Host(labHosts), db(labHosts-1))
+	last = startAgent(t, l.Host(labHosts), t.Name(), db(labHosts-1))
 	agents[labHosts-1] = last
 	last.want(t, "SYNCED")
 	for range 20 {
@@ -131,14 +131,14 @@ type agent struct {
 	seen  []string
 }
 
-func startAgent(t *testing.T, h *lab.Host, db string) *agent {
+func startAgent(t *testing.T, h *lab.Host, test, db string) *agent {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.Close() })
-	p, out := h.StartSelf(t, []string{"-test.run=^TestNodesOverCorosyncStayAlike$", "-test.v", "-test.timeout=3m"},
+	p, out := h.StartSelf(t, []string{"-test.run=^" + test + "$", "-test.v", "-test.timeout=3m"},
 		[]string{fmt.Sprint("HOST_NUMBER=", h.ID()), "DATABASE=" + db}, r)
 	r.Close()
 	a := &agent{p: p, in: w, lines: make(chan string, 1<<16)}

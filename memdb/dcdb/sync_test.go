@@ -389,3 +389,37 @@ func TestUpdatesAreOfTheMomentOfTheirSync(t *testing.T) {
 		t.Error("the updates are of a later moment")
 	}
 }
+
+// slowFile is a database whose transactions take until they are told to end.
+type slowFile struct {
+	*memFile
+	begun, end chan struct{}
+}
+
+func (f *slowFile) Commit(changes []memdb.Change) error {
+	close(f.begun)
+	<-f.end
+	return f.memFile.Commit(changes)
+}
+
+func TestReadersSeeTheOldTreeUntilTheNewOneIsStored(t *testing.T) {
+	_, a, file, payloads := behindBy(t)
+	if err := a.ApplyUpdates(payloads); err != nil {
+		t.Fatal(err)
+	}
+	slow := &slowFile{file, make(chan struct{}), make(chan struct{})}
+	a.db = slow
+	committed := make(chan error)
+	go func() { committed <- a.Commit() }()
+	<-slow.begun
+	if !has(a.tree, "mine") || has(a.tree, "x") {
+		t.Error("the new tree is shown before it is stored")
+	}
+	close(slow.end)
+	if err := <-committed; err != nil {
+		t.Fatal(err)
+	}
+	if has(a.tree, "mine") || !has(a.tree, "x") {
+		t.Error("the old tree is still shown")
+	}
+}
