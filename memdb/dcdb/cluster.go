@@ -147,8 +147,9 @@ func (c *Cluster) Status() ClusterStatus {
 //
 // Errors are a *fs.PathError around an errno: the tree's; ENOSPC for a full tree
 // or disk; EACCES without quorum or membership; EIO on a node that stays out of
-// the group; ETIMEDOUT; or plain EINTR when cancel was closed first. After EACCES,
-// ENOSPC, EIO, ETIMEDOUT and EINTR the change may still be made by the group.
+// the group; ETIMEDOUT; or plain EINTR a second after cancel was closed. After
+// EACCES, ENOSPC, EIO, ETIMEDOUT and EINTR the change may still be made by the
+// group.
 func (c *Cluster) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
 	if err := c.refuse(op); err != nil {
 		return memdb.Change{}, err
@@ -234,6 +235,13 @@ func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte)
 		go func() {
 			select {
 			case <-cancel:
+			case <-ctx.Done():
+				return
+			}
+			grace := time.NewTimer(interruptGrace) // as the local store gives
+			defer grace.Stop()
+			select {
+			case <-grace.C:
 				stop()
 			case <-ctx.Done():
 			}

@@ -181,7 +181,7 @@ func TestAChangeThatDoesNotComeBackIsGivenUp(t *testing.T) {
 	r.givenUp(t, n, path)
 }
 
-func TestAnInterruptedCallReturnsAtOnce(t *testing.T) {
+func TestAnInterruptedCallReturnsSoon(t *testing.T) {
 	r := &ring{}
 	n := r.startAll(t, 1, nil)[0]
 	r.set(func() { r.held = true })
@@ -198,6 +198,18 @@ func TestAnInterruptedCallReturnsAtOnce(t *testing.T) {
 		t.Error("it is not counted")
 	}
 	r.givenUp(t, n, "d")
+}
+
+// Any signal that a process handles interrupts its calls.
+func TestAnInterruptIsNothingIfTheChangeComesBackSoon(t *testing.T) {
+	r := &ring{}
+	n := r.startAll(t, 1, nil)[0]
+	cancel := make(chan struct{})
+	close(cancel)
+	op := mkdir("d")
+	if c, err := n.Do(cancel, &op); err != nil || c.New == nil {
+		t.Errorf("Do: %+v, %v", c, err)
+	}
 }
 
 func TestOneOfManyTakesALock(t *testing.T) {

@@ -215,6 +215,7 @@ func TestAnInterruptedCallerLeavesTheTransactionToOthers(t *testing.T) {
 		})
 		synctest.Wait()
 		close(cancel)
+		time.Sleep(interruptGrace) // of the bubble's clock
 		synctest.Wait()
 		wg.Go(func() { do(t, l, memdb.Op{Kind: memdb.OpMkdir, Path: "follows"}) })
 		synctest.Wait()
