@@ -40,6 +40,7 @@ type app struct {
 	members []dfsm.Member
 	sync    *behind // nil: there is nothing to catch up with
 	health  health
+	stats   Stats
 }
 
 // success is the result of an own message that was applied: the group hands
@@ -59,6 +60,7 @@ type transaction struct {
 
 // Apply implements dfsm.Application.
 func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
+	a.stats.Batches.Add(1)
 	t := &transaction{results: make([]error, len(batch))}
 	now := a.clock()
 	done := len(batch)
@@ -102,6 +104,7 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 		}
 		res, err := a.tree.Apply(op)
 		if err != nil {
+			a.stats.Refused.Add(1)
 			*result = err
 			return nil
 		}
@@ -132,6 +135,7 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 
 // record takes note of an operation that was applied.
 func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Message) {
+	a.stats.Changes.Add(1)
 	t.delta.Add(res.Changes)
 	if c := a.calls.applied(op, res.Changes, m.Own, m.Subtype, m.Payload); c != nil {
 		t.told = append(t.told, c)

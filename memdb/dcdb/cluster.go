@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,8 +45,6 @@ type Cluster struct {
 	app     *app
 	group   *group.Group
 	timeout time.Duration
-
-	timeouts, interrupts atomic.Int64
 }
 
 // NewCluster returns a store that is not quorate and not connected. The database
@@ -115,29 +112,6 @@ func (c *Cluster) SetQuorate(quorate bool) { c.app.quorate.Store(quorate) }
 
 // Quorate reports what SetQuorate told last.
 func (c *Cluster) Quorate() bool { return c.app.quorate.Load() }
-
-// ClusterStatus is a snapshot of what a Cluster is doing.
-type ClusterStatus struct {
-	Group      group.Status
-	Quorate    bool
-	Database   error // why the database can't be written and the group is left; nil: it can
-	Timeouts   int64 // changes that were given up because of the deadline
-	Interrupts int64 // changes that their callers gave up
-}
-
-// Status returns a snapshot.
-func (c *Cluster) Status() ClusterStatus {
-	s := ClusterStatus{
-		Group:      c.group.Status(),
-		Quorate:    c.Quorate(),
-		Timeouts:   c.timeouts.Load(),
-		Interrupts: c.interrupts.Load(),
-	}
-	if err := c.app.health.err.Load(); err != nil {
-		s.Database = *err
-	}
-	return s
-}
 
 // Do sends one operation and returns when it was applied here, in its place in
 // the group's order, and is in the file. The writer is this node, and the time,
@@ -255,10 +229,10 @@ func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte)
 	case ok:
 		return done.change, nil
 	case errors.Is(err, group.ErrInterrupted):
-		c.interrupts.Add(1)
+		c.app.stats.Interrupts.Add(1)
 		return memdb.Change{}, syscall.EINTR
 	case errors.Is(err, group.ErrTimeout):
-		c.timeouts.Add(1)
+		c.app.stats.Timeouts.Add(1)
 		return memdb.Change{}, fmt.Errorf("%w: %w", err, syscall.ETIMEDOUT)
 	case errors.Is(err, dfsm.ErrDisconnected) && c.app.fatal.Load():
 		return memdb.Change{}, fmt.Errorf("%w: %w", err, syscall.EIO)

@@ -175,7 +175,7 @@ func TestAChangeThatDoesNotComeBackIsGivenUp(t *testing.T) {
 		path = fmt.Sprint("late", i)
 		n.refused(t, mkdir(path), syscall.ETIMEDOUT)
 	}
-	if !n.logs.contain("a change was not delivered in time") || n.Status().Timeouts == 0 {
+	if !n.logs.contain("a change was not delivered in time") || n.Stats().Timeouts.Load() == 0 {
 		t.Error("nobody hears of it")
 	}
 	r.givenUp(t, n, path)
@@ -194,7 +194,7 @@ func TestAnInterruptedCallReturnsSoon(t *testing.T) {
 	if _, err := n.Do(cancel, &op); err != syscall.EINTR {
 		t.Errorf("Do: %v", err)
 	}
-	if n.Status().Interrupts != 1 {
+	if n.Stats().Interrupts.Load() != 1 {
 		t.Error("it is not counted")
 	}
 	r.givenUp(t, n, "d")
@@ -374,5 +374,8 @@ func TestTheLogTellsASync(t *testing.T) {
 		if !n.logs.contain(text) {
 			t.Errorf("%q is not logged, but\n%s", text, strings.Join(n.logs.text, "\n"))
 		}
+	}
+	if sent, got := first.Stats().UpdatesSent.Load(), second.Stats().UpdatesReceived.Load(); sent != 2 || got != 2 || second.Stats().Syncs.Load() != 1 {
+		t.Errorf("%d updates counted as sent, %d as received", sent, got)
 	}
 }

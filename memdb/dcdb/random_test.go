@@ -398,8 +398,27 @@ func runHistory(seed uint64, trace io.Writer) (outcome, error) {
 			h.failf("no end after the faults have ended")
 		}
 	}
+	h.verify()
 	h.checkEnd()
 	return h.out, h.err
+}
+
+// verify has the checksums compared: nobody may leave because of them.
+func (h *history) verify() {
+	if h.err != nil {
+		return
+	}
+	before, _ := h.Traffic()
+	h.Advance(3601)
+	for _, host := range h.hosts {
+		host.Process().Dispatch(0)
+	}
+	if !h.Settle(2000) {
+		h.failf("no end of the verification")
+	}
+	if after, _ := h.Traffic(); after != before+2 { // the request and the checksum
+		h.failf("%d messages for a verification", after-before)
+	}
 }
 
 func (h *history) checkEnd() {

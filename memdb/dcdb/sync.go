@@ -117,7 +117,7 @@ func (a *app) lacking(leader []byte, indexes []*memdb.Index, synced []bool) (dfs
 			}
 		}
 	}
-	u := &updates{log: a.log, entries: make([]*memdb.Entry, 0, n)}
+	u := &updates{log: a.log, stats: &a.stats, entries: make([]*memdb.Entry, 0, n)}
 	for j, e := range entries {
 		if send[j] {
 			u.entries = append(u.entries, e)
@@ -130,6 +130,7 @@ func (a *app) lacking(leader []byte, indexes []*memdb.Index, synced []bool) (dfs
 // so what is sent is the state that the group has agreed on.
 type updates struct {
 	log     *slog.Logger
+	stats   *Stats
 	entries []*memdb.Entry
 	next    int
 	buf     []byte
@@ -143,6 +144,7 @@ func (u *updates) Next() ([]byte, bool) {
 	}
 	u.buf = appendUpdate(u.buf[:0], u.entries[u.next])
 	u.next++
+	u.stats.UpdatesSent.Add(1)
 	return u.buf, true
 }
 
@@ -160,6 +162,7 @@ func (a *app) ApplyUpdates(payloads [][]byte) error {
 			return err
 		}
 		s.received++
+		a.stats.UpdatesReceived.Add(1)
 		i, ok := slices.BinarySearchFunc(s.index.Entries, e.Inode, func(x memdb.IndexEntry, inode uint64) int { return cmp.Compare(x.Inode, inode) })
 		if !ok || s.index.Entries[i].Digest != e.IndexDigest() {
 			if s.odd++; s.odd == 1 {
@@ -198,6 +201,7 @@ func (a *app) Commit() error {
 		return err
 	}
 	a.replace(next)
+	a.stats.Syncs.Add(1)
 	return nil
 }
 

@@ -1,0 +1,38 @@
+package dcdb
+
+import (
+	"sync/atomic"
+
+	"pmxcfs/dfsm/group"
+)
+
+// Stats counts what a Cluster has done. Fields may be read at any time.
+type Stats struct {
+	Batches         atomic.Int64 // of messages that were delivered together
+	Changes         atomic.Int64 // messages that changed the tree
+	Refused         atomic.Int64 // messages that the tree refused
+	Syncs           atomic.Int64 // times that this node was brought up to date
+	UpdatesSent     atomic.Int64 // entries, as the leader of a sync
+	UpdatesReceived atomic.Int64 // entries, being behind
+	Timeouts        atomic.Int64 // changes that were given up because of the deadline
+	Interrupts      atomic.Int64 // changes that their callers gave up
+}
+
+// Stats returns the counters, which go on counting.
+func (c *Cluster) Stats() *Stats { return &c.app.stats }
+
+// ClusterStatus is a snapshot of what a Cluster is doing.
+type ClusterStatus struct {
+	Group    group.Status
+	Quorate  bool
+	Database error // why the database can't be written and the group is left; nil: it can
+}
+
+// Status returns a snapshot.
+func (c *Cluster) Status() ClusterStatus {
+	s := ClusterStatus{Group: c.group.Status(), Quorate: c.Quorate()}
+	if err := c.app.health.err.Load(); err != nil {
+		s.Database = *err
+	}
+	return s
+}
