@@ -35,7 +35,8 @@ func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOu
 
 // openEntry opens a file. Who only reads does so through the kernel's pages, and
 // has nothing to report at close. Who writes bypasses them: so a reader's page
-// is replaced as a whole, and never shows half of a change.
+// is replaced as a whole, and never shows half of a change. A file that is being
+// changed is read past the pages, too, which would not last.
 func (fs *FS) openEntry(e *memdb.Entry, flags, thread uint32, out *gofuse.OpenOut) {
 	h := &handle{id: nodeID(e.Inode), inode: e.Inode, write: writable(flags), opener: thread}
 	h.truncate = h.write && flags&syscall.O_TRUNC != 0
@@ -43,6 +44,8 @@ func (fs *FS) openEntry(e *memdb.Entry, flags, thread uint32, out *gofuse.OpenOu
 	switch {
 	case h.write:
 		out.OpenFlags = gofuse.FOPEN_DIRECT_IO
+	case fs.recent.has(e.Inode):
+		out.OpenFlags = gofuse.FOPEN_DIRECT_IO | gofuse.FOPEN_NOFLUSH
 	case fs.keepPages(e):
 		out.OpenFlags = gofuse.FOPEN_KEEP_CACHE | gofuse.FOPEN_NOFLUSH
 	default:

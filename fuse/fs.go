@@ -68,6 +68,7 @@ type FS struct {
 	// file than before: it goes up when changes were taken back.
 	generation atomic.Uint64
 	notify     *notifier
+	recent     *recent
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
@@ -102,6 +103,7 @@ func New(cfg Config) *FS {
 		shown:         make(map[uint64]uint64),
 	}
 	fs.notify = newNotifier(cfg.Log)
+	fs.recent = newRecent()
 	if cfg.Store != nil {
 		fs.tree = cfg.Store.Tree()
 	}

@@ -132,6 +132,7 @@ func (n *notifier) send(x notice) {
 // Applied learns of every change: what was deleted stays readable for those who
 // have it open, and what did not come from this mount the kernel must forget.
 func (fs *FS) Applied(_ *memdb.Op, changes []memdb.Change, foreign bool) {
+	fs.recent.note(changes)
 	for _, c := range changes {
 		if c.New == nil && c.Old != nil && !c.Old.IsDir() {
 			fs.mu.Lock()

@@ -33,6 +33,7 @@ type instance struct {
 	cmd  *exec.Cmd
 	log  string        // path of what the daemon wrote to stderr, all runs
 	done chan struct{} // closed when the present run's process has ended
+	late chan struct{} // the same of a killed run that the next start has to free
 }
 
 // newInstance makes a node without a daemon. When the test ends, whatever runs
@@ -167,6 +168,14 @@ func (n *instance) start(extra ...string) {
 	n.t.Helper()
 	n.launch(extra...)
 	n.waitUp()
+	if n.late != nil {
+		select {
+		case <-n.late:
+			n.late = nil
+		case <-time.After(patience):
+			n.t.Fatal("a killed daemon is still there beside the next one")
+		}
+	}
 }
 
 // waitUp returns when the mount and the pid file are this run's.
@@ -234,7 +243,12 @@ func (n *instance) stop() {
 func (n *instance) kill() {
 	n.t.Helper()
 	n.signal(syscall.SIGKILL)
-	n.wait()
+	select {
+	case <-n.done:
+	case <-time.After(2 * time.Second):
+		n.t.Log("the killed daemon waits for itself: the next start has to end it")
+		n.late, n.done = n.done, nil
+	}
 }
 
 // logText returns what the daemon has written to stderr so far.

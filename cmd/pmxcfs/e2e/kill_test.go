@@ -281,14 +281,18 @@ func killLoop(t *testing.T, rnd *rand.Rand, kills int) (acked int) {
 			time.Sleep(time.Duration(rnd.IntN(60)) * time.Millisecond)
 			n.kill()
 		}
-		n.start()
+		if !n.running() {
+			n.start()
+		}
 		verify(t, n, writers, kill)
 		burst(t, n, writers, 20*time.Millisecond+time.Duration(rnd.IntN(30))*time.Millisecond)
 		if t.Failed() {
 			t.Fatalf("kill %d", kill)
 		}
 	}
-	n.start()
+	if !n.running() {
+		n.start()
+	}
 	verify(t, n, writers, kills)
 	n.stop()
 	onDisk := treeOf(t, n.db)
@@ -320,9 +324,20 @@ func burst(t *testing.T, n *instance, writers []*writer, length time.Duration) {
 			}
 		})
 	}
+	for i := range 2 { // whoever reads just then must not keep the daemon from ending
+		wg.Go(func() {
+			quiet(t)
+			for j := i; !killed.Load(); j++ {
+				_, _ = os.ReadFile(filepath.Join(writers[j%len(writers)].dir, fmt.Sprint("f", j%5)))
+			}
+		})
+	}
 	time.Sleep(length)
 	killed.Store(true)
 	n.kill()
+	if n.late != nil {
+		n.start() // those who wait for the killed daemon are freed by the next one only
+	}
 	wg.Wait()
 }
 
