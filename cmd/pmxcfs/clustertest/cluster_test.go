@@ -28,6 +28,7 @@ func TestThreeNodes(t *testing.T) {
 		{"EveryOperationReachesAllNodes", everyOperation},
 		{"AMebibyteReachesAllNodes", mebibyte},
 		{"SpecialFilesTellOfTheCluster", specialFiles},
+		{"ServiceSpreadsValuesAndLogs", service},
 		{"OneNodeWinsTheRaceForAVMID", raceForVMID},
 		{"OneNodeWinsTheRaceForALock", raceForLock},
 		{"AllNodesWriteAtOnce", allWriteAtOnce},
@@ -464,9 +465,23 @@ func frozenCorosync(c *cluster) {
 	n := c.node(2)
 	corosync := n.host.Corosync()
 	n.must(corosync.Signal(syscall.SIGSTOP))
+	// Somebody waits for a change that can't be delivered.
+	waiting := make(chan error, 1)
+	go func() { waiting <- os.Mkdir(n.path("never"), 0o755) }()
+	n.eventually("the change is under way", func() error {
+		select {
+		case err := <-waiting:
+			n.t.Fatalf("%s: a change without corosync: %v", n, err)
+		default:
+		}
+		return n.inRequest()
+	})
 	begin := time.Now()
 	n.stop()
 	c.t.Logf("stopped in %v", time.Since(begin).Round(time.Millisecond))
+	if err := <-waiting; err == nil {
+		c.t.Error("the change counts as made")
+	}
 	n.must(corosync.Signal(syscall.SIGCONT))
 	n.start()
 	c.wantTogether(c.nodes...)

@@ -16,6 +16,9 @@ const programEnv = "PMXCFS_CLUSTERTEST_PROGRAM"
 
 // TestMain builds the program, with the race detector if the tests have it.
 func TestMain(m *testing.M) {
+	if list := os.Getenv(requestsEnv); list != "" {
+		os.Exit(makeRequests(list))
+	}
 	flag.Parse()
 	os.Exit(runTests(m))
 }

@@ -79,7 +79,7 @@ func (n *node) clean() {
 		}
 	}
 	if n.t.Failed() {
-		n.t.Logf("%s: the daemon's log:\n%s", n, log[max(0, len(log)-6000):])
+		n.t.Logf("%s: the daemon's log:\n%s", n, log[max(0, len(log)-20000):])
 	}
 }
 
@@ -113,7 +113,7 @@ func (n *node) launch(args ...string) {
 	}
 	p, err := n.host.Start(lab.Spec{
 		Args: append([]string{os.Getenv(programEnv), "-f"}, args...),
-		Env:  []string{"GORACE=halt_on_error=1 exitcode=66"},
+		Env:  []string{"GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"},
 	})
 	if err != nil {
 		n.t.Fatal(err)
@@ -413,4 +413,23 @@ func (n *node) rows() (rows []string) {
 			e.Inode, e.Parent, e.Version, e.Writer, e.MTime, e.Type, e.Name, e.Size(), e.Digest()))
 	}
 	return rows
+}
+
+// inRequest objects unless the kernel waits for an answer of the daemon's. Where
+// the kernel doesn't tell, it has no objection.
+func (n *node) inRequest() error {
+	st, err := os.Stat(n.path(""))
+	if err != nil {
+		return err
+	}
+	dev := st.Sys().(*syscall.Stat_t).Dev
+	waiting := fmt.Sprintf("/sys/fs/fuse/connections/%d/waiting", dev&0xff|dev>>12&^0xff)
+	b, err := os.ReadFile(waiting)
+	if err == nil && string(b) == "0\n" {
+		err = errors.New("nothing waits")
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
