@@ -39,7 +39,7 @@ func TestThreeNodes(t *testing.T) {
 		{"DaemonBeforeCorosync", daemonFirst},
 		{"EmptyDatabaseIsFilled", emptyDatabase},
 		{"DatabaseThatIsAheadIsTakenOver", aheadAlone},
-		{"FrozenCorosyncDoesNotHoldUpStopping", frozenCorosync},
+		{"FrozenCorosyncHoldsUpNeitherStopNorStart", frozenCorosync},
 	} {
 		if !t.Run(s.name, func(t *testing.T) { s.run(c.in(t)) }) {
 			c.in(t)
@@ -482,8 +482,8 @@ func frozenCorosync(c *cluster) {
 	if err := <-waiting; err == nil {
 		c.t.Error("the change counts as made")
 	}
+	n.start() // nor starting
 	n.must(corosync.Signal(syscall.SIGCONT))
-	n.start()
 	c.wantTogether(c.nodes...)
 }
 
