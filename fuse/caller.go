@@ -24,32 +24,67 @@ func inTruncate(thread uint32) bool {
 // keepsOpen reports whether h will go on being open although thread has closed a
 // descriptor of it: the descriptor was a copy (a shell opens the target of a
 // redirection, copies the descriptor to where it is wanted, and closes the
-// first), or the copy of a child.
-func (h *handle) keepsOpen(thread uint32) bool {
+// first), or the copy of a child. A process that has more descriptors of the file
+// than it has opened has copies.
+func (fs *FS) keepsOpen(h *handle, thread uint32) bool {
 	if thread == 0 || h.opener == 0 {
 		return false
 	}
 	proc := "/proc/" + strconv.FormatUint(uint64(thread), 10)
-	if thread != h.opener {
-		if _, err := os.Lstat(proc + "/task/" + strconv.FormatUint(uint64(h.opener), 10)); err != nil {
-			return true // another process: who opened it will see to it, or the release
-		}
+	if !sameProcess(proc, thread, h.opener) {
+		return true // who opened it will see to it, or the release
 	}
 	dir, err := os.Open(proc + "/fdinfo")
 	if err != nil {
 		return false
 	}
 	defer dir.Close()
-	fds, _ := dir.Readdirnames(-1) // none, of a process that ends
+	descriptors := 0
+	names, _ := dir.Readdirnames(-1) // none, of a process that ends
 	want := []byte("\nino:\t" + strconv.FormatUint(h.id, 10) + "\n")
 	b := make([]byte, 512)
-	for _, fd := range fds {
+	for _, fd := range names {
 		info := readProc(proc+"/fdinfo/"+fd, b)
 		if bytes.Contains(info, want) && writesTo(info) {
-			return true
+			descriptors++
 		}
 	}
-	return false
+	if descriptors == 0 {
+		return false
+	}
+	opened := 0
+	for _, opener := range fs.otherOpeners(h) {
+		if sameProcess(proc, thread, opener) {
+			opened++
+		}
+	}
+	return descriptors > opened
+}
+
+// otherOpeners returns the threads that have opened h's file for writing, those of
+// other handles.
+func (fs *FS) otherOpeners(h *handle) []uint32 {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	var list []uint32
+	if f := fs.files[h.inode]; f != nil {
+		for _, w := range f.writers {
+			if w != h {
+				list = append(list, w.opener)
+			}
+		}
+	}
+	return list
+}
+
+// sameProcess reports whether two threads belong to one process, whose directory
+// is proc.
+func sameProcess(proc string, a, b uint32) bool {
+	if a == b {
+		return true
+	}
+	_, err := os.Lstat(proc + "/task/" + strconv.FormatUint(uint64(b), 10))
+	return err == nil
 }
 
 // writesTo reports whether a descriptor may be written to, by its fdinfo.

@@ -325,7 +325,7 @@ func (fs *FS) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
 	if h == nil || !h.write || h.item != nil {
 		return gofuse.OK
 	}
-	if h.truncatePending() && h.keepsOpen(in.Pid) {
+	if h.truncatePending() && fs.keepsOpen(h, in.Pid) {
 		return gofuse.OK // nothing was written, and it may still be
 	}
 	return status(fs.finish(cancel, h))

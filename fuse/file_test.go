@@ -549,6 +549,20 @@ func TestAShellsRedirectionIsOneChange(t *testing.T) {
 	}
 }
 
+func TestClosingOneOfTwoHandlesTruncatesAtOnce(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "old")
+	other := m.open("f", os.O_WRONLY)
+	f := m.open("f", os.O_WRONLY|os.O_TRUNC)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if st := m.stat("f"); st.Size != 0 {
+		t.Errorf("after close the size is %d", st.Size)
+	}
+	other.Close()
+}
+
 func TestTruncatingByPathAFileThatIsOpenHappensAtOnce(t *testing.T) {
 	m := mountTest(t, nil)
 	m.write("f", "old")
