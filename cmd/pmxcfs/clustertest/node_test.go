@@ -37,7 +37,9 @@ type cluster struct {
 type node struct {
 	t    testing.TB
 	host *lab.Host
-	proc *lab.Process // nil: never started
+	proc *lab.Process // nil: none
+	// dying are daemons that were killed and had not ended.
+	dying []*lab.Process
 }
 
 // newCluster brings up n hosts with corosync and daemons that have found each
@@ -69,9 +71,9 @@ func (c *cluster) node(i int) *node { return c.nodes[i-1] }
 // clean ends the daemon, and judges what no test expects.
 func (n *node) clean() {
 	if n.running() {
-		_ = n.proc.Signal(syscall.SIGKILL)
-		<-n.proc.Done()
+		n.kill()
 	}
+	n.bury()
 	log := n.log()
 	for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
 		if i := strings.Index(log, bad); i >= 0 {
@@ -152,13 +154,54 @@ func (n *node) stop() {
 	}
 }
 
-// kill ends it without.
+// killTime is how long a killed daemon may take to end before it counts as
+// stuck.
+const killTime = 2 * time.Second
+
+// kill ends it without. A thread of a killed daemon may be stuck in the kernel,
+// telling it to forget a name in a directory where a caller waits for this very
+// daemon; the next daemon's start is to end that.
 func (n *node) kill() {
 	n.t.Helper()
 	if err := n.proc.Signal(syscall.SIGKILL); err != nil {
 		n.t.Fatal(err)
 	}
-	<-n.proc.Done()
+	timer := time.NewTimer(killTime)
+	defer timer.Stop()
+	select {
+	case <-n.proc.Done():
+	case <-timer.C:
+		n.t.Logf("%s: the killed daemon can't end: the next one has to help", n)
+		n.dying = append(n.dying, n.proc)
+	}
+	n.proc = nil
+}
+
+// bury makes sure that no daemon is left that is stuck like that.
+func (n *node) bury() {
+	for _, p := range n.dying {
+		if !p.Running() {
+			continue
+		}
+		for _, dev := range n.devices() {
+			_ = os.WriteFile("/sys/fs/fuse/connections/"+dev+"/abort", []byte("1"), 0)
+		}
+		select {
+		case <-p.Done():
+		case <-time.After(patience):
+			n.t.Errorf("%s: a killed daemon does not end", n)
+		}
+	}
+}
+
+// devices lists the minor device numbers of the mounts: their FUSE connections.
+func (n *node) devices() (list []string) {
+	for _, line := range n.mounts() {
+		if _, minor, ok := strings.Cut(strings.Fields(line)[2], ":"); ok {
+			list = append(list, minor)
+		}
+	}
+	return list
 }
 
 // mounts lists what is mounted on the host's /etc/pve.
@@ -418,13 +461,11 @@ func (n *node) rows() (rows []string) {
 // inRequest objects unless the kernel waits for an answer of the daemon's. Where
 // the kernel doesn't tell, it has no objection.
 func (n *node) inRequest() error {
-	st, err := os.Stat(n.path(""))
-	if err != nil {
-		return err
+	devices := n.devices()
+	if len(devices) != 1 {
+		return fmt.Errorf("mounts: %q", devices)
 	}
-	dev := st.Sys().(*syscall.Stat_t).Dev
-	waiting := fmt.Sprintf("/sys/fs/fuse/connections/%d/waiting", dev&0xff|dev>>12&^0xff)
-	b, err := os.ReadFile(waiting)
+	b, err := os.ReadFile("/sys/fs/fuse/connections/" + devices[0] + "/waiting")
 	if err == nil && string(b) == "0\n" {
 		err = errors.New("nothing waits")
 	}
