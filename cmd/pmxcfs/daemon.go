@@ -81,6 +81,7 @@ type daemon struct {
 	store   io.Closer // closes the database
 	cluster *cluster  // the store in cluster mode; nil: local mode
 	mount   *fuse.Mount
+	guard   *guard
 	ipc     *ipc.Service
 	gc      *memoryTuner
 	pid     bool // the pid file is written
@@ -121,6 +122,9 @@ func (d *daemon) start() error {
 	}
 	if d.mount, err = tree.Mount(d.o.MountPoint); err != nil {
 		return err
+	}
+	if d.guard, err = startGuard(d.o.MountPoint); err != nil {
+		d.log.Warn("nobody will end the mount, should this daemon be killed and unable to", "error", err)
 	}
 	spreadProcs()
 	mode := "local"
@@ -295,6 +299,9 @@ func (d *daemon) stop() error {
 	}
 	if d.mount != nil {
 		errs = append(errs, d.mount.Unmount())
+	}
+	if d.guard != nil {
+		d.guard.stop()
 	}
 	if d.gc != nil {
 		d.gc.stop()

@@ -22,6 +22,9 @@ const (
 )
 
 func main() {
+	if task := os.Getenv(guardEnv); task != "" {
+		os.Exit(guardMain(task, os.Stderr))
+	}
 	tuneMalloc()
 	if filepath.Base(os.Args[0]) == "create_pmxcfs_db" {
 		os.Exit(createDBMain(os.Args, os.Stdout, os.Stderr))
