@@ -27,4 +27,10 @@
 //   - A change that others made is in a node's file after 100 ms. A daemon that
 //     was killed and has started again may until it is synchronised show
 //     less than before. It must not go back from there either.
+//
+// The clients are threads of the test, outside the hosts: a daemon that is killed
+// takes none of them along, and calls that it was serving are seen to fail. The
+// kernel may hold such a daemon until it is started again, because it was waiting
+// for the lock of a directory to drop a name and the lock's owner for an answer;
+// the test says so and goes on.
 package historytest
