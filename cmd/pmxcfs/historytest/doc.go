@@ -32,5 +32,5 @@
 // takes none of them along, and calls that it was serving are seen to fail. The
 // kernel may hold such a daemon until it is started again, because it was waiting
 // for the lock of a directory to drop a name and the lock's owner for an answer;
-// the test says so and goes on.
+// the test then ends its connection, says so and goes on.
 package historytest

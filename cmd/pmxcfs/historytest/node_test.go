@@ -122,13 +122,29 @@ func (n *node) ended() {
 			n.t.Logf("%s:\n%s", f, b)
 		}
 	}
+	// Not left to the next start: a test that failed here would have none.
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", n.host.Pid()))
+	if err != nil {
+		n.t.Error(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 5 || f[4] != "/etc/pve" {
+			continue
+		}
+		_, minor, _ := strings.Cut(f[2], ":")
+		if err := os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0); err != nil {
+			n.t.Error(err)
+		}
+	}
+	<-n.proc.Done()
 }
 
 // clean ends the daemon, and judges what no test expects.
 func (n *node) clean() {
 	if n.proc != nil && n.proc.Running() {
 		_ = n.proc.Signal(syscall.SIGKILL)
-		<-n.proc.Done()
+		n.ended()
 	}
 	b, err := os.ReadFile(filepath.Join(n.host.Dir(), "pmxcfs.log"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
