@@ -8,7 +8,7 @@ import (
 )
 
 // recentTime is how long a changed file counts as being changed.
-const recentTime = time.Second
+const recentTime = 100 * time.Millisecond
 
 // recentMax is how many files are remembered before old ones are looked for.
 const recentMax = 1024

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -11,22 +12,23 @@ import (
 // Content makes up most of the heap and holds no pointers, so collecting garbage
 // costs little however much content there is; but Go's default lets garbage
 // grow to the size of all that is live: a full tree would take twice its size.
-// So the collector is given a fixed headroom instead of a share, and a limit
-// makes it give memory back that a burst of large writes has left behind.
+// So the collector is given a fixed headroom instead of a share. It must not be
+// small: the mount's request buffers, a megabyte each, are dropped at each
+// collection and made anew. What a burst of changes has left behind is given
+// back when nothing goes on.
 type memoryTuner struct {
 	quit chan struct{}
 	done chan struct{}
 
 	live   int64  // for which the collector is set
 	allocs uint64 // bytes allocated up to the last look
-	given  uint64 // the same when memory was last given back
+	tight  bool   // memory was given back, and is limited
 }
 
 const (
-	gcHeadroom   = 6 << 20     // bytes of garbage to allow for
-	memoryExtra  = 12 << 20    // bytes that the limit adds to that: stacks, spans, fragments
-	idleBytes    = 256 << 10   // allocated between two looks, at most, when nothing goes on
-	worthBytes   = 16 << 20    // allocated since memory was given back, for it to be worth it again
+	gcHeadroom   = 12 << 20    // bytes of garbage to allow for
+	memoryExtra  = 12 << 20    // bytes that an idle process may have beside that: stacks, spans, fragments
+	idleBytes    = 2 << 20     // allocated between two looks, at most, when nothing goes on
 	gcInterval   = time.Second // between looks at the heap
 	gcMinPercent = 4
 	gcMaxPercent = 400
@@ -61,15 +63,18 @@ func (m *memoryTuner) adjust() {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
 	live, allocs := int64(sample[0].Value.Uint64()), sample[1].Value.Uint64()
-	if idle := allocs-m.allocs < idleBytes; idle && allocs-m.given > worthBytes {
+	if change := live - m.live; m.live == 0 || max(change, -change) >= gcHeadroom/8 {
+		m.live = live
+		debug.SetGCPercent(int(min(gcMaxPercent, max(gcMinPercent, gcHeadroom*100/max(live, 1)))))
+	}
+	idle := allocs-m.allocs < idleBytes
+	switch m.allocs = allocs; {
+	case idle && !m.tight:
 		debug.FreeOSMemory()
-		m.given = allocs
+		metrics.Read(sample)
+		debug.SetMemoryLimit(int64(sample[0].Value.Uint64()) + memoryExtra)
+	case !idle && m.tight:
+		debug.SetMemoryLimit(math.MaxInt64)
 	}
-	m.allocs = allocs
-	if change := live - m.live; m.live > 0 && max(change, -change) < gcHeadroom/8 {
-		return
-	}
-	m.live = live
-	debug.SetGCPercent(int(min(gcMaxPercent, max(gcMinPercent, gcHeadroom*100/max(live, 1)))))
-	debug.SetMemoryLimit(live + gcHeadroom + memoryExtra)
+	m.tight = idle
 }
