@@ -453,52 +453,62 @@ func (d *blockedDB) Commit(changes []memdb.Change) error {
 	return d.Database.Commit(changes)
 }
 
-func TestReadsDoNotWaitForATransaction(t *testing.T) {
+func mountBlocked(t *testing.T) (*testMount, *blockedDB) {
+	t.Helper()
 	var db *blockedDB
 	m := mountTest(t, func(real dcdb.Database) dcdb.Database {
 		db = &blockedDB{Database: real}
 		return db
 	})
-	m.write("f", "old")
+	return m, db
+}
+
+// hold blocks transactions, the first one being that of a new directory, and
+// returns once that is in the tree. Release lets all go on, and returns when the
+// directory is stored.
+func (d *blockedDB) hold(m *testMount, dir string) (release func()) {
+	m.t.Helper()
 	gate := make(chan struct{})
-	db.gate.Store(&gate)
+	d.gate.Store(&gate)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := os.Mkdir(m.path("d"), 0o755); err != nil {
-			t.Error(err)
+		if err := os.Mkdir(m.path(dir), 0o755); err != nil {
+			m.t.Error(err)
 		}
 	})
-	soon(t, "the tree", func() bool { _, ok := m.tree.Lookup("d"); return ok })
+	eventually(m.t, func() string {
+		if _, ok := m.tree.Lookup(dir); !ok {
+			return "the tree lacks " + dir
+		}
+		return ""
+	})
+	return func() {
+		d.gate.Store(nil)
+		close(gate)
+		wg.Wait()
+	}
+}
+
+func TestReadsDoNotWaitForATransaction(t *testing.T) {
+	m, db := mountBlocked(t)
+	m.write("f", "old")
+	release := db.hold(m, "d")
 	m.want("f", "old")
 	f := m.open("f", os.O_WRONLY)
 	if _, err := f.WriteString("new"); err != nil { // and writes need only the tree
 		t.Error(err)
 	}
 	m.want("f", "new")
-	db.gate.Store(nil)
-	close(gate)
-	wg.Wait()
+	release()
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestAWaitingCallCanBeInterrupted(t *testing.T) {
-	var db *blockedDB
-	m := mountTest(t, func(real dcdb.Database) dcdb.Database {
-		db = &blockedDB{Database: real}
-		return db
-	})
+	m, db := mountBlocked(t)
 	m.mkdir("d") // the kernel lets one at a time change a directory
-	gate := make(chan struct{})
-	db.gate.Store(&gate)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := os.Mkdir(m.path("leads"), 0o755); err != nil {
-			t.Error(err)
-		}
-	})
-	soon(t, "the first", func() bool { _, ok := m.tree.Lookup("leads"); return ok })
+	release := db.hold(m, "leads")
 	cmd := exec.Command("mkdir", m.path("d/waits"))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -517,9 +527,7 @@ func TestAWaitingCallCanBeInterrupted(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("a killed process still waits for its change")
 	}
-	db.gate.Store(nil)
-	close(gate)
-	wg.Wait()
+	release()
 }
 
 // A shell opens a redirection's target, copies the descriptor and closes the
@@ -581,21 +589,9 @@ func TestTruncatingByPathAFileThatIsOpenHappensAtOnce(t *testing.T) {
 
 // A process handles signals all the time; its calls must not fail for that.
 func TestSignalsDoNotInterruptChanges(t *testing.T) {
-	var db *blockedDB
-	m := mountTest(t, func(real dcdb.Database) dcdb.Database {
-		db = &blockedDB{Database: real}
-		return db
-	})
+	m, db := mountBlocked(t)
 	m.mkdir("d")
-	gate := make(chan struct{})
-	db.gate.Store(&gate)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := os.Mkdir(m.path("leads"), 0o755); err != nil {
-			t.Error(err)
-		}
-	})
-	soon(t, "the first", func() bool { _, ok := m.tree.Lookup("leads"); return ok })
+	release := db.hold(m, "leads")
 	// A shell that handles a signal while its child, mkdir, does not count: perl
 	// makes the call itself.
 	cmd := exec.Command("perl", "-e", `$SIG{USR1} = sub {}; mkdir($ARGV[0]) or die "mkdir: $!"`, m.path("d/waits"))
@@ -610,10 +606,8 @@ func TestSignalsDoNotInterruptChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	db.gate.Store(nil)
-	close(gate)
+	release()
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v: %s", err, out.String())
 	}
-	wg.Wait()
 }
