@@ -76,13 +76,24 @@ func (fs *FS) rootItemAttr(item *rootItem, out *gofuse.Attr) {
 	fs.commonAttr(0, out)
 }
 
-// entryOut answers a look-up that found e.
+// entryOut answers a look-up that found e, or the making of e.
 func (fs *FS) entryOut(e memdb.Info, out *gofuse.EntryOut) {
 	out.NodeId = nodeID(e.Inode)
 	out.Generation = fs.generation.Load()
 	out.SetEntryTimeout(cacheTime)
 	out.SetAttrTimeout(fs.attrTime(e.Inode))
 	fs.entryAttr(e, &out.Attr)
+}
+
+// madeOut answers the making of e, which someone else may have changed since.
+func (fs *FS) madeOut(e memdb.Info, dir uint64, name string, out *gofuse.EntryOut) {
+	fs.known.takeAbsent(dir, name)
+	fs.known.add(nodeID(e.Inode))
+	fs.entryOut(e, out)
+	if now, ok := fs.tree.Child(inodeOf(dir), name); !ok || now.Entry != e.Entry {
+		out.SetEntryTimeout(0)
+		out.SetAttrTimeout(0)
+	}
 }
 
 // Lookup finds a name in a directory. An absence may be cached, too.
@@ -93,17 +104,35 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *g
 		if item.link != nil {
 			out.SetAttrTimeout(cacheTime)
 		}
+		fs.known.add(item.id)
 		fs.rootItemAttr(item, &out.Attr)
 		return gofuse.OK
 	}
-	e, ok := fs.tree.Child(inodeOf(in.NodeId), name)
-	if !ok {
-		out.NodeId = 0
-		out.SetEntryTimeout(cacheTime)
-		return gofuse.OK
+	dir := inodeOf(in.NodeId)
+	e, ok := fs.tree.Child(dir, name)
+	for {
+		if !ok {
+			noted := fs.known.addAbsent(in.NodeId, name)
+			if e, ok = fs.tree.Child(dir, name); ok {
+				fs.known.takeAbsent(in.NodeId, name)
+				continue
+			}
+			if noted {
+				out.SetEntryTimeout(cacheTime)
+			}
+			out.NodeId = 0
+			return gofuse.OK
+		}
+		id := nodeID(e.Inode)
+		fs.known.add(id)
+		now, there := fs.tree.Child(dir, name)
+		if there && now.Entry == e.Entry {
+			fs.entryOut(e, out)
+			return gofuse.OK
+		}
+		fs.known.forget(id, 1)
+		e, ok = now, there
 	}
-	fs.entryOut(e, out)
-	return gofuse.OK
 }
 
 // GetAttr answers a stat.

@@ -119,7 +119,7 @@ func (fs *FS) make(cancel <-chan struct{}, kind memdb.Kind, dir uint64, name str
 	if err != nil {
 		return status(err)
 	}
-	fs.entryOut(memdb.Info{Entry: change.New, Private: memdb.IsPrivate(path)}, out)
+	fs.madeOut(memdb.Info{Entry: change.New, Private: memdb.IsPrivate(path)}, dir, name, out)
 	return gofuse.OK
 }
 
@@ -174,6 +174,7 @@ func (fs *FS) Rename(cancel <-chan struct{}, in *gofuse.RenameIn, oldName, newNa
 	if err != nil {
 		return status(err)
 	}
+	fs.known.takeAbsent(in.Newdir, newName) // the name has moved there in the kernel, too
 	fs.contentKept(change)
 	if memdb.IsPrivate(from) != memdb.IsPrivate(to) || memdb.IsScript(oldName) != memdb.IsScript(newName) {
 		fs.notify.attributes(nodeID(change.Inode)) // the mode is another one here

@@ -7,9 +7,9 @@
 // Names, absences, attributes, directory listings and content are cached by the
 // kernel for long (cacheTime). What changes through this mount the kernel knows.
 // What changes otherwise (another node's write, a transaction that failed) is
-// queued for explicit invalidation, which a goroutine of its own carries out:
-// never the one that serves a request or applies changes, because the kernel
-// may be holding a lock that waits for that very request.
+// queued for explicit invalidation, as far as the kernel may have it, which goroutines
+// of their own carry out: never one that serves a request or applies changes,
+// because the kernel may be holding a lock that waits for that very request.
 //
 // Invalidation takes a moment, so nothing that must be exact rests on it:
 //

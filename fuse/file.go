@@ -93,7 +93,7 @@ func (fs *FS) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, o
 	if err != nil {
 		return status(err)
 	}
-	fs.entryOut(memdb.Info{Entry: e, Private: memdb.IsPrivate(path)}, &out.EntryOut)
+	fs.madeOut(memdb.Info{Entry: e, Private: memdb.IsPrivate(path)}, in.NodeId, name, &out.EntryOut)
 	fs.openEntry(e, flags, in.Pid, &out.OpenOut)
 	return gofuse.OK
 }

@@ -68,6 +68,7 @@ type FS struct {
 	// file than before: it goes up when changes were taken back.
 	generation atomic.Uint64
 	notify     *notifier
+	known      *known
 	recent     *recent
 
 	mu      sync.Mutex
@@ -104,6 +105,7 @@ func New(cfg Config) *FS {
 	}
 	fs.notify = newNotifier(cfg.Log)
 	fs.recent = newRecent()
+	fs.known = newKnown()
 	if cfg.Store != nil {
 		fs.tree = cfg.Store.Tree()
 	}
@@ -178,7 +180,10 @@ func (fs *FS) childPath(dir uint64, name string) (string, gofuse.Status) {
 }
 
 // Forget is told when the kernel drops a file, and the file's pages with it.
-func (fs *FS) Forget(id, _ uint64) {
+func (fs *FS) Forget(id, lookups uint64) {
+	if !fs.known.forget(id, lookups) {
+		return
+	}
 	fs.mu.Lock()
 	delete(fs.shown, id)
 	fs.mu.Unlock()

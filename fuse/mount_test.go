@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,8 @@ type testMount struct {
 type testStore struct {
 	*dcdb.Local
 	lost   atomic.Bool
-	writes atomic.Int64 // operations that reached the store
+	delay  time.Duration // of each Do
+	writes atomic.Int64  // operations that reached the store
 
 	mu  sync.Mutex
 	ops []memdb.Op // the same operations
@@ -56,6 +58,7 @@ func (s *testStore) last() memdb.Op {
 }
 
 func (s *testStore) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
+	time.Sleep(s.delay)
 	s.note(op)
 	if s.lost.Load() {
 		return memdb.Change{}, syscall.EACCES

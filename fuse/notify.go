@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"hash/maphash"
 	"log/slog"
 	"sync"
 
@@ -11,18 +12,20 @@ import (
 
 // notifier tells the kernel what to forget. A notification may wait for locks
 // that a request being served holds, so it is only ever sent from the
-// notifier's own goroutine, with no lock held.
+// notifier's own goroutines, with no lock held.
+//
+// Forgetting a name takes its directory's lock, which is held by whoever makes or
+// deletes something there, until we have answered. So names have lanes of their own,
+// several: those that wait do so side by side, and hold up no inodes.
 type notifier struct {
-	log *slog.Logger
-
-	mu     sync.Mutex
-	wake   *sync.Cond
-	queue  []notice
-	queued map[notice]struct{} // what is in the queue: a second one of the same is dropped
+	log    *slog.Logger
 	server *gofuse.Server
-	closed bool
-	done   chan struct{}
+	seed   maphash.Seed
+	inodes *lane
+	names  [nameLanes]*lane
 }
+
+const nameLanes = 4
 
 type noticeKind uint8
 
@@ -41,70 +44,107 @@ type notice struct {
 }
 
 func newNotifier(log *slog.Logger) *notifier {
-	n := &notifier{log: log, queued: make(map[notice]struct{}), done: make(chan struct{})}
-	n.wake = sync.NewCond(&n.mu)
+	n := &notifier{log: log, seed: maphash.MakeSeed(), inodes: newLane()}
+	for i := range n.names {
+		n.names[i] = newLane()
+	}
 	return n
 }
 
-func (n *notifier) content(id uint64)    { n.add(notice{kind: noticeContent, id: id}) }
-func (n *notifier) attributes(id uint64) { n.add(notice{kind: noticeAttributes, id: id}) }
+func (n *notifier) content(id uint64)    { n.inodes.add(notice{kind: noticeContent, id: id}) }
+func (n *notifier) attributes(id uint64) { n.inodes.add(notice{kind: noticeAttributes, id: id}) }
 func (n *notifier) name(dir uint64, name string) {
-	n.add(notice{kind: noticeName, id: dir, name: name})
+	n.lane(dir, name).add(notice{kind: noticeName, id: dir, name: name})
 }
 func (n *notifier) deleted(dir, child uint64, name string) {
-	n.add(notice{kind: noticeDeleted, id: dir, child: child, name: name})
+	n.lane(dir, name).add(notice{kind: noticeDeleted, id: dir, child: child, name: name})
 }
 
-func (n *notifier) add(x notice) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
-		return
-	}
-	if _, ok := n.queued[x]; ok {
-		return
-	}
-	n.queued[x] = struct{}{}
-	n.queue = append(n.queue, x)
-	n.wake.Signal()
+// lane returns the lane of a name: always the same, so what is said of a name stays
+// in order.
+func (n *notifier) lane(dir uint64, name string) *lane {
+	return n.names[maphash.Comparable(n.seed, absence{dir, name})%nameLanes]
 }
 
 // start begins to send to a mounted server.
 func (n *notifier) start(server *gofuse.Server) {
 	n.server = server
-	go n.run()
-}
-
-// stop drops what is queued and waits for the one being sent. The mount must be
-// gone or going, so that this one ends.
-func (n *notifier) stop() {
-	n.mu.Lock()
-	n.closed = true
-	n.queue = nil
-	n.wake.Signal()
-	n.mu.Unlock()
-	if n.server != nil {
-		<-n.done
+	for _, l := range n.lanes() {
+		go l.run(n.send)
 	}
 }
 
-func (n *notifier) run() {
-	defer close(n.done)
+// stop drops what is queued and waits for what is being sent. The mount must be
+// gone or going, so that this ends.
+func (n *notifier) stop() {
+	for _, l := range n.lanes() {
+		l.close()
+	}
+	if n.server == nil {
+		return
+	}
+	for _, l := range n.lanes() {
+		<-l.done
+	}
+}
+
+func (n *notifier) lanes() []*lane { return append(n.names[:], n.inodes) }
+
+// lane is a queue of notices and the goroutine that sends them.
+type lane struct {
+	mu     sync.Mutex // guards what follows, up to closed
+	wake   *sync.Cond
+	queue  []notice
+	queued map[notice]struct{} // what is in the queue: a second one of the same is dropped
+	closed bool
+	done   chan struct{}
+}
+
+func newLane() *lane {
+	l := &lane{queued: make(map[notice]struct{}), done: make(chan struct{})}
+	l.wake = sync.NewCond(&l.mu)
+	return l
+}
+
+func (l *lane) add(x notice) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	if _, ok := l.queued[x]; ok {
+		return
+	}
+	l.queued[x] = struct{}{}
+	l.queue = append(l.queue, x)
+	l.wake.Signal()
+}
+
+func (l *lane) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.queue = nil
+	l.wake.Signal()
+}
+
+func (l *lane) run(send func(notice)) {
+	defer close(l.done)
 	for {
-		n.mu.Lock()
-		for len(n.queue) == 0 && !n.closed {
-			n.wake.Wait()
+		l.mu.Lock()
+		for len(l.queue) == 0 && !l.closed {
+			l.wake.Wait()
 		}
-		if n.closed {
-			n.mu.Unlock()
+		if l.closed {
+			l.mu.Unlock()
 			return
 		}
-		batch := n.queue
-		n.queue = nil
-		clear(n.queued)
-		n.mu.Unlock()
+		batch := l.queue
+		l.queue = nil
+		clear(l.queued)
+		l.mu.Unlock()
 		for _, x := range batch {
-			n.send(x)
+			send(x)
 		}
 	}
 }
@@ -166,14 +206,19 @@ func (fs *FS) Reset(changes []memdb.Change) {
 	fs.invalidate(changes)
 }
 
-// invalidate has the kernel forget both sides of each change.
+// invalidate has the kernel forget both sides of each change, as far as it may
+// have them.
 func (fs *FS) invalidate(changes []memdb.Change) {
 	for _, c := range changes {
 		if c.Inode == memdb.RootInode {
 			continue
 		}
+		id := nodeID(c.Inode)
+		has := fs.known.has(id)
 		if c.Old != nil && c.New != nil {
-			fs.notify.content(nodeID(c.Inode))
+			if has {
+				fs.notify.content(id)
+			}
 			if c.Old.Parent == c.New.Parent && c.Old.Name == c.New.Name {
 				continue
 			}
@@ -182,22 +227,25 @@ func (fs *FS) invalidate(changes []memdb.Change) {
 			if e == nil {
 				continue
 			}
-			if c.New == nil {
-				fs.notify.deleted(nodeID(e.Parent), nodeID(e.Inode), e.Name)
-			} else {
-				fs.notify.name(nodeID(e.Parent), e.Name)
+			dir := nodeID(e.Parent)
+			absent := fs.known.takeAbsent(dir, e.Name)
+			switch {
+			case !has && !absent:
+			case c.New == nil:
+				fs.notify.deleted(dir, id, e.Name)
+			default:
+				fs.notify.name(dir, e.Name)
 			}
-			fs.notify.content(nodeID(e.Parent)) // its listing
+			if fs.known.has(dir) {
+				fs.notify.content(dir) // its listing
+			}
 		}
 	}
 }
 
 // QuorumChanged has the kernel forget all modes, which depend on the quorum.
 func (fs *FS) QuorumChanged() {
-	for _, e := range fs.tree.Entries() {
-		fs.notify.attributes(nodeID(e.Inode))
-	}
-	for id := range fs.byID {
+	for _, id := range fs.known.all() {
 		fs.notify.attributes(id)
 	}
 }
