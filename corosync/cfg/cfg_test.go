@@ -11,21 +11,17 @@ import (
 	"pmxcfs/contrib/lab"
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cfg"
-	"pmxcfs/corosync/internal/leaktest"
+	"pmxcfs/corosync/internal/conntest"
 )
 
 func open(t *testing.T) *cfg.Conn {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		c, err := cfg.Open()
-		if err == nil {
-			t.Cleanup(func() { _ = c.Close() })
-			return c
-		}
-		if !errors.Is(err, corosync.ErrTryAgain) || time.Now().After(deadline) {
-			t.Fatal(err)
-		}
+	c, err := conntest.Open(cfg.Open)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
 }
 
 func TestReloadReachesEveryNode(t *testing.T) {
@@ -65,7 +61,7 @@ func TestOnOneOfTwoHosts(t *testing.T) {
 	t.Run("StatusTellsTheLinks", testStatus)
 	t.Run("ClosedConnectionRefusesEverything", testClosed)
 	t.Run("OpenAndCloseLeakNothing", func(t *testing.T) {
-		leaktest.Connections(t, func() *cfg.Conn {
+		conntest.Connections(t, func() *cfg.Conn {
 			c, err := cfg.Open()
 			if err != nil {
 				t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"pmxcfs/contrib/lab"
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cmap"
-	"pmxcfs/corosync/internal/leaktest"
+	"pmxcfs/corosync/internal/conntest"
 )
 
 func TestOnOneHost(t *testing.T) {
@@ -27,7 +27,7 @@ func TestOnOneHost(t *testing.T) {
 	t.Run("BadKeysAreRefused", testBadKeys)
 	t.Run("ClosedConnectionRefusesEverything", testClosed)
 	t.Run("OpenAndCloseLeakNothing", func(t *testing.T) {
-		leaktest.Connections(t, func() *cmap.Conn {
+		conntest.Connections(t, func() *cmap.Conn {
 			c := open(t)
 			if _, err := c.TrackPrefix("pmx.", cmap.OpAll); err != nil {
 				t.Fatal(err)
@@ -45,15 +45,11 @@ func TestOnOneHost(t *testing.T) {
 
 func open(t *testing.T) *cmap.Conn {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		c, err := cmap.Open()
-		if err == nil {
-			return c
-		}
-		if !errors.Is(err, corosync.ErrTryAgain) || time.Now().After(deadline) {
-			t.Fatal(err)
-		}
+	c, err := conntest.Open(cmap.Open)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return c
 }
 
 // cmapctl changes the map from outside.

@@ -15,6 +15,7 @@ import (
 	"pmxcfs/contrib/lab"
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cpg"
+	"pmxcfs/corosync/internal/conntest"
 )
 
 // Tests of several hosts run an agent on each: this program again, which takes
@@ -63,14 +64,14 @@ func runAgent() {
 			c := conn
 			pump.Go(func() { tellEvents(c, say) })
 		case "join":
-			err = retry(func() error { return conn.Join(testGroup) })
+			err = conntest.Retry(func() error { return conn.Join(testGroup) })
 		case "leave":
-			err = retry(func() error { return conn.Leave(testGroup) })
+			err = conntest.Retry(func() error { return conn.Leave(testGroup) })
 		case "send":
 			n, _ := strconv.Atoi(f[2])
 			for i := 0; i < n && err == nil; i++ {
 				text := f[1] + "." + strconv.Itoa(i)
-				err = retry(func() error { return conn.Mcast([]byte(text)) })
+				err = conntest.Retry(func() error { return conn.Mcast([]byte(text)) })
 			}
 		case "close":
 			err = conn.Close()
@@ -123,18 +124,6 @@ func memberText(list []corosync.Member) string {
 		s = append(s, m.String())
 	}
 	return strings.Join(s, ",")
-}
-
-// retry calls f again while corosync is busy.
-func retry(f func() error) error {
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		err := f()
-		if !errors.Is(err, corosync.ErrTryAgain) || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(time.Millisecond) // what the library asks for
-	}
 }
 
 // agent is the far end of an agent: a test's hand on a host.

@@ -16,7 +16,7 @@ import (
 	"pmxcfs/contrib/lab"
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cpg"
-	"pmxcfs/corosync/internal/leaktest"
+	"pmxcfs/corosync/internal/conntest"
 )
 
 // TestOnOneHost runs its parts on a host that has a corosync for itself.
@@ -43,7 +43,7 @@ var me = corosync.Member{Node: 1, PID: uint32(os.Getpid())}
 func open(t testing.TB) *cpg.Conn {
 	t.Helper()
 	var c *cpg.Conn
-	err := retry(func() (err error) { c, err = cpg.Open(); return err })
+	err := conntest.Retry(func() (err error) { c, err = cpg.Open(); return err })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func open(t testing.TB) *cpg.Conn {
 // join joins and takes the events up to its own joining.
 func join(t testing.TB, c *cpg.Conn, group string) {
 	t.Helper()
-	if err := retry(func() error { return c.Join(group) }); err != nil {
+	if err := conntest.Retry(func() error { return c.Join(group) }); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -124,7 +124,7 @@ func testMessagesComeBack(t *testing.T) {
 			parts, rest = append(parts, rest[:n]), rest[n:]
 		}
 		parts = append(parts, rest)
-		if err := retry(func() error { return c.Mcast(parts...) }); err != nil {
+		if err := conntest.Retry(func() error { return c.Mcast(parts...) }); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, msg)
@@ -220,7 +220,7 @@ func testFlood(t *testing.T) {
 	}
 	check(0, sent)
 	copy(msg, fmt.Sprintf("%08d", sent))
-	if err := retry(func() error { return c.Mcast(msg) }); err != nil {
+	if err := conntest.Retry(func() error { return c.Mcast(msg) }); err != nil {
 		t.Fatal(err)
 	}
 	check(sent, 1)
@@ -237,7 +237,7 @@ func testConcurrentSenders(t *testing.T) {
 	for s := range senders {
 		wg.Go(func() {
 			for i := range each {
-				if err := retry(func() error { return c.Mcast([]byte{byte(s)}, []byte{byte(i), byte(i >> 8)}) }); err != nil {
+				if err := conntest.Retry(func() error { return c.Mcast([]byte{byte(s)}, []byte{byte(i), byte(i >> 8)}) }); err != nil {
 					t.Error(err)
 					return
 				}
@@ -265,7 +265,7 @@ func testLeave(t *testing.T) {
 		if err := c.Mcast([]byte("last words")); err != nil {
 			t.Fatal(err)
 		}
-		if err := retry(func() error { return c.Leave(testGroup) }); err != nil {
+		if err := conntest.Retry(func() error { return c.Leave(testGroup) }); err != nil {
 			t.Fatal(err)
 		}
 		var got []string
@@ -380,7 +380,7 @@ func testWakeAndTimeout(t *testing.T) {
 }
 
 func testLeaks(t *testing.T) {
-	leaktest.Connections(t, func() *cpg.Conn {
+	conntest.Connections(t, func() *cpg.Conn {
 		c, err := cpg.Open()
 		if err != nil {
 			t.Fatal(err)

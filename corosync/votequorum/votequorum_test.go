@@ -12,7 +12,7 @@ import (
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/corosync"
-	"pmxcfs/corosync/internal/leaktest"
+	"pmxcfs/corosync/internal/conntest"
 	"pmxcfs/corosync/votequorum"
 )
 
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 
 // watch tells all events until the connection is lost.
 func watch() {
-	c, err := open()
+	c, err := conntest.Open(votequorum.Open)
 	if err == nil {
 		err = c.TrackStart()
 	}
@@ -56,15 +56,6 @@ func eventText(e votequorum.Event) string {
 	default:
 		return fmt.Sprintf("expected=%d", *e.ExpectedVotes)
 	}
-}
-
-func open() (c *votequorum.Conn, err error) {
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if c, err = votequorum.Open(); !errors.Is(err, corosync.ErrTryAgain) {
-			break
-		}
-	}
-	return c, err
 }
 
 func TestQuorumIsLostAndFoundWithTheNetwork(t *testing.T) {
@@ -117,8 +108,8 @@ func TestOnOneHost(t *testing.T) {
 	t.Run("InfoTellsVotes", testInfo)
 	t.Run("ClosedConnectionRefusesEverything", testClosed)
 	t.Run("OpenAndCloseLeakNothing", func(t *testing.T) {
-		leaktest.Connections(t, func() *votequorum.Conn {
-			c, err := open()
+		conntest.Connections(t, func() *votequorum.Conn {
+			c, err := conntest.Open(votequorum.Open)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +144,7 @@ func nextQuorum(t *testing.T, c *votequorum.Conn) *votequorum.Quorum {
 }
 
 func testTrack(t *testing.T) {
-	c, err := open()
+	c, err := conntest.Open(votequorum.Open)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +159,7 @@ func testTrack(t *testing.T) {
 }
 
 func testInfo(t *testing.T) {
-	c, err := open()
+	c, err := conntest.Open(votequorum.Open)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +177,7 @@ func testInfo(t *testing.T) {
 }
 
 func testClosed(t *testing.T) {
-	c, err := open()
+	c, err := conntest.Open(votequorum.Open)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,49 +42,49 @@ func TestNodesOverCorosyncStayAlike(t *testing.T) {
 	dir := t.TempDir()
 	l := lab.New(t, labHosts)
 	db := func(i int) string { return filepath.Join(dir, fmt.Sprintf("node%d.db", i+1)) }
-	agents := make([]*agent, labHosts)
+	agents := make([]*lab.Agent, labHosts)
 	for i := range agents {
-		agents[i] = startAgent(t, l.Host(i+1), t.Name(), db(i))
+		agents[i] = startNode(t, l.Host(i+1), db(i))
 	}
 	for _, a := range agents {
-		a.want(t, "SYNCED")
+		a.Want(t, "SYNCED")
 	}
 	last := agents[labHosts-1]
 	for range 20 {
-		last.want(t, "MADE ")
+		last.Want(t, "MADE ")
 	}
 	// A SIGKILL ends it: Stop's error only says so.
-	if err := last.p.Stop(syscall.SIGKILL, patience); err != nil {
+	if err := last.Process.Stop(syscall.SIGKILL, patience); err != nil {
 		t.Fatal(err)
 	}
 	killed := last
-	killed.rest()
+	killed.Rest()
 	for range 20 {
-		agents[0].want(t, "MADE ")
+		agents[0].Want(t, "MADE ")
 	}
-	last = startAgent(t, l.Host(labHosts), t.Name(), db(labHosts-1))
+	last = startNode(t, l.Host(labHosts), db(labHosts-1))
 	agents[labHosts-1] = last
-	last.want(t, "SYNCED")
+	last.Want(t, "SYNCED")
 	for range 20 {
-		last.want(t, "MADE ")
+		last.Want(t, "MADE ")
 	}
 	for _, a := range agents {
-		a.say(t, "stop")
+		a.Say(t, "stop")
 	}
 	for _, a := range agents {
-		a.want(t, "DONE")
+		a.Want(t, "DONE")
 	}
 	var results []string
 	for _, a := range agents {
-		a.say(t, "end")
+		a.Say(t, "end")
 	}
 	for _, a := range agents {
-		results = append(results, a.want(t, "RESULT "))
+		results = append(results, a.Want(t, "RESULT "))
 	}
 	for i, a := range agents {
-		a.rest()
-		if err := a.p.Wait(); err != nil {
-			t.Errorf("host %d: %v\n%s", i+1, err, strings.Join(a.seen, "\n"))
+		a.Rest()
+		if err := a.Process.Wait(); err != nil {
+			t.Errorf("host %d: %v\n%s", i+1, err, strings.Join(a.Seen(), "\n"))
 		}
 		if results[i] != results[0] {
 			t.Errorf("host %d ends with %q, host 1 with %q", i+1, results[i], results[0])
@@ -111,7 +111,7 @@ func TestNodesOverCorosyncStayAlike(t *testing.T) {
 	tree := build(t, c.Entries)
 	made := 0
 	for _, a := range append(agents, killed) {
-		for _, line := range a.seen {
+		for _, line := range a.Seen() {
 			if path, ok := strings.CutPrefix(line, "MADE "); ok {
 				made++
 				if e, ok := tree.Lookup(path); !ok || string(e.Data()) != path {
@@ -123,66 +123,10 @@ func TestNodesOverCorosyncStayAlike(t *testing.T) {
 	t.Logf("%d files made, %s", made, results[0])
 }
 
-// agent is this program on a host, told what to do through its standard input.
-type agent struct {
-	p     *lab.Process
-	in    *os.File
-	lines chan string
-	seen  []string
-}
-
-func startAgent(t *testing.T, h *lab.Host, test, db string) *agent {
+// startNode starts this test on a host, with a database there.
+func startNode(t *testing.T, h *lab.Host, db string) *lab.Agent {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.Close() })
-	p, out := h.StartSelf(t, []string{"-test.run=^" + test + "$", "-test.v", "-test.timeout=3m"},
-		[]string{fmt.Sprint("HOST_NUMBER=", h.ID()), "DATABASE=" + db}, r)
-	r.Close()
-	a := &agent{p: p, in: w, lines: make(chan string, 1<<16)}
-	go func() {
-		defer close(a.lines)
-		for sc := bufio.NewScanner(out); sc.Scan(); {
-			a.lines <- sc.Text()
-		}
-	}()
-	return a
-}
-
-func (a *agent) say(t *testing.T, text string) {
-	t.Helper()
-	if _, err := a.in.WriteString(text + "\n"); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// want reads the agent's lines up to one with a text in it, which it returns.
-func (a *agent) want(t *testing.T, text string) string {
-	t.Helper()
-	timeout := time.After(patience)
-	for {
-		select {
-		case line, ok := <-a.lines:
-			if !ok {
-				t.Fatalf("no %q, but the end, in\n%s", text, strings.Join(a.seen, "\n"))
-			}
-			a.seen = append(a.seen, line)
-			if strings.Contains(line, text) {
-				return line
-			}
-		case <-timeout:
-			t.Fatalf("no %q in\n%s", text, strings.Join(a.seen, "\n"))
-		}
-	}
-}
-
-// rest reads what an agent that ends has still to say.
-func (a *agent) rest() {
-	for line := range a.lines {
-		a.seen = append(a.seen, line)
-	}
+	return h.StartAgent(t, t.Name(), fmt.Sprint("HOST_NUMBER=", h.ID()), "DATABASE="+db)
 }
 
 // openCluster opens a database and starts the store over corosync.

@@ -25,14 +25,14 @@ func TestAMinorityRefusesChangesAndCatchesUp(t *testing.T) {
 	}
 	dir := t.TempDir()
 	l := lab.New(t, labHosts)
-	agents := make([]*agent, labHosts)
+	agents := make([]*lab.Agent, labHosts)
 	for i := range agents {
-		agents[i] = startAgent(t, l.Host(i+1), t.Name(), filepath.Join(dir, fmt.Sprint(i, ".db")))
+		agents[i] = startNode(t, l.Host(i+1), filepath.Join(dir, fmt.Sprint(i, ".db")))
 	}
 	ask := func(host int, command, answer string) {
 		t.Helper()
-		agents[host-1].say(t, command)
-		if got := agents[host-1].want(t, "ANSWER "); got != "ANSWER "+answer {
+		agents[host-1].Say(t, command)
+		if got := agents[host-1].Want(t, "ANSWER "); got != "ANSWER "+answer {
 			t.Fatalf("host %d: %s: %s, want %s", host, command, got, answer)
 		}
 	}
@@ -75,17 +75,17 @@ func TestAMinorityRefusesChangesAndCatchesUp(t *testing.T) {
 	var sums []string
 	for i, a := range agents {
 		ask(i+1, "wait end", "ok")
-		a.say(t, "sum")
-		sums = append(sums, a.want(t, "ANSWER "))
+		a.Say(t, "sum")
+		sums = append(sums, a.Want(t, "ANSWER "))
 	}
 	for i, a := range agents {
 		if sums[i] != sums[0] {
 			t.Errorf("host %d ends with %s, host 1 with %s", i+1, sums[i], sums[0])
 		}
-		a.say(t, "quit")
-		a.rest()
-		if err := a.p.Wait(); err != nil {
-			t.Errorf("host %d: %v\n%s", i+1, err, strings.Join(a.seen, "\n"))
+		a.Say(t, "quit")
+		a.Rest()
+		if err := a.Process.Wait(); err != nil {
+			t.Errorf("host %d: %v\n%s", i+1, err, strings.Join(a.Seen(), "\n"))
 		}
 	}
 }

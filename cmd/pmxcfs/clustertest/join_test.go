@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pmxcfs/contrib/lab"
+	"pmxcfs/contrib/lab/labtest"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/sqlite"
 )
@@ -19,7 +20,7 @@ import (
 // join a tree of 20,000 files that the others read and write meanwhile.
 func TestLargeTreeReachesAnEmptyNodeWhileOthersWork(t *testing.T) {
 	const files, perDir = 20000, 1000
-	c := newHosts(t, lab.New(t, 3))
+	c := labtest.Hosts(t, lab.New(t, 3))
 
 	// The tree as a database: written through the mount it would take a while.
 	version, mtime := uint64(1), uint32(time.Now().Unix())
@@ -29,7 +30,7 @@ func TestLargeTreeReachesAnEmptyNodeWhileOthersWork(t *testing.T) {
 		entries = append(entries, memdb.NewEntry(version, parent, version, 1, mtime, typ, name, []byte(data)))
 		return version
 	}
-	add(0, memdb.TypeFile, "corosync.conf", c.lab.Conf().String())
+	add(0, memdb.TypeFile, "corosync.conf", c.Lab.Conf().String())
 	name := func(i int) string { return fmt.Sprintf("bulk-%d/file-%d", i/perDir, i) }
 	content := func(i int) string { return fmt.Sprintf("content of file %d\n", i) }
 	var dir uint64
@@ -40,14 +41,14 @@ func TestLargeTreeReachesAnEmptyNodeWhileOthersWork(t *testing.T) {
 		add(dir, memdb.TypeFile, filepath.Base(name(i)), content(i))
 	}
 	root := memdb.NewEntry(memdb.RootInode, 0, version, 1, mtime, memdb.TypeDir, "", nil)
-	db := filepath.Join(c.node(1).host.Dir(), "pve-cluster", "config.db")
+	db := filepath.Join(c.Node(1).Host.Dir(), "pve-cluster", "config.db")
 	if err := sqlite.Create(db, append([]*memdb.Entry{root}, entries...)); err != nil {
 		t.Fatal(err)
 	}
-	c.node(1).start()
-	c.node(2).start()
-	c.wantTogether(c.node(1), c.node(2))
-	c.node(2).wantFile(name(files-1), content(files-1))
+	c.Node(1).Start()
+	c.Node(2).Start()
+	c.WantTogether(c.Node(1), c.Node(2))
+	c.Node(2).WantFile(name(files-1), content(files-1))
 
 	stop := make(chan struct{})
 	var work sync.WaitGroup
@@ -63,7 +64,7 @@ func TestLargeTreeReachesAnEmptyNodeWhileOthersWork(t *testing.T) {
 			default:
 			}
 			begin := time.Now()
-			if b, err := os.ReadFile(c.node(2).path(name(i))); err != nil || string(b) != content(i) {
+			if b, err := os.ReadFile(c.Node(2).Path(name(i))); err != nil || string(b) != content(i) {
 				t.Errorf("reading while a node joins: %q, %v", b, err)
 			}
 			longest[0] = max(longest[0], time.Since(begin))
@@ -77,7 +78,7 @@ func TestLargeTreeReachesAnEmptyNodeWhileOthersWork(t *testing.T) {
 			default:
 			}
 			begin := time.Now()
-			err := os.WriteFile(c.node(1).path("busy"), []byte(fmt.Sprint(i)), 0o640)
+			err := os.WriteFile(c.Node(1).Path("busy"), []byte(fmt.Sprint(i)), 0o640)
 			switch {
 			case errors.Is(err, syscall.EACCES):
 				refused++
@@ -88,10 +89,10 @@ func TestLargeTreeReachesAnEmptyNodeWhileOthersWork(t *testing.T) {
 		}
 	})
 	begin := time.Now()
-	c.node(3).start()
-	c.node(3).wantFile(name(files-1), content(files-1))
+	c.Node(3).Start()
+	c.Node(3).WantFile(name(files-1), content(files-1))
 	joined := time.Since(begin)
-	c.wantTogether(c.nodes...)
+	c.WantTogether(c.Nodes...)
 	end()
 	t.Logf("%d files: joined %v after the program was started; longest read %v, longest write %v, %d writes refused",
 		files, joined.Round(time.Millisecond), longest[0].Round(time.Microsecond), longest[1].Round(time.Microsecond), refused)
@@ -99,9 +100,9 @@ func TestLargeTreeReachesAnEmptyNodeWhileOthersWork(t *testing.T) {
 		t.Errorf("%d writes refused although there was quorum all the time", refused)
 	}
 	for i := 0; i < files; i += 977 {
-		if b, err := os.ReadFile(c.node(3).path(name(i))); err != nil || string(b) != content(i) {
+		if b, err := os.ReadFile(c.Node(3).Path(name(i))); err != nil || string(b) != content(i) {
 			t.Errorf("%s on the node that joined: %q, %v", name(i), b, err)
 		}
 	}
-	c.wantSameDatabases()
+	c.WantSameDatabases()
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pmxcfs/contrib/lab/labtest"
 )
 
 var (
@@ -56,7 +58,7 @@ func (w *writer) run(stop <-chan struct{}, unexpected func(error)) {
 		default:
 		}
 		name := fmt.Sprintf("%s/%s-%d", w.dir, w.n, i)
-		err := os.WriteFile(w.n.path(name), []byte(name), 0o640)
+		err := os.WriteFile(w.n.Path(name), []byte(name), 0o640)
 		switch {
 		case err == nil:
 			if w.cut.Load() {
@@ -80,18 +82,18 @@ func (w *writer) run(stop <-chan struct{}, unexpected func(error)) {
 // other is killed, stopped, cut off and loses its corosync. Two of three are always
 // there.
 func TestNothingAcknowledgedIsLostUnderLoad(t *testing.T) {
-	c := newCluster(t, 3)
+	c := labtest.New(t, 3)
 	random := rand.New(rand.NewPCG(seed(t), 1))
-	c.node(1).mkdir("load")
-	for _, n := range c.nodes {
-		n.eventually("the directory is there", func() error { _, err := os.Stat(n.path("load")); return err })
+	c.Node(1).Mkdir("load")
+	for _, n := range c.Nodes {
+		n.WantDir("load")
 	}
 	var writers []*writer
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	end := sync.OnceFunc(func() { close(stop); wg.Wait() })
 	defer end()
-	for _, n := range c.nodes {
+	for _, n := range c.Nodes {
 		w := &writer{n: n, dir: "load", done: map[string]time.Time{}, doubtful: map[string]bool{}}
 		writers = append(writers, w)
 		wg.Go(func() {
@@ -102,9 +104,9 @@ func TestNothingAcknowledgedIsLostUnderLoad(t *testing.T) {
 	progress := func(nodes ...*node) {
 		t.Helper()
 		for _, n := range nodes {
-			w := writers[n.host.ID()-1]
+			w := writers[n.Host.ID()-1]
 			before := w.count.Load()
-			n.eventually("it goes on writing", func() error {
+			n.Eventually("it goes on writing", func() error {
 				if w.count.Load() < before+3 {
 					return errors.New("no progress")
 				}
@@ -116,24 +118,24 @@ func TestNothingAcknowledgedIsLostUnderLoad(t *testing.T) {
 		name       string
 		harm, mend func(n *node)
 	}{
-		{"killing the daemon", func(n *node) { n.kill() }, func(n *node) { n.start() }},
-		{"stopping the daemon", func(n *node) { n.stop() }, func(n *node) { n.start() }},
-		{"killing corosync", func(n *node) { n.must(n.host.KillCorosync()) }, func(n *node) { n.must(n.host.StartCorosync()) }},
-		{"stopping corosync", func(n *node) { n.must(n.host.StopCorosync()) }, func(n *node) { n.must(n.host.StartCorosync()) }},
+		{"killing the daemon", func(n *node) { n.Kill() }, func(n *node) { n.Start() }},
+		{"stopping the daemon", func(n *node) { n.Stop() }, func(n *node) { n.Start() }},
+		{"killing corosync", func(n *node) { n.Must(n.Host.KillCorosync()) }, func(n *node) { n.Must(n.Host.StartCorosync()) }},
+		{"stopping corosync", func(n *node) { n.Must(n.Host.StopCorosync()) }, func(n *node) { n.Must(n.Host.StartCorosync()) }},
 		{"cutting it off", func(n *node) {
-			writers[n.host.ID()-1].cut.Store(true)
-			n.must(c.lab.Cut(n.host.ID()))
-		}, func(n *node) { n.must(c.lab.Heal()) }},
+			writers[n.Host.ID()-1].cut.Store(true)
+			n.Must(c.Lab.Cut(n.Host.ID()))
+		}, func(n *node) { n.Must(c.Lab.Heal()) }},
 	}
 	order := random.Perm(len(disturbances))
 	for round := range *roundFlag {
 		victim := random.IntN(3)
 		d := disturbances[order[round%len(order)]]
 		begin := time.Now()
-		progress(c.nodes...)
-		n := c.nodes[victim]
+		progress(c.Nodes...)
+		n := c.Nodes[victim]
 		var rest []*node
-		for _, o := range c.nodes {
+		for _, o := range c.Nodes {
 			if o != n {
 				rest = append(rest, o)
 			}
@@ -143,19 +145,19 @@ func TestNothingAcknowledgedIsLostUnderLoad(t *testing.T) {
 		// Not while the view changes.
 		time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond)
 		d.mend(n)
-		progress(c.nodes...)
+		progress(c.Nodes...)
 		writers[victim].cut.Store(false)
 		t.Logf("%v %s of %s: %v", begin.Format(clock), d.name, n, time.Since(begin).Round(time.Millisecond))
 	}
 	end()
-	c.wantTogether(c.nodes...)
+	c.WantTogether(c.Nodes...)
 	total := 0
 	for _, w := range writers {
 		total += len(w.done)
 		doubtful := 0
 		for name, when := range w.done {
-			for _, n := range c.nodes {
-				b, err := os.ReadFile(n.path(name))
+			for _, n := range c.Nodes {
+				b, err := os.ReadFile(n.Path(name))
 				if err == nil && string(b) == name {
 					continue
 				}
@@ -169,10 +171,10 @@ func TestNothingAcknowledgedIsLostUnderLoad(t *testing.T) {
 			}
 		}
 		// One call at a time, so one message in each cut.
-		if limit := *roundFlag * len(c.nodes); doubtful > limit {
+		if limit := *roundFlag * len(c.Nodes); doubtful > limit {
 			t.Errorf("%s: %d times a file is missing that was acknowledged in a cut", w.n, doubtful)
 		}
 	}
 	t.Logf("%d files acknowledged", total)
-	c.wantSameDatabases()
+	c.WantSameDatabases()
 }

@@ -74,7 +74,7 @@ func (c *client) each(pace time.Duration, f func()) {
 
 // record makes a call and tells of it.
 func (c *client) record(o op, call func() error) bool {
-	o.node, o.client, o.call = c.n.host.ID(), c.id, c.r.now()
+	o.node, o.client, o.call = c.n.Host.ID(), c.id, c.r.now()
 	err := call()
 	o.ret = c.r.now()
 	if err != nil {
@@ -101,7 +101,7 @@ func (c *client) next() string {
 func (c *client) write(path string) bool {
 	v := c.next()
 	return c.record(op{kind: write, path: path, value: v}, func() error {
-		return overwrite(c.n.path(path), syscall.O_WRONLY, v)
+		return overwrite(c.n.Path(path), syscall.O_WRONLY, v)
 	})
 }
 
@@ -122,8 +122,8 @@ func overwrite(path string, flags int, v string) error {
 
 // read reads a file in one call.
 func (c *client) read(k kind, path string) error {
-	o := op{kind: k, node: c.n.host.ID(), client: c.id, path: path, call: c.r.now()}
-	fd, err := syscall.Open(c.n.path(path), syscall.O_RDONLY, 0)
+	o := op{kind: k, node: c.n.Host.ID(), client: c.id, path: path, call: c.r.now()}
+	fd, err := syscall.Open(c.n.Path(path), syscall.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (c *client) readOrWrite() {
 func (c *client) create() {
 	v := c.next()
 	c.record(op{kind: create, path: "set", value: v}, func() error {
-		return overwrite(c.n.path("set/"+v), syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, v)
+		return overwrite(c.n.Path("set/"+v), syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, v)
 	})
 }
 
@@ -163,11 +163,11 @@ func (c *client) lock() {
 	if turn >= turns {
 		return
 	}
-	o := op{kind: acquire, node: c.n.host.ID(), client: c.id, path: lockName(i, int(turn))}
+	o := op{kind: acquire, node: c.n.Host.ID(), client: c.id, path: lockName(i, int(turn))}
 	// A lock that doesn't come free was given back on a node that was alone.
 	for begin := time.Now(); ; time.Sleep(time.Duration(c.rng.Int64N(int64(4 * time.Millisecond)))) {
 		o.call = c.r.now()
-		err := syscall.Mkdir(c.n.path(o.path), 0o755)
+		err := syscall.Mkdir(c.n.Path(o.path), 0o755)
 		o.ret = c.r.now()
 		if err == nil {
 			break
@@ -189,7 +189,7 @@ func (c *client) lock() {
 	c.r.add(o)
 	path := guardedName(i, int(turn))
 	ok := c.read(guarded, path) == nil && c.write(path) && c.read(guarded, path) == nil
-	ok = ok && c.record(op{kind: release, path: o.path}, func() error { return syscall.Rmdir(c.n.path(o.path)) })
+	ok = ok && c.record(op{kind: release, path: o.path}, func() error { return syscall.Rmdir(c.n.Path(o.path)) })
 	if !ok {
 		c.giveUp(i, turn)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pmxcfs/contrib/lab"
+	"pmxcfs/contrib/lab/labtest"
 )
 
 const (
@@ -39,18 +40,16 @@ func TestHistoriesUnderPartitionsAndKillsArePossible(t *testing.T) {
 
 // cluster is nodes in use.
 type cluster struct {
-	t     *testing.T
-	lab   *lab.Lab
-	nodes []*node
+	t *testing.T
+	*labtest.Cluster
+	nodes []*node // of the cluster
 	r     recorder
 }
 
 func run(t *testing.T, rng *rand.Rand) {
-	c := &cluster{t: t, lab: lab.New(t, nodeCount)}
-	for _, h := range c.lab.Hosts() {
-		n := &node{t: t, host: h}
-		c.nodes = append(c.nodes, n)
-		t.Cleanup(n.clean)
+	c := &cluster{t: t, Cluster: labtest.Hosts(t, lab.New(t, nodeCount))}
+	for _, n := range c.Nodes {
+		c.nodes = append(c.nodes, &node{Node: n})
 	}
 	c.prepare()
 
@@ -82,12 +81,12 @@ func run(t *testing.T, rng *rand.Rand) {
 func (c *cluster) prepare() {
 	c.t.Helper()
 	for _, n := range c.nodes {
-		n.start()
+		n.Start()
 	}
 	first := c.nodes[0]
-	first.eventually("it takes changes", func() error { return os.Mkdir(first.path("probes"), 0o755) })
+	first.Eventually("it takes changes", func() error { return os.Mkdir(first.Path("probes"), 0o755) })
 	for _, dir := range []string{"priv/lock", "files", "set"} {
-		first.must(os.MkdirAll(first.path(dir), 0o755))
+		first.Must(os.MkdirAll(first.Path(dir), 0o755))
 	}
 	c.r.initial, c.r.present = map[string]string{}, map[string]bool{}
 	names := []string{}
@@ -101,7 +100,7 @@ func (c *cluster) prepare() {
 	}
 	for i, name := range names {
 		c.r.initial[name] = value(0, i)
-		first.must(os.WriteFile(first.path(name), []byte(value(0, i)), 0o640))
+		first.Must(os.WriteFile(first.Path(name), []byte(value(0, i)), 0o640))
 	}
 	c.together()
 	c.r.begin = time.Now()
@@ -116,10 +115,10 @@ func (c *cluster) together() {
 	}
 	for _, n := range c.nodes {
 		name, mark := "probes/mark-"+n.String(), fmt.Sprint(time.Now().UnixNano())
-		n.eventually("it takes changes", func() error { return os.WriteFile(n.path(name), []byte(mark), 0o640) })
+		n.Eventually("it takes changes", func() error { return os.WriteFile(n.Path(name), []byte(mark), 0o640) })
 		for _, o := range c.nodes {
-			o.eventually("it has all changes", func() error {
-				b, err := os.ReadFile(o.path(name))
+			o.Eventually("it has all changes", func() error {
+				b, err := os.ReadFile(o.Path(name))
 				if err == nil && string(b) != mark {
 					err = fmt.Errorf("%s has %q", name, b)
 				}
@@ -163,7 +162,7 @@ func (c *cluster) progress(nodes ...*node) {
 	c.t.Helper()
 	for _, n := range nodes {
 		want := n.acked.Load() + 30
-		n.eventually("its clients get on", func() error {
+		n.Eventually("its clients get on", func() error {
 			if got := n.acked.Load(); got < want {
 				return fmt.Errorf("%d changes are lacking", want-got)
 			}
@@ -178,36 +177,36 @@ func (c *cluster) others(n *node) (others []*node) {
 
 func (c *cluster) cut(n *node) {
 	from := c.r.now()
-	n.must(c.lab.Cut(n.host.ID()))
+	n.Must(c.Lab.Cut(n.Host.ID()))
 	c.progress(c.others(n)...)
-	n.must(c.lab.HealHost(n.host.ID()))
+	n.Must(c.Lab.HealHost(n.Host.ID()))
 	c.rejoined(n)
-	c.r.window(window{node: n.host.ID(), from: from - token, to: c.r.now(), alone: true})
+	c.r.window(window{node: n.Host.ID(), from: from - token, to: c.r.now(), alone: true})
 }
 
 func (c *cluster) killDaemon(n *node) {
 	from := c.r.now()
 	n.kill()
 	c.progress(c.others(n)...)
-	n.start()
+	n.Start()
 	n.synced()
-	c.r.window(window{node: n.host.ID(), from: from, to: c.r.now(), killed: true})
+	c.r.window(window{node: n.Host.ID(), from: from, to: c.r.now(), killed: true})
 }
 
 func (c *cluster) restartDaemon(n *node) {
-	n.stop()
+	n.Stop()
 	c.progress(c.others(n)...)
-	n.start()
+	n.Start()
 	n.synced()
 }
 
 func (c *cluster) killCorosync(n *node) {
 	from := c.r.now()
-	n.must(n.host.KillCorosync())
+	n.Must(n.Host.KillCorosync())
 	c.progress(c.others(n)...)
-	n.must(n.host.StartCorosync())
+	n.Must(n.Host.StartCorosync())
 	c.rejoined(n)
-	c.r.window(window{node: n.host.ID(), from: from - token, to: c.r.now(), alone: true})
+	c.r.window(window{node: n.Host.ID(), from: from - token, to: c.r.now(), alone: true})
 }
 
 // crash ends the daemon and corosync. Not by the lab's Crash: that waits for
@@ -215,13 +214,13 @@ func (c *cluster) killCorosync(n *node) {
 func (c *cluster) crash(n *node) {
 	from := c.r.now()
 	n.kill()
-	n.must(n.host.KillCorosync())
+	n.Must(n.Host.KillCorosync())
 	c.progress(c.others(n)...)
-	n.must(n.host.StartCorosync())
-	n.start()
+	n.Must(n.Host.StartCorosync())
+	n.Start()
 	n.synced()
-	c.r.window(window{node: n.host.ID(), from: from, to: c.r.now(), killed: true})
-	c.r.window(window{node: n.host.ID(), from: from - token, to: c.r.now(), alone: true})
+	c.r.window(window{node: n.Host.ID(), from: from, to: c.r.now(), killed: true})
+	c.r.window(window{node: n.Host.ID(), from: from - token, to: c.r.now(), alone: true})
 }
 
 // rejoined waits until a node that may not have noticed yet that it was away
@@ -230,9 +229,9 @@ func (c *cluster) rejoined(n *node) {
 	c.t.Helper()
 	o := c.others(n)[0]
 	name, mark := "probes/mark-"+o.String(), fmt.Sprint(time.Now().UnixNano())
-	o.eventually("it takes changes", func() error { return os.WriteFile(o.path(name), []byte(mark), 0o640) })
-	n.eventually("it has what was changed meanwhile", func() error {
-		b, err := os.ReadFile(n.path(name))
+	o.Eventually("it takes changes", func() error { return os.WriteFile(o.Path(name), []byte(mark), 0o640) })
+	n.Eventually("it has what was changed meanwhile", func() error {
+		b, err := os.ReadFile(n.Path(name))
 		if err == nil && string(b) != mark {
 			err = fmt.Errorf("%s has %q", name, b)
 		}
@@ -248,19 +247,16 @@ func (c *cluster) finish() {
 	for _, n := range c.nodes {
 		cl := &client{n: n, r: &c.r}
 		for name := range c.r.initial {
-			n.must(cl.read(final, name))
+			n.Must(cl.read(final, name))
 		}
 	}
-	entries, err := os.ReadDir(c.nodes[0].path("set"))
-	c.nodes[0].must(err)
+	entries, err := os.ReadDir(c.nodes[0].Path("set"))
+	c.nodes[0].Must(err)
 	for _, e := range entries {
 		c.r.present[e.Name()] = true
 	}
-	c.same("trees", (*node).tree)
-	for _, n := range c.nodes {
-		n.stop()
-	}
-	c.same("databases", (*node).rows)
+	c.WantSame("trees", (*labtest.Node).Tree)
+	c.WantSameDatabases()
 
 	begin := time.Now()
 	v := c.r.check()
@@ -334,30 +330,5 @@ func (c *cluster) wantPlantedFound() {
 	}
 	if v := h.check(); len(v.violations) == 0 {
 		c.t.Error("writes are lost, and the check finds nothing")
-	}
-}
-
-// same objects if something isn't the same on all nodes.
-func (c *cluster) same(what string, of func(*node) []string) {
-	c.t.Helper()
-	first := of(c.nodes[0])
-	if len(first) < 3 {
-		c.t.Errorf("%s: only %d entries", what, len(first))
-	}
-	for _, n := range c.nodes[1:] {
-		rows := of(n)
-		for i := range max(len(first), len(rows)) {
-			a, b := "none", "none"
-			if i < len(first) {
-				a = first[i]
-			}
-			if i < len(rows) {
-				b = rows[i]
-			}
-			if a != b {
-				c.t.Errorf("the %s differ:\n%s: %s\n%s: %s", what, c.nodes[0], a, n, b)
-				break
-			}
-		}
 	}
 }

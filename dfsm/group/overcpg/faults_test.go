@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,11 +32,11 @@ func TestCorosyncsFaultsAreOutlived(t *testing.T) {
 	if err := l.Host(1).StopCorosync(); err != nil {
 		t.Fatal(err)
 	}
-	agents := make([]*agent, hosts)
+	agents := make([]*lab.Agent, hosts)
 	for i := range agents {
-		agents[i] = startAgent(t, l.Host(i+1), "TestCorosyncsFaultsAreOutlived")
+		agents[i] = l.Host(i+1).StartAgent(t, t.Name(), fmt.Sprint("HOST_NUMBER=", i+1))
 	}
-	agents[0].want(t, "cannot connect")
+	agents[0].Want(t, "cannot connect")
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -46,24 +45,24 @@ func TestCorosyncsFaultsAreOutlived(t *testing.T) {
 	}
 	must(l.Host(1).StartCorosync())
 	for _, a := range agents {
-		a.want(t, "WRITING")
+		a.Want(t, "WRITING")
 	}
 	must(l.Host(2).KillCorosync())
-	agents[1].want(t, "lost the connection")
-	agents[0].want(t, "all data is up to date")
+	agents[1].Want(t, "lost the connection")
+	agents[0].Want(t, "all data is up to date")
 	must(l.Host(2).StartCorosync())
-	agents[1].want(t, "all data is up to date")
+	agents[1].Want(t, "all data is up to date")
 	must(l.Split([]int{1, 2}, []int{3}))
-	agents[0].want(t, "all data is up to date")
+	agents[0].Want(t, "all data is up to date")
 	must(l.Heal())
-	agents[2].want(t, "all data is up to date")
+	agents[2].Want(t, "all data is up to date")
 
 	for _, a := range agents {
-		a.say(t, "stop")
+		a.Say(t, "stop")
 	}
 	var results []string
 	for _, a := range agents {
-		results = append(results, a.want(t, "RESULT "))
+		results = append(results, a.Want(t, "RESULT "))
 	}
 	for i, r := range results {
 		if r != results[0] {
@@ -71,62 +70,8 @@ func TestCorosyncsFaultsAreOutlived(t *testing.T) {
 		}
 	}
 	for i, a := range agents {
-		if err := a.p.Wait(); err != nil {
+		if err := a.Process.Wait(); err != nil {
 			t.Errorf("host %d: %v", i+1, err)
-		}
-	}
-}
-
-// agent is this program on a host, told what to do through its standard input.
-type agent struct {
-	p     *lab.Process
-	in    *os.File
-	lines chan string
-}
-
-func startAgent(t *testing.T, h *lab.Host, test string) *agent {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.Close() })
-	p, out := h.StartSelf(t, []string{"-test.run=^" + test + "$", "-test.v", "-test.timeout=2m"}, []string{fmt.Sprint("HOST_NUMBER=", h.ID())}, r)
-	r.Close()
-	a := &agent{p: p, in: w, lines: make(chan string, 1<<16)}
-	go func() {
-		defer close(a.lines)
-		for sc := bufio.NewScanner(out); sc.Scan(); {
-			a.lines <- sc.Text()
-		}
-	}()
-	return a
-}
-
-func (a *agent) say(t *testing.T, text string) {
-	t.Helper()
-	if _, err := a.in.WriteString(text + "\n"); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// want reads the agent's lines up to one with a text in it, which it returns.
-func (a *agent) want(t *testing.T, text string) string {
-	t.Helper()
-	timeout := time.After(patience)
-	var seen []string
-	for {
-		select {
-		case line, ok := <-a.lines:
-			if !ok {
-				t.Fatalf("no %q, but the end, in\n%s", text, strings.Join(seen, "\n"))
-			}
-			if strings.Contains(line, text) {
-				return line
-			}
-			seen = append(seen, line)
-		case <-timeout:
-			t.Fatalf("no %q in\n%s", text, strings.Join(seen, "\n"))
 		}
 	}
 }

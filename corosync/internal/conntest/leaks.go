@@ -1,6 +1,4 @@
-// Package leaktest checks in a test that connections to corosync give back all
-// they take.
-package leaktest
+package conntest
 
 import (
 	"os"

@@ -1,6 +1,0 @@
-//go:build !race
-
-package clustertest
-
-// raceDetector says whether the tests, and so the daemon too, are built with it.
-const raceDetector = false
