@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,8 +21,10 @@ import (
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
+	"pmxcfs/status/health"
 	"pmxcfs/status/ipc"
 	"pmxcfs/status/rrd"
+	"pmxcfs/status/web"
 )
 
 // startDaemon runs the daemon, in the foreground or not.
@@ -73,19 +76,27 @@ type daemon struct {
 	logs *logs
 	log  *slog.Logger
 
+	name    string // the node's
 	gid     uint32
 	lock    *os.File
 	samples *rrd.Writer
 	tree    *memdb.Tree
 	status  *status.Store
-	store   io.Closer // closes the database
-	cluster *cluster  // the store in cluster mode; nil: local mode
+	store   io.Closer   // closes the database
+	cluster *cluster    // the store in cluster mode; nil: local mode
+	local   *dcdb.Local // the store in local mode
+	alive   health.Liveness
+	web     *web.Server
 	mount   *fuse.Mount
 	guard   *guard
 	ipc     *ipc.Service
 	gc      *memoryTuner
 	pid     bool // the pid file is written
 	up      bool // everything was started
+
+	// What others ask for while it changes.
+	mounted           atomic.Pointer[fuse.Mount]
+	running, stopping atomic.Bool
 }
 
 func (d *daemon) start() error {
@@ -111,10 +122,12 @@ func (d *daemon) start() error {
 	if d.lock, err = takeLock(d.o.LockFile, d.helpToEnd); err != nil {
 		return err
 	}
+	d.name = name
 	tree, err := d.openStore(name, address, begin)
 	if err != nil {
 		return err
 	}
+	d.startWeb()
 	if n, err := fuse.Leftover(d.o.MountPoint); err != nil {
 		return err
 	} else if n > 0 {
@@ -123,6 +136,7 @@ func (d *daemon) start() error {
 	if d.mount, err = tree.Mount(d.o.MountPoint); err != nil {
 		return err
 	}
+	d.mounted.Store(d.mount)
 	if d.guard, err = startGuard(d.o.MountPoint); err != nil {
 		d.log.Warn("nobody will end the mount, should this daemon be killed and unable to", "error", err)
 	}
@@ -142,6 +156,7 @@ func (d *daemon) start() error {
 		d.log.Warn("removing the restart flag", "error", err)
 	}
 	d.up = true
+	d.running.Store(true)
 	d.log.Info("the file system is up", "path", d.o.MountPoint, "node", name, "address", address, "mode", mode, "took", time.Since(begin).Round(time.Millisecond))
 	return nil
 }
@@ -237,9 +252,9 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 		d.store = d.cluster
 		mount.SetStore(d.cluster.store)
 	} else {
-		local := dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: observers{state, mount}})
-		d.store = local
-		mount.SetStore(local)
+		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: observers{state, mount}})
+		d.store = d.local
+		mount.SetStore(d.local)
 	}
 	return mount, nil
 }
@@ -291,6 +306,7 @@ func (d *daemon) leaveRestartFlag() error {
 // stop ends what was started, in reverse order.
 func (d *daemon) stop() error {
 	var errs []error
+	d.stopping.Store(true)
 	if d.up {
 		errs = append(errs, d.leaveRestartFlag())
 	}
@@ -305,6 +321,9 @@ func (d *daemon) stop() error {
 	}
 	if d.gc != nil {
 		d.gc.stop()
+	}
+	if d.web != nil {
+		d.web.Stop()
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())

@@ -15,6 +15,8 @@ var layers = map[string]int{
 	"pmxcfs/fuse":                4,
 	"pmxcfs/status/ipc":          4,
 	"pmxcfs/status/metrics":      4,
+	"pmxcfs/status/web":          4,
+	"pmxcfs/status/health":       3,
 	"pmxcfs/memdb/dcdb":          3,
 	"pmxcfs/status":              3,
 	"pmxcfs/dfsm/group":          2,
@@ -36,10 +38,11 @@ var layers = map[string]int{
 
 // only names the packages that alone may import a library.
 var only = map[string][]string{
-	"github.com/mattn/go-sqlite3":         {"pmxcfs/memdb/sqlite", "pmxcfs/contrib"},
-	"github.com/prometheus/client_golang": {"pmxcfs/status/metrics", "pmxcfs/cmd"},
-	"github.com/hanwen/go-fuse":           {"pmxcfs/fuse", "pmxcfs/contrib"},
-	"github.com/urfave/cli":               {"pmxcfs/cmd", "pmxcfs/contrib"},
+	"github.com/mattn/go-sqlite3":            {"pmxcfs/memdb/sqlite", "pmxcfs/contrib"},
+	"github.com/prometheus/client_golang":    {"pmxcfs/status/metrics", "pmxcfs/cmd"},
+	"github.com/hanwen/go-fuse":              {"pmxcfs/fuse", "pmxcfs/contrib"},
+	"github.com/prometheus/exporter-toolkit": {"pmxcfs/status/web"},
+	"github.com/urfave/cli":                  {"pmxcfs/cmd", "pmxcfs/contrib"},
 }
 
 // layer returns a package's layer, by its longest listed prefix.

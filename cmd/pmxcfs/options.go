@@ -32,6 +32,10 @@ type options struct {
 	Group    string
 
 	LogFile string // empty: journal or syslog only
+
+	Listen    string // TCP address of the metrics; empty: none
+	WebConfig string // file that asks for TLS and passwords there; empty: none
+	Socket    string // the Unix socket for root; empty: none
 }
 
 // place is a path that an option can move.
@@ -68,6 +72,9 @@ func daemonFlags() []cli.Flag {
 		&cli.StringFlag{Name: "node-address", EnvVars: []string{"PMXCFS_NODE_ADDRESS"}, Usage: "this node's `IP` address", DefaultText: "what its name resolves to"},
 		&cli.StringFlag{Name: "log-file", EnvVars: []string{"PMXCFS_LOG_FILE"}, Usage: "append the log to `FILE`, too"},
 		&cli.StringFlag{Name: "ipc-name", EnvVars: []string{"PMXCFS_IPC_NAME"}, Usage: "`NAME` of the service that Proxmox's tools call", DefaultText: ipc.DefaultName + "; with --root: no service"},
+		&cli.StringFlag{Name: "metrics-listen", EnvVars: []string{"PMXCFS_METRICS_LISTEN"}, Usage: "`ADDRESS:PORT` to serve metrics and health on by HTTP; empty: none", DefaultText: defaultListen + "; with --root: none"},
+		&cli.StringFlag{Name: "metrics-web-config", EnvVars: []string{"PMXCFS_METRICS_WEB_CONFIG"}, Usage: "`FILE` that asks for TLS and passwords there, as Prometheus' exporters have it"},
+		&cli.StringFlag{Name: "socket", EnvVars: []string{"PMXCFS_SOCKET"}, Usage: "Unix socket on which root is told about the daemon; empty: none", DefaultText: socketName + " in the run directory"},
 		&cli.StringFlag{Name: "group", EnvVars: []string{"PMXCFS_GROUP"}, Value: "www-data", Usage: "group that may read what is not private"},
 	)
 }
@@ -105,12 +112,24 @@ func parseOptions(c *cli.Context) (*options, error) {
 	if o.IPCName == "" && root == "/" {
 		o.IPCName = ipc.DefaultName // it is the machine's: there is one
 	}
-	if file := c.String("log-file"); file != "" {
-		abs, err := filepath.Abs(file)
+	o.Listen = c.String("metrics-listen")
+	if !c.IsSet("metrics-listen") && root == "/" {
+		o.Listen = defaultListen
+	}
+	o.Socket = c.String("socket")
+	if !c.IsSet("socket") {
+		o.Socket = filepath.Join(o.RunDir, socketName)
+	}
+	o.LogFile, o.WebConfig = c.String("log-file"), c.String("metrics-web-config")
+	for _, file := range []*string{&o.LogFile, &o.WebConfig, &o.Socket} {
+		if *file == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*file)
 		if err != nil {
 			return nil, err
 		}
-		o.LogFile = abs
+		*file = abs
 	}
 	if o.Group == "" {
 		return nil, errors.New("--group must name a group")

@@ -3,6 +3,7 @@ package dcdb
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -84,6 +85,8 @@ type committer struct {
 	running bool       // somebody carries out a transaction, or has been told to
 	failing int        // transactions that failed since the last one that did not
 	since   time.Time  // of the first of them
+
+	failure atomic.Pointer[error] // of the last transaction; nil: it did not fail
 }
 
 func newCommitter(tree *memdb.Tree, db Database, log *slog.Logger, reverted func([]memdb.Change)) *committer {
@@ -190,6 +193,7 @@ func (c *committer) run(t *Commit) {
 		if c.failing > 0 {
 			c.log.Info("the database can be written again", "failed", c.failing, "since", c.since)
 			c.failing = 0
+			c.failure.Store(nil)
 		}
 		close(t.done)
 	}
@@ -203,6 +207,7 @@ func (c *committer) run(t *Commit) {
 // revert takes back t's changes and those made since, and tells everybody. mu
 // is held.
 func (c *committer) revert(t *Commit, err error) {
+	c.failure.Store(&err)
 	if c.failing++; c.failing == 1 {
 		c.since = time.Now()
 		c.log.Error("storing a change failed; the tree goes back to what the file holds", "changes", t.delta.Len(), "error", err)

@@ -87,6 +87,14 @@ func (l *Local) Tree() *memdb.Tree { return l.tree }
 // Quorate reports true: without a cluster there is nobody to ask.
 func (l *Local) Quorate() bool { return true }
 
+// Failing returns the error of the last transaction, or nil if it did not fail.
+func (l *Local) Failing() error {
+	if err := l.c.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // Do carries out one operation and returns when it is in the file. The store
 // sets its writer and, unless it is the one to set a time, its time. Do returns
 // what happened to the entry that the operation was about. Errors are a

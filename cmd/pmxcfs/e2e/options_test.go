@@ -39,7 +39,8 @@ func TestHelpAndVersionSucceed(t *testing.T) {
 	}
 	_, help, _ := n.runToEnd("--help")
 	for _, option := range []string{"-d", "--debug", "-f", "--foreground", "-l", "--local", "--mount-point", "--database",
-		"--lock-file", "--run-dir", "--pid-file", "--corosync-conf", "--root", "--node-name", "--group", "--log-file", "PMXCFS_ROOT"} {
+		"--lock-file", "--run-dir", "--pid-file", "--corosync-conf", "--root", "--node-name", "--group", "--log-file", "PMXCFS_ROOT",
+		"--metrics-listen", "--metrics-web-config", "--socket"} {
 		if !strings.Contains(help, option) {
 			t.Errorf("--help does not tell of %s", option)
 		}

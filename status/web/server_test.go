@@ -1,0 +1,339 @@
+package web
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// lines is a log that tests look into.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func start(t *testing.T, cfg Config) (*Server, *lines) {
+	t.Helper()
+	log := &lines{}
+	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
+	cfg.Retry = 5 * time.Millisecond
+	if cfg.Public == nil {
+		cfg.Public = says("public")
+	}
+	if cfg.Private == nil {
+		cfg.Private = says("private")
+	}
+	s := Start(cfg)
+	t.Cleanup(s.Stop)
+	return s, log
+}
+
+func says(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
+}
+
+// until calls f until it succeeds.
+func until(t *testing.T, f func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	t.Fatal(err)
+}
+
+// freeAddress is one that nobody listens on at the moment.
+func freeAddress(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func onSocket(path string) *http.Client {
+	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return Dial(ctx, path)
+		},
+	}}
+}
+
+// wants asks for an answer of that code and text.
+func wants(c *http.Client, url string, code int, text string) func() error {
+	return func() error {
+		r, err := c.Get(url)
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return err
+		}
+		if r.StatusCode != code || !strings.Contains(string(body), text) {
+			return fmt.Errorf("%d %q", r.StatusCode, body)
+		}
+		return nil
+	}
+}
+
+func TestTCPAndSocketServeTheirOwn(t *testing.T) {
+	address, socket := freeAddress(t), filepath.Join(t.TempDir(), "s")
+	s, _ := start(t, Config{Address: address, Socket: socket})
+	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
+	until(t, wants(onSocket(socket), "http://x/", 200, "private"))
+	st, err := os.Stat(socket)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", st.Mode(), err)
+	}
+	r, err := http.Post("http://"+address, "text/plain", strings.NewReader("x"))
+	if err != nil || r.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("a POST over TCP: %v %v", r, err)
+	}
+	s.Stop()
+	if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket after the end: %v", err)
+	}
+	if c, err := net.Dial("tcp", address); err == nil {
+		c.Close()
+		t.Error("it listens after the end")
+	}
+}
+
+func TestSocketsPathMayBeLong(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 200))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "s")
+	s, _ := start(t, Config{Socket: socket})
+	until(t, wants(onSocket(socket), "http://x/", 200, "private"))
+	s.Stop()
+	if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket after the end: %v", err)
+	}
+	if _, err := Dial(t.Context(), socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("dialling nobody: %v", err)
+	}
+}
+
+func TestTakenAddressIsServedWhenItIsFree(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := other.Addr().String()
+	_, log := start(t, Config{Address: address})
+	until(t, func() error {
+		if !strings.Contains(log.String(), "address already in use") {
+			return errors.New("no warning")
+		}
+		return nil
+	})
+	other.Close()
+	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
+	if n := strings.Count(log.String(), "\n"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, log)
+	}
+}
+
+func TestSocketOfAKilledDaemonIsReplacedAndALivingOneKept(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	dead.Close()
+	start(t, Config{Socket: socket, Private: says("first")})
+	until(t, wants(onSocket(socket), "http://x/", 200, "first"))
+	_, log := start(t, Config{Socket: socket, Private: says("second")})
+	until(t, func() error {
+		if !strings.Contains(log.String(), errInUse.Error()) {
+			return errors.New("no warning")
+		}
+		return nil
+	})
+	if err := wants(onSocket(socket), "http://x/", 200, "first")(); err != nil {
+		t.Error(err)
+	}
+}
+
+// secured writes a web configuration with TLS and a user.
+func secured(t *testing.T, dir string) (file string, roots *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(dir, "web.yml")
+	for name, content := range map[string][]byte{
+		"cert.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}),
+		"web.yml":  fmt.Appendf(nil, "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\nbasic_auth_users:\n  prometheus: %s\n", hash),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots = x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return file, roots
+}
+
+func TestWebConfigAsksForTLSAndAPassword(t *testing.T) {
+	dir := t.TempDir()
+	file, roots := secured(t, dir)
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What can't be understood is never served without protection.
+	if err := os.WriteFile(file, []byte("tls_server_config: [\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address, socket := freeAddress(t), filepath.Join(dir, "s")
+	_, log := start(t, Config{Address: address, ConfigFile: file, Socket: socket})
+	until(t, func() error {
+		if !strings.Contains(log.String(), "web.yml") {
+			return errors.New("no warning")
+		}
+		return nil
+	})
+	if c, err := net.Dial("tcp", address); err == nil {
+		c.Close()
+		t.Error("it listens with a broken configuration")
+	}
+	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	until(t, wants(client, "https://"+address, 401, ""))
+	until(t, wants(client, "https://prometheus:secret@"+address, 200, "public"))
+	until(t, wants(client, "https://prometheus:guess@"+address, 401, ""))
+	if err := wants(http.DefaultClient, "http://"+address, 200, "")(); err == nil {
+		t.Error("answered without TLS")
+	}
+	until(t, wants(onSocket(socket), "http://x/", 200, "private"))
+}
+
+func TestStopEndsRequestsUnderWay(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	entered, left := make(chan struct{}), make(chan struct{})
+	s, _ := start(t, Config{Socket: socket, Private: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+		close(left)
+	})})
+	until(t, func() error { _, err := os.Stat(socket); return err })
+	go onSocket(socket).Get("http://x/")
+	<-entered
+	begin := time.Now()
+	s.Stop()
+	select {
+	case <-left:
+	case <-time.After(10 * time.Second):
+		t.Error("the handler is still there")
+	}
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("stopped after %v", took)
+	}
+}
+
+func TestClientsThatSayNothingAreSentAway(t *testing.T) {
+	t.Parallel()
+	address := freeAddress(t)
+	start(t, Config{Address: address})
+	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
+	http.DefaultClient.CloseIdleConnections()
+	var conns []net.Conn
+	for i := range maxConns {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if i%2 == 0 {
+			io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nX-")
+		}
+		conns = append(conns, c)
+	}
+	// All places are taken; they are given back when the headers' time is up.
+	begin := time.Now()
+	until(t, wants(&http.Client{Timeout: 15 * time.Second}, "http://"+address, 200, "public"))
+	if took := time.Since(begin); took < time.Second {
+		t.Errorf("an answer after %v: there was no limit", took)
+	}
+	for _, c := range conns {
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("a silent client is still connected")
+		}
+	}
+}
+
+func TestPanicInAHandlerIsLoggedAndEndsItsRequestOnly(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	_, log := start(t, Config{Socket: socket, Private: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/bad" {
+			panic("no such thing")
+		}
+	})})
+	until(t, wants(onSocket(socket), "http://x/", 200, ""))
+	if _, err := onSocket(socket).Get("http://x/bad"); err == nil {
+		t.Error("answered")
+	}
+	until(t, wants(onSocket(socket), "http://x/", 200, ""))
+	if !strings.Contains(log.String(), "no such thing") {
+		t.Errorf("log: %s", log)
+	}
+}
