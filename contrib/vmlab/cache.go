@@ -1,0 +1,240 @@
+package vmlab
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// CacheEnv names a directory for the cache; DefaultCache is where it is else.
+const (
+	CacheEnv     = "PMXCFS_VMLAB_CACHE"
+	DefaultCache = "/var/cache/pmxcfs-vmlab"
+)
+
+// SourcesEnv names an apt sources file to use instead of the machine's own.
+const SourcesEnv = "PMXCFS_VMLAB_SOURCES"
+
+// suite is the Debian release of the hosts.
+const suite = "bookworm"
+
+// packages are what a host has from the beginning: a booting system, a network,
+// and nothing that the package under test depends on.
+var packages = []string{"systemd", "systemd-sysv", "dbus", "ca-certificates", "iproute2", "iputils-ping", "procps"}
+
+// finish makes of a fresh root ($1) one for hosts: mirrors that the machine
+// trusts, a journal that is kept over boots, and nothing that downloads by itself.
+const finish = `
+set -e
+if [ -n "$(ls /usr/local/share/ca-certificates 2>/dev/null)" ]; then
+  cp -r /usr/local/share/ca-certificates "$1/usr/local/share/"
+  chroot "$1" update-ca-certificates >/dev/null
+fi
+mkdir -p "$1/var/log/journal"
+chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer
+`
+
+// maxAge is how old a root may get: by then it lacks many updates.
+const maxAge = 30 * 24 * time.Hour
+
+// cache is a directory with, per key, a root file system and its lock, and with
+// the package lists and packages that installing has fetched. Processes share
+// it by flock(2).
+type cache struct {
+	dir string
+	log io.Writer
+}
+
+func openCache(dir string, log io.Writer) (*cache, error) {
+	if dir == "" {
+		dir = os.Getenv(CacheEnv)
+	}
+	if dir == "" {
+		dir = DefaultCache
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = io.Discard
+	}
+	for _, d := range []string{dir, filepath.Join(dir, "lists"), filepath.Join(dir, "archives")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("vmlab: %w", err)
+		}
+	}
+	return &cache{dir: dir, log: log}, nil
+}
+
+// root returns the directory of a sound root file system, made if need be, and a
+// lock that keeps it from being replaced until it is closed.
+func (c *cache) root(ctx context.Context) (string, *os.File, error) {
+	sources, err := debianSources()
+	if err != nil {
+		return "", nil, err
+	}
+	conf, err := aptConf(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	text, err := os.ReadFile(sources)
+	if err != nil {
+		return "", nil, fmt.Errorf("vmlab: %w", err)
+	}
+	recipe := fmt.Sprint(suite, packages, finish, string(text), conf)
+	dir := filepath.Join(c.dir, fmt.Sprintf("root-%.6x", sha256.Sum256([]byte(recipe))))
+	lock, err := flock(ctx, dir+".lock", unix.LOCK_SH)
+	if err != nil {
+		return "", nil, err
+	}
+	why := flaw(ctx, dir)
+	if why == "" {
+		return dir, lock, nil
+	}
+	lock.Close()
+	// Alone: nobody uses it, nobody else makes it.
+	if lock, err = flock(ctx, dir+".lock", unix.LOCK_EX); err != nil {
+		return "", nil, err
+	}
+	if flaw(ctx, dir) != "" { // else somebody was faster
+		fmt.Fprintf(c.log, "making a Debian root in %s (%s)\n", dir, why)
+		if err := makeRoot(ctx, dir, sources, conf); err != nil {
+			lock.Close()
+			return "", nil, err
+		}
+		c.prune(dir)
+	}
+	// The one lock becomes the other; whoever comes between finds it sound.
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
+		lock.Close()
+		return "", nil, err
+	}
+	return dir, lock, nil
+}
+
+// flaw tells why a root can't be used; "": it can. A root is renamed into place
+// when it is complete, so what is looked for is what happened since.
+func flaw(ctx context.Context, dir string) string {
+	st, err := os.Stat(filepath.Join(dir, "var/lib/dpkg/status"))
+	if err != nil {
+		return "there is none"
+	}
+	if time.Since(st.ModTime()) > maxAge {
+		return "the old one is of " + st.ModTime().Format(time.DateOnly)
+	}
+	for _, check := range []string{"--verify", "--audit"} {
+		// Both report by what they print.
+		if out, err := exec.CommandContext(ctx, "chroot", dir, "dpkg", check).CombinedOutput(); err != nil || len(out) > 0 {
+			return fmt.Sprintf("the old one is damaged: %v: %.200s", err, out)
+		}
+	}
+	return ""
+}
+
+func makeRoot(ctx context.Context, dir, sources string, conf []string) error {
+	tmp := dir + ".new"
+	for _, d := range []string{dir, tmp} {
+		if err := os.RemoveAll(d); err != nil {
+			return fmt.Errorf("vmlab: %w", err)
+		}
+	}
+	args := []string{"--mode=root", "--variant=apt", "--include=" + strings.Join(packages, ","), "--dpkgopt=force-unsafe-io"}
+	for _, line := range conf {
+		args = append(args, "--aptopt="+line)
+	}
+	steps := [][]string{
+		append(append([]string{"mmdebstrap"}, args...), suite, tmp, sources),
+		{"bash", "-c", finish, "finish", tmp},
+	}
+	for _, step := range steps {
+		if out, err := exec.CommandContext(ctx, step[0], step[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("vmlab: making a root: %s: %w: %s", step[0], err, out)
+		}
+	}
+	// Its age counts from now, not from its packages'.
+	now := time.Now()
+	if err := os.Chtimes(filepath.Join(tmp, "var/lib/dpkg/status"), now, now); err != nil {
+		return err
+	}
+	return os.Rename(tmp, dir)
+}
+
+// prune removes roots of other recipes that nobody uses. Best effort.
+func (c *cache) prune(keep string) {
+	locks, _ := filepath.Glob(filepath.Join(c.dir, "root-*.lock"))
+	for _, name := range locks {
+		dir := strings.TrimSuffix(name, ".lock")
+		if dir == keep {
+			continue
+		}
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = os.RemoveAll(dir)
+			_ = os.RemoveAll(dir + ".new")
+		}
+		f.Close()
+	}
+}
+
+// debianSources finds the machine's apt sources file for Debian.
+func debianSources() (string, error) {
+	candidates := []string{os.Getenv(SourcesEnv)}
+	if candidates[0] == "" {
+		candidates = []string{"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"}
+	}
+	for _, f := range candidates {
+		if text, err := os.ReadFile(f); err == nil && strings.Contains(string(text), suite) {
+			return f, nil
+		}
+	}
+	return "", fmt.Errorf("vmlab: none of %v is an apt sources file for Debian %s: name one in %s", candidates, suite, SourcesEnv)
+}
+
+// wanted are the machine's apt settings that decide whether downloads work.
+var wanted = regexp.MustCompile(`^Acquire::(http|https|ftp|Check)\b.*;$|^Acquire::Check-`)
+
+func aptConf(ctx context.Context) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "apt-config", "dump").Output()
+	if err != nil {
+		return nil, fmt.Errorf("vmlab: apt-config: %w", err)
+	}
+	var conf []string
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		if wanted.MatchString(lines.Text()) {
+			conf = append(conf, lines.Text())
+		}
+	}
+	return conf, nil
+}
+
+// flock opens a lock file and takes the lock, waiting for it until ctx ends.
+func flock(ctx context.Context, name string, how int) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("vmlab: %w", err)
+	}
+	err = poll(ctx, func() (bool, error) {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		return err == nil, err
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("vmlab: %s: %w", name, err), f.Close())
+	}
+	return f, nil
+}
