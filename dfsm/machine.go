@@ -106,6 +106,10 @@ func (m *Machine) Epoch() wire.Epoch { return m.epoch }
 // after a View it is Epoch until the lowest node has started one.
 func (m *Machine) SyncEpoch() wire.Epoch { return m.syncEpoch }
 
+// Verifications returns how many comparisons of checksums found no difference, and
+// how many found one.
+func (m *Machine) Verifications() (good, bad uint64) { return m.verify.good, m.verify.bad }
+
 // Members returns the members of the present view, sorted, in a slice of the
 // caller's, and how many of them count as synced.
 func (m *Machine) Members() (members []Member, synced int) {

@@ -21,12 +21,16 @@ type verification struct {
 	epoch     wire.Epoch
 	requester Member
 
+	good, bad uint64 // comparisons so far
+
 	hasOwn, hasTheirs bool
 	own, theirs       [wire.ChecksumSize]byte
 }
 
-// forget drops what was saved, not the clock and the counter.
-func (v *verification) forget() { *v = verification{next: v.next, ids: v.ids} }
+// forget drops what was saved, not the clock and the counters.
+func (v *verification) forget() {
+	*v = verification{next: v.next, ids: v.ids, good: v.good, bad: v.bad}
+}
 
 func (m *Machine) tick(now uint32) {
 	m.now = now
@@ -102,10 +106,12 @@ func (m *Machine) compareChecksums() {
 		return
 	}
 	if v.own != v.theirs {
+		v.bad++
 		m.logf(slog.LevelError, "wrong checksum %s != %s - restarting", hex.EncodeToString(v.theirs[:]), hex.EncodeToString(v.own[:]))
 		m.fail(ModeLeave)
 		return
 	}
+	v.good++
 	m.log(slog.LevelInfo, "data verification successful")
 	v.forget()
 }

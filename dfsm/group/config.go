@@ -27,6 +27,10 @@ type Config struct {
 	// RetryAfter is how long to wait when the group's queues are full; 0: 500 µs.
 	// It doubles, up to 20 ms, while they stay so.
 	RetryAfter time.Duration
+	// Synced, if not nil, is called by the goroutine of Run at the end of each sync
+	// that leaves this node in step, with what began it and how long it took from
+	// the membership change on. It must not wait.
+	Synced func(reason SyncReason, took time.Duration)
 	// Logger gets the machine's lines and the driver's; nil: nowhere.
 	Logger *slog.Logger
 }

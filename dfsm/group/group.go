@@ -22,28 +22,32 @@ type Group struct {
 	answers  []dfsm.Event // of checksums
 	waiters  map[uint64]chan<- error
 	lastID   uint64
-	status   Status
 	waker    Transport // who is to be woken; nil: kick
 	stopped  bool
 
 	kick chan struct{} // wakes Run when there is no connection
 
+	figures figures
+
 	// The rest is Run's.
-	machine   *dfsm.Machine
-	self      dfsm.Member
-	conn      Transport // nil: not connected
-	out       outbox
-	joined    bool      // Join has succeeded, and no Leave
-	leaving   bool      // want to leave, or have asked to
-	asked     bool      // Leave has been called
-	leaveBy   time.Time // then the connection is closed
-	final     bool      // never join again
-	notBefore time.Time // of the next attempt to connect or join
-	now       uint32    // seconds since 1970, as the machine knows
-	events    []Event
-	viewDirty bool
-	failure   string // the last one logged
-	hashing   sync.WaitGroup
+	machine    *dfsm.Machine
+	self       dfsm.Member
+	conn       Transport // nil: not connected
+	out        outbox
+	joined     bool      // Join has succeeded, and no Leave
+	leaving    bool      // want to leave, or have asked to
+	asked      bool      // Leave has been called
+	leaveBy    time.Time // then the connection is closed
+	final      bool      // never join again
+	notBefore  time.Time // of the next attempt to connect or join
+	now        uint32    // seconds since 1970, as the machine knows
+	events     []Event
+	viewDirty  bool
+	good, bad  uint64     // the machine's verifications, as counted
+	syncSince  time.Time  // when the present sync began; zero: there is none
+	syncReason SyncReason // of the present sync
+	failure    string     // the last one logged
+	hashing    sync.WaitGroup
 }
 
 // New returns a Group that does nothing until Run.
@@ -168,19 +172,13 @@ func (g *Group) round(wait time.Duration) {
 
 // dispatch steps the events of one batch.
 func (g *Group) dispatch() {
-	g.count(func(s *Status) {
-		s.Batches++
-		for i := range g.events {
-			if b := g.events[i].Bytes; g.events[i].View == nil {
-				s.Delivered.add(b)
-				// Whatever is not a normal message may change who is synced.
-				g.viewDirty = g.viewDirty || len(b) >= 2 && b[0]|b[1] != 0
-			}
-		}
-	})
+	g.figures.batches.Add(1)
 	for i := range g.events {
 		e := &g.events[i]
-		if e.View == nil {
+		if b := e.Bytes; e.View == nil {
+			g.figures.delivered.add(b)
+			// Whatever is not a normal message may change who is synced.
+			g.viewDirty = g.viewDirty || len(b) >= 2 && b[0]|b[1] != 0
 			g.step(dfsm.Deliver{From: e.From, Bytes: e.Bytes})
 			continue
 		}
@@ -189,7 +187,10 @@ func (g *Group) dispatch() {
 			g.left()
 			continue
 		}
+		g.figures.views.Add(1)
+		before := g.machine.Mode()
 		g.step(*e.View)
+		g.syncBegins(e.View, before)
 	}
 	g.step(dfsm.EndOfBatch{})
 }
@@ -245,7 +246,7 @@ func (g *Group) perform(a dfsm.Action) {
 	case dfsm.Leave:
 		g.out.drop()
 		g.leaving, g.final = true, a.Final
-		g.count(func(s *Status) { s.Leaves++ })
+		g.figures.leaves.Add(1)
 	case dfsm.Log:
 		g.cfg.Logger.Log(context.Background(), a.Level, a.Text)
 	}
@@ -254,7 +255,7 @@ func (g *Group) perform(a dfsm.Action) {
 // checksum has the application's checksum computed in a goroutine of its own.
 func (g *Group) checksum(a dfsm.Checksum) {
 	sum := g.cfg.App.Checksum()
-	g.count(func(s *Status) { s.Verifications++ })
+	g.figures.verifications.Add(1)
 	g.hashing.Go(func() {
 		done := dfsm.ChecksumDone{ID: a.ID, Epoch: a.Epoch}
 		done.Sum, done.Err = sum()
@@ -288,21 +289,22 @@ func (g *Group) enter() {
 		if self != g.self {
 			g.self = self
 			g.machine = dfsm.New(g.machineConfig())
+			g.good, g.bad = 0, 0
 			g.now = 0
 			g.tick()
 		}
 		g.conn = conn
 		g.mu.Lock()
 		g.waker = conn
-		g.status.Self = self
-		g.status.Connects++
 		conn.Wake() // what came before may have kicked only
 		g.mu.Unlock()
+		g.figures.self.Store(&self)
+		g.figures.connects.Add(1)
 	}
 	switch err := g.conn.Join(); {
 	case err == nil:
 		g.joined, g.failure = true, ""
-		g.count(func(s *Status) { s.Joins++ })
+		g.figures.joins.Add(1)
 	case errors.Is(err, ErrTryAgain):
 		g.notBefore = time.Now().Add(maxRetryAfter)
 	default:
@@ -312,7 +314,7 @@ func (g *Group) enter() {
 
 // failed logs why there is no membership, once.
 func (g *Group) failed(what string, err error) {
-	g.count(func(s *Status) { s.LastError = err })
+	g.figures.failure.Store(&err)
 	if text := what + ": " + err.Error(); text != g.failure {
 		g.failure = text
 		g.cfg.Logger.Warn(what, slog.Any("error", err))
@@ -398,4 +400,5 @@ func (g *Group) stop() {
 		delete(g.waiters, id)
 		ch <- dfsm.ErrDisconnected
 	}
+	g.figures.waiting.Store(0)
 }

@@ -420,7 +420,72 @@ func TestChecksumsAreComparedHourly(t *testing.T) {
 			wantSynced(t, n, 3)
 			if s := n.Status(); s.Verifications != 2 || s.Leaves != 0 {
 				t.Errorf("node %v: %d verifications, %d leaves", s.Self, s.Verifications, s.Leaves)
+			} else if age := time.Since(s.LastVerified); s.Verified != 2 || s.Mismatches != 0 || age > time.Hour {
+				t.Errorf("node %v: %d well, %d not, the last %v ago", s.Self, s.Verified, s.Mismatches, age)
 			}
+		}
+	})
+}
+
+// lying is an application whose checksum is wrong.
+type lying struct{ *checkedApp }
+
+func (l lying) Checksum() func() ([wire.ChecksumSize]byte, error) {
+	sum := l.checkedApp.Checksum()
+	return func() ([wire.ChecksumSize]byte, error) {
+		s, err := sum()
+		s[0]++
+		return s, err
+	}
+}
+
+func TestDifferenceFoundByAVerificationIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		first := startNode(t, b, 1, nil)
+		time.Sleep(time.Second)
+		second := startNode(t, b, 2, func(c *Config) { c.App = lying{c.App.(*checkedApp)} })
+		time.Sleep(time.Hour + 2*idle)
+		if s := first.Status(); s.Verified != 1 || s.Mismatches != 0 {
+			t.Errorf("who asked: %+v", s)
+		}
+		if s := second.Status(); s.Verified != 0 || s.Mismatches != 1 || s.Leaves != 1 || s.LastVerified.IsZero() {
+			t.Errorf("who lies: %+v", s)
+		}
+	})
+}
+
+func TestSyncsAreCountedByWhatBeganThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		var nodes []*node
+		var told [3]map[SyncReason]int
+		for i := range told {
+			told[i] = map[SyncReason]int{}
+			nodes = append(nodes, startNode(t, b, uint32(i+1), func(c *Config) {
+				c.Synced = func(r SyncReason, took time.Duration) {
+					if told[i][r]++; took < 0 || took > time.Second {
+						t.Errorf("%v took %v", r, took)
+					}
+				}
+			}))
+			time.Sleep(time.Second)
+		}
+		nodes[2].stop()
+		synctest.Wait()
+		for i, want := range [][SyncReasons]uint64{{0, 2, 1}, {1, 1, 1}, {1, 0, 0}} {
+			got := nodes[i].Status().Syncs
+			if got != want {
+				t.Errorf("node %d: %v, want %v", i+1, got, want)
+			}
+			for r, n := range want {
+				if told[i][SyncReason(r)] != int(n) {
+					t.Errorf("node %d was told %v", i+1, told[i])
+				}
+			}
+		}
+		if v := nodes[0].Status().Views; v != 4 {
+			t.Errorf("%d views", v)
 		}
 	})
 }

@@ -135,7 +135,7 @@ func (g *Group) mcast(msg []byte) error {
 		return err
 	}
 	g.out.wait = 0
-	g.count(func(s *Status) { s.Sent.add(msg) })
+	g.figures.sent.add(msg)
 	return nil
 }
 
@@ -145,6 +145,6 @@ func (g *Group) full(err error) (time.Duration, error) {
 		return 0, err
 	}
 	g.out.wait = min(max(2*g.out.wait, g.cfg.RetryAfter), maxRetryAfter)
-	g.count(func(s *Status) { s.Retries++ })
+	g.figures.retries.Add(1)
 	return g.out.wait, nil
 }

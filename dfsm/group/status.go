@@ -2,6 +2,9 @@ package group
 
 import (
 	"encoding/binary"
+	"slices"
+	"sync/atomic"
+	"time"
 
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/wire"
@@ -22,6 +25,7 @@ type Status struct {
 	QueuedBytes   int
 	Retries       uint64 // messages that the group's queues did not take at once
 	Batches       uint64 // dispatches that brought something
+	Views         uint64 // membership changes
 	Connects      uint64
 	Joins         uint64
 	Leaves        uint64 // because this node was out of step
@@ -29,53 +33,181 @@ type Status struct {
 	Sent          Traffic
 	Delivered     Traffic
 	Verifications uint64 // checksums computed
+	Verified      uint64 // comparisons with the others that found no difference
+	Mismatches    uint64 // comparisons that found one
+	LastVerified  time.Time
+	Syncs         [SyncReasons]uint64 // syncs that ended with this node in step, by what began them
+}
+
+// SyncReason is what began a sync, as this node saw it.
+type SyncReason uint8
+
+const (
+	SyncOwnJoin    SyncReason = iota // this node has joined
+	SyncMemberJoin                   // another one has
+	SyncMemberLeft                   // another one has gone
+	SyncReasons    = iota            // how many there are
+)
+
+// String returns the reason's name in metrics.
+func (r SyncReason) String() string {
+	return [...]string{"own_join", "member_joined", "member_left"}[r]
 }
 
 // Traffic counts messages and bytes by type; what is beyond the known types
 // counts under the last one plus one.
 type Traffic struct {
-	Messages [wire.Verify + 2]uint64
-	Bytes    [wire.Verify + 2]uint64
+	Messages [trafficKinds]uint64
+	Bytes    [trafficKinds]uint64
 }
 
-func (t *Traffic) add(msg []byte) {
+const trafficKinds = int(wire.Verify) + 2
+
+// traffic is a Traffic that goes on counting.
+type traffic struct{ messages, bytes [trafficKinds]atomic.Uint64 }
+
+func (t *traffic) add(msg []byte) {
 	kind := uint16(wire.Verify) + 1
 	if len(msg) >= 2 {
 		kind = min(kind, binary.LittleEndian.Uint16(msg))
 	}
-	t.Messages[kind]++
-	t.Bytes[kind] += uint64(len(msg))
+	t.messages[kind].Add(1)
+	t.bytes[kind].Add(uint64(len(msg)))
 }
 
-// Status returns a snapshot.
+func (t *traffic) read() (r Traffic) {
+	for i := range trafficKinds {
+		r.Messages[i], r.Bytes[i] = t.messages[i].Load(), t.bytes[i].Load()
+	}
+	return r
+}
+
+// figures are what Status is made of. They are written by Run, and read without a
+// lock: whoever watches holds nobody up.
+type figures struct {
+	standing atomic.Pointer[standing]
+	self     atomic.Pointer[dfsm.Member]
+	failure  atomic.Pointer[error]
+
+	waiting, unsent, queued, queuedBytes atomic.Int64
+	retries, batches, views, connects    atomic.Uint64
+	joins, leaves                        atomic.Uint64
+	verifications, verified, mismatches  atomic.Uint64
+	lastVerified                         atomic.Int64 // nanoseconds since 1970; 0: never
+	sent, delivered                      traffic
+	syncs                                [SyncReasons]atomic.Uint64
+}
+
+// standing is where the node stands. It is replaced as a whole.
+type standing struct {
+	connected bool
+	mode      dfsm.Mode
+	epoch     wire.Epoch
+	members   []dfsm.Member
+	synced    int
+}
+
+// Status returns a snapshot. It takes no lock.
 func (g *Group) Status() Status {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s := g.status
-	s.Members = append([]dfsm.Member(nil), s.Members...)
-	s.Waiting = len(g.waiters)
+	f := &g.figures
+	s := Status{
+		Waiting:       int(f.waiting.Load()),
+		Unsent:        int(f.unsent.Load()),
+		Queued:        int(f.queued.Load()),
+		QueuedBytes:   int(f.queuedBytes.Load()),
+		Retries:       f.retries.Load(),
+		Batches:       f.batches.Load(),
+		Views:         f.views.Load(),
+		Connects:      f.connects.Load(),
+		Joins:         f.joins.Load(),
+		Leaves:        f.leaves.Load(),
+		Sent:          f.sent.read(),
+		Delivered:     f.delivered.read(),
+		Verifications: f.verifications.Load(),
+		Verified:      f.verified.Load(),
+		Mismatches:    f.mismatches.Load(),
+	}
+	for i := range s.Syncs {
+		s.Syncs[i] = f.syncs[i].Load()
+	}
+	if at := f.lastVerified.Load(); at != 0 {
+		s.LastVerified = time.Unix(0, at)
+	}
+	if self := f.self.Load(); self != nil {
+		s.Self = *self
+	}
+	if err := f.failure.Load(); err != nil {
+		s.LastError = *err
+	}
+	if v := f.standing.Load(); v != nil {
+		s.Connected, s.Mode, s.Epoch, s.Synced = v.connected, v.mode, v.epoch, v.synced
+		s.Members = slices.Clone(v.members)
+	}
 	return s
 }
 
-func (g *Group) count(f func(s *Status)) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	f(&g.status)
+// publish puts what the machine knows into the figures.
+func (g *Group) publish() {
+	m, f := g.machine, &g.figures
+	queued, bytes := m.Queued()
+	f.queued.Store(int64(queued))
+	f.queuedBytes.Store(int64(bytes))
+	f.unsent.Store(int64(g.out.normals.len() + g.out.others.len()))
+	g.publishVerifications()
+	next := standing{connected: g.conn != nil, mode: m.Mode(), epoch: m.Epoch()}
+	if v := f.standing.Load(); v != nil && !g.viewDirty && v.connected == next.connected && v.mode == next.mode && v.epoch == next.epoch {
+		return
+	}
+	g.viewDirty = false
+	next.members, next.synced = m.Members()
+	f.standing.Store(&next)
+	g.syncDone(next.mode)
 }
 
-// publish puts what the machine knows into the status.
-func (g *Group) publish() {
-	m := g.machine
-	queued, bytes := m.Queued()
-	g.count(func(s *Status) {
-		s.Mode = m.Mode()
-		s.Connected = g.conn != nil
-		s.Queued, s.QueuedBytes = queued, bytes
-		s.Unsent = g.out.normals.len() + g.out.others.len()
-		if s.Epoch != m.Epoch() || g.viewDirty {
-			s.Epoch = m.Epoch()
-			s.Members, s.Synced = m.Members()
-			g.viewDirty = false
-		}
-	})
+func (g *Group) publishVerifications() {
+	good, bad := g.machine.Verifications()
+	if good == g.good && bad == g.bad {
+		return
+	}
+	f := &g.figures
+	f.verified.Add(good - g.good)
+	f.mismatches.Add(bad - g.bad)
+	f.lastVerified.Store(time.Now().UnixNano())
+	g.good, g.bad = good, bad
+}
+
+// syncBegins takes note of a view that began a sync, or began one anew. Before tells the
+// mode in which it came.
+func (g *Group) syncBegins(v *dfsm.View, before dfsm.Mode) {
+	if g.machine.Mode() != dfsm.ModeStartSync {
+		return
+	}
+	if g.syncSince.IsZero() {
+		g.syncSince = time.Now()
+	}
+	switch {
+	case before == dfsm.ModeStart:
+		g.syncReason = SyncOwnJoin
+	case g.syncReason == SyncOwnJoin && before != dfsm.ModeSynced: // and it is still about that
+	case v.Joined:
+		g.syncReason = SyncMemberJoin
+	default:
+		g.syncReason = SyncMemberLeft
+	}
+}
+
+// syncDone takes note of the end of a sync, if there was one.
+func (g *Group) syncDone(mode dfsm.Mode) {
+	if g.syncSince.IsZero() || mode == dfsm.ModeStartSync || mode == dfsm.ModeUpdate {
+		return
+	}
+	took := time.Since(g.syncSince)
+	g.syncSince = time.Time{}
+	if mode != dfsm.ModeSynced {
+		return
+	}
+	g.figures.syncs[g.syncReason].Add(1)
+	if g.cfg.Synced != nil {
+		g.cfg.Synced(g.syncReason, took)
+	}
 }

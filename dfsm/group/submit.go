@@ -36,6 +36,7 @@ func (g *Group) Submit(ctx context.Context, subtype uint16, payload []byte) erro
 	g.lastID++
 	id := g.lastID
 	g.waiters[id] = result
+	g.figures.waiting.Add(1)
 	g.requests = append(g.requests, request{id, subtype, payload})
 	g.wake()
 	g.mu.Unlock()
@@ -53,6 +54,7 @@ func (g *Group) Submit(ctx context.Context, subtype uint16, payload []byte) erro
 	default:
 	}
 	delete(g.waiters, id)
+	g.figures.waiting.Add(-1)
 	at := slices.IndexFunc(g.requests, func(r request) bool { return r.id == id })
 	if at >= 0 {
 		g.requests = slices.Delete(g.requests, at, at+1)
@@ -90,6 +92,7 @@ func (g *Group) reply(id uint64, err error) {
 	defer g.mu.Unlock()
 	if ch, ok := g.waiters[id]; ok {
 		delete(g.waiters, id)
+		g.figures.waiting.Add(-1)
 		ch <- err
 	}
 }
