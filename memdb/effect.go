@@ -66,7 +66,7 @@ func (t *Tree) remove(n *node, path string) Change {
 	if g, ok := ParseGuest(path); ok {
 		t.guests.remove(g.VMID)
 	}
-	delete(t.locks, path)
+	t.dropNote(path)
 	return c
 }
 

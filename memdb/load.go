@@ -81,7 +81,9 @@ func Build(entries []*Entry) (*Tree, []Duplicate, error) {
 		n.parent = t.nodes[n.e.Parent]
 		n.parent.kids[n.e.Name] = n
 	}
-	return t, t.guests.rebuild(t), nil
+	dups := t.guests.rebuild(t)
+	t.publish()
+	return t, dups, nil
 }
 
 func byInode(a, b *Entry) int { return cmp.Compare(a.Inode, b.Inode) }

@@ -35,9 +35,21 @@ func (t *Tree) noteLock(path string, e *Entry, now time.Time) {
 	switch {
 	case !isLockPath(path):
 	case now.IsZero():
-		delete(t.locks, path)
+		t.dropNote(path)
 	default:
-		t.locks[path] = lockNote{e.Digest(), now}
+		t.setNote(path, lockNote{e.Digest(), now})
+	}
+}
+
+func (t *Tree) setNote(path string, note lockNote) {
+	t.locks[path] = note
+	t.figures.locks.Store(path, note.since)
+}
+
+func (t *Tree) dropNote(path string) {
+	if _, ok := t.locks[path]; ok {
+		delete(t.locks, path)
+		t.figures.locks.Delete(path)
 	}
 }
 
@@ -64,7 +76,7 @@ func (t *Tree) refreshNote(path string, e *Entry, now time.Time) lockNote {
 	note, ok := t.locks[path]
 	if !ok || note.digest != d {
 		note = lockNote{d, now}
-		t.locks[path] = note
+		t.setNote(path, note)
 	}
 	return note
 }
@@ -86,11 +98,15 @@ func (t *Tree) Locks(now time.Time) []Lock {
 		}
 	}
 	if len(t.locks) > len(list) {
-		held := make(map[string]lockNote, len(list))
+		held := make(map[string]bool, len(list))
 		for _, l := range list {
-			held[Join(LockDir, l.Name)] = lockNote{l.Digest, l.Since}
+			held[Join(LockDir, l.Name)] = true
 		}
-		t.locks = held
+		for path := range t.locks {
+			if !held[path] {
+				t.dropNote(path)
+			}
+		}
 	}
 	return list
 }

@@ -139,6 +139,7 @@ func (t *Tree) apply(op *Op) (Result, error) {
 	changes := t.carryOut(op, &s)
 	old := t.root.e
 	t.root.e = old.next(t.nextVersion(), op.Writer, op.MTime)
+	t.publish()
 	return Result{append(changes, Change{RootInode, old, t.root.e})}, nil
 }
 

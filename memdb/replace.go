@@ -26,6 +26,7 @@ func (t *Tree) Replace(next *Tree) []Change {
 	t.bytes, t.guests, t.loose = next.bytes, next.guests, next.loose
 	next.nodes, next.root, next.order, next.loose = nil, nil, nil, nil
 	next.guests = guestList{}
+	t.publish()
 	return changes
 }
 

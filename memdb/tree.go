@@ -28,6 +28,8 @@ type Tree struct {
 	guests guestList
 	locks  map[string]lockNote // by path
 	loose  map[*node]uint64    // nodes whose content has much spare room, and the version seen last
+
+	figures figures
 }
 
 // node is the place of one inode in the tree. Its entry is replaced with each
@@ -76,6 +78,7 @@ func (d *node) byName() []*node {
 func New() *Tree {
 	t := newTree(0)
 	t.setRoot(NewEntry(RootInode, RootInode, 1, 0, 0, TypeDir, "", nil))
+	t.publish()
 	return t
 }
 

@@ -93,5 +93,11 @@ func (t *Tree) Revert(d *Delta) {
 		n.parent = t.nodes[c.Old.Parent]
 		n.parent.put(n)
 	}
+	for path := range t.locks {
+		if n := t.find(path); n == nil || !n.e.IsDir() {
+			t.dropNote(path)
+		}
+	}
 	t.guests.rebuild(t)
+	t.publish()
 }

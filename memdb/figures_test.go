@@ -1,0 +1,75 @@
+package memdb
+
+import (
+	"testing"
+	"time"
+)
+
+// counted is what Figures should say, by looking at everything.
+func counted(tree *Tree, now time.Time) Figures {
+	list, _ := tree.Guests()
+	bytes, entries := tree.Usage()
+	f := Figures{Version: tree.Root().Version, Entries: entries, Bytes: bytes, Guests: len(list)}
+	for _, l := range tree.Locks(now) {
+		f.Locks++
+		if l.Expired(now) {
+			f.ExpiredLocks++
+		}
+		if f.OldestLock.IsZero() || l.Since.Before(f.OldestLock) {
+			f.OldestLock = l.Since
+		}
+	}
+	return f
+}
+
+func TestFiguresFollowEveryChange(t *testing.T) {
+	tree := New()
+	now := time.Unix(1_000_000, 0)
+	var done Delta
+	check := func(what string) {
+		t.Helper()
+		if got, want := tree.Figures(now), counted(tree, now); got != want {
+			t.Errorf("after %s: %+v, want %+v", what, got, want)
+		}
+	}
+	apply := func(op Op) {
+		t.Helper()
+		op.Now, op.MTime = now, uint32(now.Unix())
+		res, err := tree.Apply(&op)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done.Add(res.Changes)
+		check(op.Kind.String() + " of " + op.Path)
+		now = now.Add(time.Second)
+	}
+	check("nothing")
+	for _, dir := range []string{"nodes", "nodes/a", "nodes/a/qemu-server", "priv", "priv/lock", "priv/lock/one", "priv/lock/two"} {
+		apply(Op{Kind: OpMkdir, Path: dir})
+	}
+	apply(Op{Kind: OpCreate, Path: "nodes/a/qemu-server/100.conf"})
+	apply(Op{Kind: OpWrite, Path: "nodes/a/qemu-server/100.conf", Data: []byte("memory: 512\n")})
+	now = now.Add(LockTimeout - time.Second/2) // both locks have expired now
+	check("two minutes")
+	if f := tree.Figures(now); f.Locks != 2 || f.ExpiredLocks != 2 || f.Guests != 1 || f.Bytes != 12 {
+		t.Errorf("%+v", f)
+	}
+	apply(Op{Kind: OpMTime, Path: "priv/lock/two"}) // renewed
+	apply(Op{Kind: OpDelete, Path: "priv/lock/one"})
+	apply(Op{Kind: OpRename, Path: "nodes/a/qemu-server/100.conf", To: "nodes/a/x"})
+	tree.Revert(&done)
+	check("taking all back")
+
+	other := New()
+	for _, dir := range []string{"priv", "priv/lock", "priv/lock/three"} {
+		if _, err := other.Apply(&Op{Kind: OpMkdir, Path: dir, Now: now}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree.Replace(other)
+	tree.Locks(now) // as whoever replaces a tree does
+	check("a synchronisation")
+	if f := tree.Figures(now); f.Locks != 1 || f.Entries != 4 {
+		t.Errorf("%+v", f)
+	}
+}
