@@ -13,18 +13,17 @@ import (
 	"syscall"
 	"time"
 
-	"pmxcfs/contrib/bench/load"
 	"pmxcfs/contrib/bench/server"
 )
 
 // self is this program.
 const self = "/proc/self/exe"
 
-// measure has a process of its own carry out a job.
-func measure(ctx context.Context, part string, job any) (*load.Result, error) {
+// measure has a process of its own carry out a job, and reads its result.
+func measure(ctx context.Context, part string, job, result any) error {
 	in, err := json.Marshal(job)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var out, complaint bytes.Buffer
 	cmd := exec.CommandContext(ctx, self, part)
@@ -34,13 +33,12 @@ func measure(ctx context.Context, part string, job any) (*load.Result, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", part, err, strings.TrimSpace(complaint.String()))
+		return fmt.Errorf("%s: %w: %s", part, err, strings.TrimSpace(complaint.String()))
 	}
-	var res load.Result
-	if err := json.Unmarshal(out.Bytes(), &res); err != nil {
-		return nil, fmt.Errorf("%s: %w", part, err)
+	if err := json.Unmarshal(out.Bytes(), result); err != nil {
+		return fmt.Errorf("%s: %w", part, err)
 	}
-	return &res, nil
+	return nil
 }
 
 // Places below a daemon's root.
@@ -50,14 +48,14 @@ const (
 )
 
 // startDaemon starts the daemon with everything below root.
-func (c *config) startDaemon(root string) (*server.Server, time.Duration, error) {
+func (c *config) startDaemon(root string, more ...string) (*server.Server, time.Duration, error) {
 	for _, d := range []string{mountPoint, filepath.Dir(database)} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return nil, 0, err
 		}
 	}
 	return server.Start("the daemon", filepath.Join(root, mountPoint), c.daemon,
-		"-f", "-l", "--root", root, "--node-name", "node1")
+		append([]string{"-f", "-l", "--root", root, "--node-name", "node1"}, more...)...)
 }
 
 // startFloor starts the bare file system, whose .version is as long as the

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,7 +36,27 @@ const (
 	partFS     = "floor-fs"
 	partSQLite = "floor-sqlite"
 	partClient = "client"
+
+	partMember   = "floor-member"
+	partMessages = "floor-messages"
+	partEcho     = "floor-echo"
+	partSeen     = "visible"
+	partReader   = "reader"
+	partRequests = "requests"
 )
+
+// The parts that -parts names.
+const (
+	partLocal   = "local"
+	partRows    = "sqlite"
+	partMemory  = "memory"
+	partCluster = "cluster"
+	partVisible = "visible"
+	partJoin    = "join"
+	partIPC     = "ipc"
+)
+
+var allParts = []string{partLocal, partRows, partMemory, partCluster, partVisible, partJoin, partIPC}
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	part := ""
@@ -54,6 +75,21 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 		return floor.RunSQLite(stdin, stdout)
 	case partClient:
 		return load.Serve(stdin, stdout)
+	case partMember:
+		return floor.ServeCPG(ctx)
+	case partMessages:
+		return floor.RunCPG(stdin, stdout)
+	case partEcho:
+		if len(args) != 2 {
+			return errors.New("usage: floor-echo NAME")
+		}
+		return floor.ServeEcho(args[1])
+	case partSeen:
+		return load.ServeVisible(stdin, stdout)
+	case partReader:
+		return load.ServeReader(stdin, stdout)
+	case partRequests:
+		return load.ServeRequests(stdin, stdout)
 	case partInside:
 		if len(args) < 2 {
 			return errors.New("usage: inside-namespaces DIR FLAGS")
@@ -78,6 +114,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 // config is what the command line says.
 type config struct {
 	daemon   string // its program
+	self     string // this program
+	parts    []string
 	ops      []string
 	clients  []int
 	rounds   int
@@ -86,8 +124,6 @@ type config struct {
 	shared   bool
 	atomic   bool // the floor opens with O_TRUNC in one request
 	quick    bool
-	memory   bool
-	sqlite   bool
 	writes   time.Duration
 	idle     time.Duration
 	trees    string // part of the names of those to look at; empty: all
@@ -102,15 +138,14 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&c.daemon, "pmxcfs", "bin/pmxcfs", "the daemon's `program`")
-	names := flags.String("ops", strings.Join(load.Ops(), ","), "operations to measure, by comma; empty: none")
+	names := flags.String("ops", strings.Join(load.Ops(), ","), "operations to measure, by comma")
 	clients := flags.String("clients", "1,8", "numbers of clients, by comma")
 	flags.IntVar(&c.rounds, "rounds", 3, "rounds of each measurement; the median counts")
 	flags.DurationVar(&c.time, "time", time.Second, "time of each measurement")
 	flags.BoolVar(&c.shared, "shared", false, "let all clients work in one directory, where the kernel serialises them; otherwise each has its own")
 	flags.BoolVar(&c.atomic, "atomic-trunc", false, "let the bare file system have ATOMIC_O_TRUNC, which spares a request and which the daemon's mount does not have")
 	flags.BoolVar(&c.quick, "quick", false, "a short run that shows that everything works; its figures mean nothing")
-	noMemory := flags.Bool("no-memory", false, "leave out memory and start-up time")
-	noSQLite := flags.Bool("no-sqlite", false, "leave out bare SQLite")
+	parts := flags.String("parts", strings.Join(allParts, ","), "what to measure, by comma")
 	flags.DurationVar(&c.writes, "writes", 20*time.Second, "how long to write without pause, for the memory afterwards")
 	flags.DurationVar(&c.idle, "idle", 6*time.Second, "how long to wait before idle memory is read")
 	flags.StringVar(&c.trees, "trees", "", "look only at trees whose name contains this, for memory and start-up time")
@@ -122,14 +157,16 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	c.memory, c.sqlite = !*noMemory, !*noSQLite
 	c.warm = c.time / 5
 	if c.quick {
 		c.rounds, c.time, c.warm = 1, 30*time.Millisecond, 5*time.Millisecond
 		c.writes, c.idle = 200*time.Millisecond, 10*time.Millisecond
 	}
-	if *names != "" {
-		c.ops = strings.Split(*names, ",")
+	c.parts, c.ops = strings.Split(*parts, ","), strings.Split(*names, ",")
+	for _, name := range c.parts {
+		if !slices.Contains(allParts, name) {
+			return nil, fmt.Errorf("there is no part %q; there are %s", name, strings.Join(allParts, ", "))
+		}
 	}
 	for _, name := range c.ops {
 		if !slices.Contains(load.Ops(), name) {
@@ -146,25 +183,37 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	if c.rounds < 1 || c.time <= 0 {
 		return nil, errors.New("-rounds and -time must be positive")
 	}
+	// Hosts have another working directory.
+	var err error
+	if c.daemon, err = filepath.Abs(c.daemon); err != nil {
+		return nil, err
+	}
+	if c.self, err = selfPath(); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
+
+func (c *config) has(part string) bool { return slices.Contains(c.parts, part) }
 
 // benchmark runs everything and reports.
 func (c *config) benchmark(ctx context.Context, stdout io.Writer) error {
 	r := &report.Report{Machine: report.ThisMachine()}
 	cpu := startCPUMeter()
-	if len(c.ops) > 0 {
-		if err := c.operations(ctx, r); err != nil {
-			return err
+	for _, step := range []struct {
+		parts []string
+		run   func(context.Context, *report.Report) error
+	}{
+		{[]string{partLocal}, c.operations},
+		{[]string{partRows}, c.transactions},
+		{[]string{partCluster, partVisible, partJoin}, c.inCluster},
+		{[]string{partIPC}, c.requestRates},
+		{[]string{partMemory}, c.memoryOfTrees},
+	} {
+		if !slices.ContainsFunc(step.parts, c.has) {
+			continue
 		}
-	}
-	if c.sqlite {
-		if err := c.transactions(ctx, r); err != nil {
-			return err
-		}
-	}
-	if c.memory {
-		if err := c.memoryOfTrees(ctx, r); err != nil {
+		if err := step.run(ctx, r); err != nil {
 			return err
 		}
 	}

@@ -99,10 +99,10 @@ func (c *config) oneTree(ctx context.Context, r *report.Report, shape *tree.Shap
 	if err != nil {
 		return err
 	}
-	res, err := measure(ctx, partClient, &load.Job{
+	var res load.Result
+	if err := measure(ctx, partClient, &load.Job{
 		Op: load.Churn, Mount: s.Mount, PID: s.PID(), Clients: churnClients, Time: c.writes, Tree: shape,
-	})
-	if err != nil {
+	}, &res); err != nil {
 		return err
 	}
 	t.Writing, t.Writes = res.Elapsed, res.Ops

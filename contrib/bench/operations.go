@@ -55,13 +55,13 @@ func (c *config) compare(ctx context.Context, name string, clients int, subject,
 	order := []*server.Server{subject, bare}
 	for range c.rounds {
 		for _, s := range order {
-			res, err := measure(ctx, partClient, &load.Job{
+			var res load.Result
+			if err := measure(ctx, partClient, &load.Job{
 				Op: name, Mount: s.Mount, PID: s.PID(), Clients: clients, Shared: c.shared, Warm: c.warm, Time: c.time,
-			})
-			if err != nil {
+			}, &res); err != nil {
 				return report.Op{}, fmt.Errorf("%s: %w", s.Name, err)
 			}
-			results[s] = append(results[s], res)
+			results[s] = append(results[s], &res)
 		}
 		slices.Reverse(order)
 	}
@@ -77,13 +77,13 @@ func (c *config) transactions(ctx context.Context, r *report.Report) error {
 			if err := os.Mkdir(dir, 0o755); err != nil {
 				return err
 			}
-			res, err := measure(ctx, partSQLite, &floor.SQLiteJob{
+			var res load.Result
+			if err := measure(ctx, partSQLite, &floor.SQLiteJob{
 				File: filepath.Join(dir, "config.db"), Batch: x.Batch, Size: x.Size, Warm: c.warm, Time: c.time,
-			})
-			if err != nil {
+			}, &res); err != nil {
 				return err
 			}
-			rounds = append(rounds, res)
+			rounds = append(rounds, &res)
 			if err := os.RemoveAll(dir); err != nil {
 				return err
 			}

@@ -90,7 +90,7 @@ func goals() []goal {
 	}
 	memory(Guests, 40, func(t *Tree) bool { return t.Name == Guests })
 	memory("full tree, whatever its shape", 180, func(t *Tree) bool { return t.Content == FullTree })
-	return list
+	return slices.Concat(list, clusterGoals(), requestGoals())
 }
 
 // Guests names the tree that the goals for guests are about.

@@ -11,12 +11,16 @@ import (
 // Report is everything that a run has found. Durations are in nanoseconds,
 // memory and sizes in bytes.
 type Report struct {
-	Machine Machine       `json:"machine"`
-	Ops     []Op          `json:"operations,omitempty"`
-	SQLite  []Transaction `json:"sqlite,omitempty"`
-	Start   []Start       `json:"start,omitempty"`
-	Memory  []Tree        `json:"memory,omitempty"`
-	Goals   []Verdict     `json:"goals,omitempty"`
+	Machine  Machine       `json:"machine"`
+	Ops      []Op          `json:"operations,omitempty"`
+	SQLite   []Transaction `json:"sqlite,omitempty"`
+	Cluster  []ClusterOp   `json:"cluster,omitempty"`
+	Visible  []Visible     `json:"visible,omitempty"`
+	Joins    []Join        `json:"joins,omitempty"`
+	Requests []Request     `json:"requests,omitempty"`
+	Start    []Start       `json:"start,omitempty"`
+	Memory   []Tree        `json:"memory,omitempty"`
+	Goals    []Verdict     `json:"goals,omitempty"`
 }
 
 // Op is one operation at one number of clients, on the daemon and on the floor.

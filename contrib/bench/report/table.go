@@ -34,6 +34,7 @@ func (r *Report) WriteTables(w io.Writer) error {
 		}
 		t.end()
 	}
+	r.clusterTables(t)
 	if len(r.Start) > 0 {
 		t.head("start with", "median", "all")
 		for _, s := range r.Start {
