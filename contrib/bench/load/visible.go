@@ -83,20 +83,21 @@ func (j *VisibleJob) cycle(res *VisibleResult) (err error) {
 	}
 	look(other, gone) // and the absence is in the watcher's cache
 	for _, step := range []struct {
+		what   string
 		res    *Result
 		change func()
 		seen   func(*unix.Stat_t, bool) bool
 	}{
-		{&res.Create, func() { append1(unix.O_CREAT | unix.O_EXCL) }, size(1)},
-		{&res.Write, func() { append1(0) }, size(2)},
-		{&res.Delete, func() { unlink(mine, 0) }, gone},
+		{"a new file", &res.Create, func() { append1(unix.O_CREAT | unix.O_EXCL) }, size(1)},
+		{"a longer file", &res.Write, func() { append1(0) }, size(2)},
+		{"a file's end", &res.Delete, func() { unlink(mine, 0) }, gone},
 	} {
 		time.Sleep(quiet)
 		step.change()
 		begin := time.Now()
 		for !look(other, step.seen) {
 			if time.Since(begin) > watchTimeout {
-				return fmt.Errorf("%s does not show a change after %v", other, watchTimeout)
+				return fmt.Errorf("change %d: %s does not show %s after %v, but %s", step.res.Ops+1, other, step.what, watchTimeout, describe(other))
 			}
 			time.Sleep(watchPause)
 		}
@@ -116,4 +117,13 @@ func look(p path, wanted func(st *unix.Stat_t, there bool) bool) bool {
 		panic(failure{fmt.Errorf("stat %s: %w", p, err)})
 	}
 	return wanted(&st, err == nil)
+}
+
+// describe tells what a name shows.
+func describe(p path) string {
+	var st unix.Stat_t
+	if err := unix.Stat(p.String(), &st); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("a file of %d bytes", st.Size)
 }
