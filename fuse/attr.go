@@ -76,12 +76,18 @@ func (fs *FS) rootItemAttr(item *rootItem, out *gofuse.Attr) {
 	fs.commonAttr(0, out)
 }
 
-// entryOut answers a look-up that found e, or the making of e.
+// entryOut answers a look-up that found e, or the making of e. If others change
+// e, the kernel may not keep the attributes that come with the name: until it has
+// read this answer it may not know the inode, and what it is told meanwhile of a
+// change would be lost. It asks for them, and from then on keeps them: of an inode
+// that it knows it drops an answer that a notification has overtaken.
 func (fs *FS) entryOut(e memdb.Info, out *gofuse.EntryOut) {
 	out.NodeId = nodeID(e.Inode)
 	out.Generation = fs.generation.Load()
 	out.SetEntryTimeout(cacheTime)
-	out.SetAttrTimeout(fs.attrTime(e.Inode))
+	if !fs.shared {
+		out.SetAttrTimeout(fs.attrTime(e.Inode))
+	}
 	fs.entryAttr(e, &out.Attr)
 }
 
@@ -212,6 +218,9 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.
 	before := *out
 	*out = gofuse.AttrOut{}
 	if st := fs.GetAttr(cancel, &get, out); st != gofuse.ENOENT {
+		if fs.shared { // this kind of answer the kernel keeps whatever it was told meanwhile
+			out.SetTimeout(0)
+		}
 		return st
 	}
 	*out = before // a lock that this call has broken

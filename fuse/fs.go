@@ -61,6 +61,7 @@ type FS struct {
 	tree     *memdb.Tree
 	uid, gid uint32
 	log      *slog.Logger
+	shared   bool
 	roots    map[string]*rootItem // special files and links by name
 	byID     map[uint64]*rootItem
 
@@ -129,6 +130,10 @@ func (fs *FS) SetStore(s Store) {
 	fs.store = s
 	fs.tree = s.Tree()
 }
+
+// Share says that others change the store, too: other nodes. It must be called
+// before Mount.
+func (fs *FS) Share() { fs.shared = true }
 
 // String is the name that go-fuse uses for the file system.
 func (fs *FS) String() string { return "pmxcfs" }

@@ -141,6 +141,47 @@ func TestNothingStaleStaysCached(t *testing.T) {
 	})
 }
 
+// TestSizeFollowsANewFileThatIsBeingLookedUp has another node make a file and write
+// to it while somebody keeps asking for it: the kernel is told of the write at the very
+// time when it learns of the file.
+func TestSizeFollowsANewFileThatIsBeingLookedUp(t *testing.T) {
+	m := mountTest(t, nil)
+	m.fs.Share()
+	stop := make(chan struct{})
+	var lookers sync.WaitGroup
+	for range 4 {
+		lookers.Go(func() {
+			var st syscall.Stat_t
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = syscall.Stat(m.path("f"), &st)
+				}
+			}
+		})
+	}
+	for i := range 10000 {
+		m.foreign(memdb.Op{Kind: memdb.OpCreate, Path: "f"})
+		for begin := time.Now(); time.Since(begin) < time.Duration(i%100)*time.Microsecond; {
+		}
+		m.foreign(memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x"), Truncate: true})
+		eventually(t, func() string {
+			if st, err := os.Stat(m.path("f")); err != nil || st.Size() != 1 {
+				return fmt.Sprintf("file %d: %v, %v, want 1 byte", i, st, err)
+			}
+			return ""
+		})
+		m.foreign(memdb.Op{Kind: memdb.OpDelete, Path: "f"})
+		if t.Failed() {
+			break
+		}
+	}
+	close(stop)
+	lookers.Wait()
+}
+
 func TestWhatTheKernelForgetsIsForgottenHere(t *testing.T) {
 	k := newKnown()
 	k.add(7)

@@ -251,6 +251,7 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 		}
 		d.store = d.cluster
 		mount.SetStore(d.cluster.store)
+		mount.Share()
 	} else {
 		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: observers{state, mount}})
 		d.store = d.local

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"pmxcfs/contrib/bench/load"
 	"pmxcfs/contrib/bench/report"
+	"pmxcfs/contrib/lab"
 )
 
 // programs builds the benchmark and the daemon, or skips the test where a FUSE
@@ -42,7 +44,11 @@ func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
 	if err := os.Mkdir(temp, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(bench, "-pmxcfs", daemon, "-quick", "-dir", temp, "-json", file).CombinedOutput(); err != nil {
+	parts := allParts
+	if lab.Missing() != nil {
+		parts = slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return p == partCluster || p == partVisible || p == partJoin })
+	}
+	if out, err := exec.Command(bench, "-pmxcfs", daemon, "-quick", "-dir", temp, "-json", file, "-parts", strings.Join(parts, ",")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	b, err := os.ReadFile(file)
@@ -78,7 +84,45 @@ func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 	}
+	if slices.Contains(parts, partCluster) {
+		checkCluster(t, &r)
+	}
+	for _, q := range r.Requests {
+		if q.Subject.PerSecond <= 0 || q.Floor.PerSecond <= 0 || q.Subject.P50 <= 0 || q.Floor.P50 <= 0 {
+			t.Errorf("request %s, %d clients: %+v", q.Name, q.Clients, q)
+		}
+	}
+	if want := len(requests()); len(r.Requests) < 2*want {
+		t.Errorf("%d figures of requests, want two for each of %d at least", len(r.Requests), want)
+	}
 	assertClean(t, temp)
+}
+
+// checkCluster looks at what a run has found in a cluster.
+func checkCluster(t *testing.T, r *report.Report) {
+	t.Helper()
+	if want := 2 * len(clusterOps); len(r.Cluster) != want {
+		t.Errorf("%d operations in a cluster, want %d", len(r.Cluster), want)
+	}
+	for _, o := range r.Cluster {
+		if o.Subject.PerSecond <= 0 || o.Floor.PerSecond <= 0 || o.Subject.P50 <= 0 || o.Floor.P50 <= 0 || o.Times <= 0 || o.Speedup <= 0 {
+			t.Errorf("%s in a cluster, %d clients: %+v", o.Name, o.Clients, o)
+		}
+		if o.Floor.Written > 0 {
+			t.Errorf("bare messages wrote %v bytes to the disk each", o.Floor.Written)
+		}
+	}
+	if len(r.Visible) != 6 || len(r.Joins) != 1 {
+		t.Fatalf("%d figures of visibility, %d joins", len(r.Visible), len(r.Joins))
+	}
+	for _, v := range r.Visible {
+		if v.Seen < 1 || v.P50 <= 0 {
+			t.Errorf("%+v", v)
+		}
+	}
+	if j := r.Joins[0]; j.Entries != 200 || j.Median <= 0 || j.Reads.Total == 0 || j.LongestRead <= 0 || j.FloorRead <= 0 {
+		t.Errorf("%+v", j)
+	}
 }
 
 func TestInterruptEndsEverything(t *testing.T) {
@@ -150,7 +194,7 @@ func users(dir string) []string {
 
 func TestWrongFlagsAreRefused(t *testing.T) {
 	for _, args := range [][]string{
-		{"-ops", "create,fly"}, {"-clients", "0"}, {"-clients", "one"}, {"-rounds", "0"}, {"-time", "0s"}, {"extra"}, {"-nonsense"},
+		{"-ops", "create,fly"}, {"-parts", "local,moon"}, {"-ops", ""}, {"-clients", "0"}, {"-clients", "one"}, {"-rounds", "0"}, {"-time", "0s"}, {"extra"}, {"-nonsense"},
 	} {
 		if _, err := parse(args, new(strings.Builder)); err == nil {
 			t.Errorf("%v: no error", args)

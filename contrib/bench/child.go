@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"pmxcfs/contrib/bench/server"
@@ -30,7 +29,6 @@ func measure(ctx context.Context, part string, job, result any) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &complaint
 	// No signals to threads that wait for a FUSE request.
 	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w: %s", part, err, strings.TrimSpace(complaint.String()))

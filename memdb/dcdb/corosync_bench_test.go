@@ -4,15 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"pmxcfs/contrib/lab"
-	"pmxcfs/dfsm"
 	"pmxcfs/memdb"
-	"pmxcfs/memdb/sqlite"
 )
 
 // TestMember is the other hosts' part in the benchmarks: a member that writes
@@ -21,30 +18,21 @@ func TestMember(t *testing.T) {
 	if os.Getenv("BENCH_MEMBER") == "" {
 		t.Skip("runs on a host of a benchmark only")
 	}
-	path := filepath.Join(t.TempDir(), "config.db")
-	if n, _ := strconv.Atoi(os.Getenv("BENCH_ENTRIES")); n > 0 {
-		if err := sqlite.Create(path, filled(t, n).Entries()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	openCluster(t, path)
+	openCluster(t, filepath.Join(t.TempDir(), "config.db"))
 	select {}
 }
 
-func onHosts(b *testing.B, hosts, entries int) {
-	l := lab.New(b, hosts)
-	for i := 2; i <= hosts; i++ {
-		l.Host(i).StartSelf(b, []string{"-test.run=^TestMember$"}, []string{"BENCH_MEMBER=1", fmt.Sprint("BENCH_ENTRIES=", entries)}, nil)
-	}
-	l.Host(1).BenchSelf(b, fmt.Sprint("BENCH_ENTRIES=", entries))
-}
-
 // BenchmarkDo measures an overwrite with 100 bytes on one of three hosts, from
-// the call to its return; beside it stands what package cpg measures for a bare
-// message.
+// the call to its return: without the mount, whose whole way contrib/bench measures
+// beside that of a bare message.
 func BenchmarkDo(b *testing.B) {
 	if !lab.Inside() {
-		onHosts(b, 3, 0)
+		const hosts = 3
+		l := lab.New(b, hosts)
+		for i := 2; i <= hosts; i++ {
+			l.Host(i).StartSelf(b, []string{"-test.run=^TestMember$"}, []string{"BENCH_MEMBER=1"}, nil)
+		}
+		l.Host(1).BenchSelf(b)
 		return
 	}
 	c, stop := openCluster(b, filepath.Join(b.TempDir(), "config.db"))
@@ -73,31 +61,5 @@ func BenchmarkDo(b *testing.B) {
 			}
 			wg.Wait()
 		})
-	}
-}
-
-// BenchmarkJoin measures the join of an empty node to one that has all, from its
-// first connection until it is synced.
-func BenchmarkJoin(b *testing.B) {
-	if !lab.Inside() {
-		for _, n := range []int{1_000, 10_000, 100_000} {
-			b.Run(fmt.Sprint(n), func(b *testing.B) { onHosts(b, 2, n) })
-		}
-		return
-	}
-	want, err := strconv.Atoi(os.Getenv("BENCH_ENTRIES"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	for i := 0; b.Loop(); i++ {
-		c, stop := openCluster(b, filepath.Join(b.TempDir(), fmt.Sprint(i, ".db")))
-		until(b, "joined", func() bool {
-			s := c.Status().Group
-			_, n := c.Tree().Usage()
-			return s.Mode == dfsm.ModeSynced && len(s.Members) == 2 && n == want
-		})
-		b.StopTimer()
-		stop()
-		b.StartTimer()
 	}
 }

@@ -25,7 +25,7 @@ func StartHelper(input []byte, program string, args ...string) (*Helper, error) 
 	h.cmd.Stderr = &h.log
 	// No signals to threads that wait for a FUSE request.
 	h.cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var err error
 	if h.in, err = h.cmd.StdinPipe(); err != nil {
 		return nil, err

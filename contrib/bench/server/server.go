@@ -33,12 +33,12 @@ const (
 
 // Start runs a program that mounts on the directory mount, and returns when
 // the mount can be used, with the time that this took from the start of the
-// process. The process is killed should this one die.
+// process. It ends with the benchmark's PID namespace, at the latest.
 func Start(name, mount, program string, args ...string) (*Server, time.Duration, error) {
 	s := &Server{Name: name, Mount: mount, cmd: exec.Command(program, args...), ended: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	// A terminal's interrupt is for the benchmark, which ends its servers itself.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	begin := time.Now()
 	if err := s.cmd.Start(); err != nil {
 		return nil, 0, fmt.Errorf("starting %s: %w", name, err)

@@ -2,7 +2,6 @@ package qbtest
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/rand"
 	_ "embed"
 	"fmt"
@@ -23,15 +22,9 @@ var source []byte
 // Peer is the compiled helper program.
 type Peer struct {
 	path string
-	// CPUs is a mask of the CPUs that the programs started from now on may run on; 0: all.
-	CPUs uint64
 }
 
-func (p *Peer) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(p.path, args...)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("PEER_CPUS=%#x", p.CPUs))
-	return cmd
-}
+func (p *Peer) command(args ...string) *exec.Cmd { return exec.Command(p.path, args...) }
 
 // Build compiles the helper. It is removed when the test ends.
 func Build(tb testing.TB) *Peer {
@@ -101,25 +94,6 @@ func (p *Peer) Echo(tb testing.TB, name string) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
 		tb.Fatalf("echo server: %q, %v", line, err)
 	}
-}
-
-// Bench lets each of so many clients, a process each, send the request count times, one
-// after the other, and returns how long that took from the moment when all are connected.
-// All answers must have error 0.
-func (p *Peer) Bench(tb testing.TB, name string, clients, count int, id int32, data []byte) time.Duration {
-	tb.Helper()
-	cmd := p.command("bench", name, strconv.Itoa(clients), strconv.Itoa(count), strconv.Itoa(int(id)))
-	cmd.Stdin = bytes.NewReader(data)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		tb.Fatalf("bench clients: %v", err)
-	}
-	ns, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return time.Duration(ns)
 }
 
 // A Client is a client process that does what it is told, step by step.

@@ -1,16 +1,11 @@
 /*
  * A libqb peer for tests. See peer.go for the commands.
  */
-#define _GNU_SOURCE
 #include <errno.h>
-#include <inttypes.h>
-#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 #include <qb/qbipcc.h>
 #include <qb/qbipcs.h>
@@ -97,76 +92,6 @@ static int serve(const char *name)
 	return 0;
 }
 
-/* --- bench NAME CLIENTS COUNT ID: requests with the data on stdin. --- */
-
-static uint64_t now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static void bench_client(const char *name, long count, int id, const char *data, size_t len, int ready, int go)
-{
-	qb_ipcc_connection_t *c = qb_ipcc_connect(name, BUFFER);
-	struct qb_ipc_request_header h = { .id = id, .size = (int32_t)(sizeof(h) + len) };
-	struct iovec iov[2] = { { &h, sizeof(h) }, { (void *)data, len } };
-	char *reply = malloc(BUFFER);
-	char b = 0;
-
-	if (c == NULL)
-		die("connect");
-	if (write(ready, &b, 1) != 1 || read(go, &b, 1) != 0)
-		die("barrier");
-	for (long i = 0; i < count; i++) {
-		ssize_t n = qb_ipcc_sendv_recv(c, iov, len ? 2 : 1, reply, BUFFER, -1);
-
-		if (n < (ssize_t)sizeof(struct qb_ipc_response_header)) {
-			errno = (int)-n;
-			die("request");
-		}
-		if (((struct qb_ipc_response_header *)reply)->error != 0) {
-			errno = -((struct qb_ipc_response_header *)reply)->error;
-			die("answer");
-		}
-	}
-	qb_ipcc_disconnect(c);
-	exit(0);
-}
-
-static int bench(const char *name, int clients, long count, int id)
-{
-	static char data[BUFFER];
-	size_t len = fread(data, 1, sizeof(data), stdin);
-	int ready[2], go[2], status, failed = 0;
-	uint64_t start;
-	char b;
-
-	if (pipe(ready) || pipe(go))
-		die("pipe");
-	for (int i = 0; i < clients; i++) {
-		pid_t pid = fork();
-
-		if (pid < 0)
-			die("fork");
-		if (pid == 0) {
-			close(go[1]);
-			bench_client(name, count, id, data, len, ready[1], go[0]);
-		}
-	}
-	close(ready[1]);
-	for (int i = 0; i < clients; i++)
-		if (read(ready[0], &b, 1) != 1)
-			die("a client failed");
-	start = now();
-	close(go[1]);
-	while (wait(&status) > 0)
-		failed |= status;
-	printf("%" PRIu64 "\n", now() - start);
-	return failed ? 1 : 0;
-}
-
 /* --- client NAME: commands on stdin, an answer line each. --- */
 
 static int client(const char *name, int max)
@@ -216,32 +141,12 @@ static int client(const char *name, int max)
 	return 0;
 }
 
-/* PEER_CPUS: a mask of the CPUs to run on. */
-static void pin(void)
-{
-	const char *mask = getenv("PEER_CPUS");
-	unsigned long bits = mask ? strtoul(mask, NULL, 0) : 0;
-	cpu_set_t set;
-
-	if (bits == 0)
-		return;
-	CPU_ZERO(&set);
-	for (unsigned i = 0; i < 8 * sizeof(bits); i++)
-		if (bits >> i & 1)
-			CPU_SET(i, &set);
-	if (sched_setaffinity(0, sizeof(set), &set) != 0)
-		die("sched_setaffinity");
-}
-
 int main(int argc, char **argv)
 {
-	pin();
 	if (argc == 3 && !strcmp(argv[1], "echo"))
 		return serve(argv[2]);
-	if (argc == 6 && !strcmp(argv[1], "bench"))
-		return bench(argv[2], atoi(argv[3]), atol(argv[4]), atoi(argv[5]));
 	if (argc == 4 && !strcmp(argv[1], "client"))
 		return client(argv[2], atoi(argv[3]));
-	fprintf(stderr, "usage: peer echo NAME | bench NAME CLIENTS COUNT ID | client NAME MAX\n");
+	fprintf(stderr, "usage: peer echo NAME | client NAME MAX\n");
 	return 2;
 }
