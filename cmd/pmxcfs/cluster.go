@@ -5,11 +5,13 @@ import (
 	"errors"
 	"sync"
 
+	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/dfsm/group/overcpg"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/status"
+	"pmxcfs/status/inspect/peers"
 )
 
 // clusterConfig is what the part of a daemon is made of that a cluster needs.
@@ -21,6 +23,7 @@ type clusterConfig struct {
 	// quorumChanged is told after store and status know.
 	quorumChanged func()
 	hostConf      string // the host's corosync.conf
+	node          string // this node's name
 	logs          *logs
 }
 
@@ -32,6 +35,7 @@ type cluster struct {
 
 	cfg     clusterConfig
 	kv      *group.Group
+	peers   *peers.Service
 	known   chan struct{} // closed when there is cluster info
 	once    sync.Once     // closes known
 	mirror  *confMirror
@@ -43,12 +47,25 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 	c := &cluster{cfg: cfg, known: make(chan struct{})}
 	c.mirror = newConfMirror(cfg.hostConf, c.conf, cfg.logs.domain("main"))
 	var err error
+	c.peers, err = peers.New(peers.Config{
+		Connect: overcpg.Connect(peers.GroupName),
+		Tree:    cfg.tree, Node: cfg.node, Software: version,
+		Mode: func() (dfsm.Mode, bool) {
+			s := c.store.Status()
+			return s.Group.Mode, s.Quorate
+		},
+		Backoff: reconnectAfter,
+		Logger:  cfg.logs.domain("inspect"),
+	})
+	if err != nil {
+		return nil, err
+	}
 	c.store, err = dcdb.NewCluster(dcdb.ClusterConfig{
 		Config: dcdb.Config{
 			Tree:     cfg.tree,
 			DB:       cfg.db,
 			Log:      cfg.logs.domain("dcdb"),
-			Observer: cfg.observer,
+			Observer: observers{cfg.observer, c.peers},
 		},
 		Connect:     overcpg.Connect(dcdb.GroupName),
 		ConfChanged: c.mirror.changed,
@@ -98,6 +115,7 @@ func (c *cluster) start() {
 			}
 		}),
 		startWorker(dcdb.GroupName, c.store.Run),
+		startWorker(peers.GroupName, c.peers.Run),
 	}
 }
 

@@ -76,7 +76,10 @@ type daemon struct {
 	logs *logs
 	log  *slog.Logger
 
-	name    string // the node's
+	name    string    // the node's
+	address string    // the node's; empty: unknown
+	begin   time.Time // of the start
+	db      *sqlite.DB
 	gid     uint32
 	lock    *os.File
 	samples *rrd.Writer
@@ -122,7 +125,10 @@ func (d *daemon) start() error {
 	if d.lock, err = takeLock(d.o.LockFile, d.helpToEnd); err != nil {
 		return err
 	}
-	d.name = name
+	d.name, d.begin = name, begin
+	if address != nil {
+		d.address = address.String()
+	}
 	tree, err := d.openStore(name, address, begin)
 	if err != nil {
 		return err
@@ -219,6 +225,7 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", d.o.Database, err), db.Close())
 	}
+	d.db = db
 	d.gc = startMemoryTuner()
 
 	state := d.newStatus(tree, name, address, begin)
@@ -244,7 +251,7 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 	if _, ok := tree.Lookup("corosync.conf"); ok && !d.o.Local {
 		d.cluster, err = newCluster(clusterConfig{
 			tree: tree, db: db, status: state, observer: observers{state, mount},
-			quorumChanged: mount.QuorumChanged, hostConf: d.o.CorosyncConf, logs: d.logs,
+			quorumChanged: mount.QuorumChanged, hostConf: d.o.CorosyncConf, node: name, logs: d.logs,
 		})
 		if err != nil {
 			return nil, errors.Join(err, db.Close())

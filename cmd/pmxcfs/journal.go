@@ -147,7 +147,9 @@ func (f fanout) Enabled(ctx context.Context, l slog.Level) bool {
 func (f fanout) Handle(ctx context.Context, r slog.Record) error {
 	var errs []error
 	for _, h := range f {
-		errs = append(errs, h.Handle(ctx, r.Clone()))
+		if h.Enabled(ctx, r.Level) {
+			errs = append(errs, h.Handle(ctx, r.Clone()))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -16,6 +16,7 @@ var layers = map[string]int{
 	"pmxcfs/status/ipc":          4,
 	"pmxcfs/status/metrics":      4,
 	"pmxcfs/status/web":          4,
+	"pmxcfs/status/inspect":      4,
 	"pmxcfs/status/health":       3,
 	"pmxcfs/memdb/dcdb":          3,
 	"pmxcfs/status":              3,

@@ -7,13 +7,16 @@ import (
 	"log/slog"
 	"os"
 	"syscall"
+
+	"pmxcfs/status/inspect"
 )
 
 // logs makes the loggers of a daemon's domains: main, database, dcdb, status,
 // ipcs, quorum, confdb, fuse.
 type logs struct {
-	level *slog.LevelVar
-	root  *slog.Logger
+	level  *slog.LevelVar
+	root   *slog.Logger
+	recent inspect.Recent // warnings and errors
 }
 
 // newLogs sends logs to the journal (or the syslog, where there is no journal),
@@ -39,8 +42,18 @@ func newLogs(o *options, stderr io.Writer) (*logs, error) {
 		}
 		handlers = append(handlers, newHandler(l.level, textWriter{f}.write))
 	}
+	handlers = append(handlers, newHandler(slog.LevelWarn, l.remember))
 	l.root = slog.New(handlers)
 	return l, nil
+}
+
+// remember keeps a warning or an error for those who ask what is wrong.
+func (l *logs) remember(r *record) {
+	p := inspect.Problem{First: r.time, Level: "warning", Domain: r.domain, Text: r.text}
+	if r.level >= slog.LevelError {
+		p.Level = "error"
+	}
+	l.recent.Add(p)
 }
 
 // domain returns the logger of one part of the daemon.

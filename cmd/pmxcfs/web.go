@@ -24,6 +24,7 @@ func (d *daemon) startWeb() {
 		mux.Handle("GET /healthz", health.AliveHandler(&d.alive))
 		mux.Handle("GET /readyz", health.ReadyHandler(d.node))
 	}
+	private.Handle("/v1/", d.inspection().Handler())
 	d.alive.Add(health.Check{Name: "tree", Run: answers(func() { d.tree.Root() })})
 	d.alive.Add(health.Check{Name: "status", Run: answers(func() { d.status.Version() })})
 	d.web = web.Start(web.Config{

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+
+	"pmxcfs/status/web"
 )
 
 // maxDocument is the largest document that a client takes, in bytes: a log or a
@@ -25,10 +27,7 @@ type Client struct {
 // NewClient returns a client of the daemon whose socket is at path. Nothing is
 // connected before the first question.
 func NewClient(path string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", path)
-	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return web.Dial(ctx, path) }
 	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}, socket: path}
 }
 
@@ -99,9 +98,13 @@ func (c *Client) Log(ctx context.Context, max int, user string) (*Log, error) {
 	return ask[Log](ctx, c, PathLog, q)
 }
 
-// Raw asks for any document that the socket serves, as it is: /metrics, say.
+// Raw asks for any document that the socket serves, as it is: /metrics, say. What
+// comes with another status than 200 is returned along with an *Error.
 func (c *Client) Raw(ctx context.Context, path string) ([]byte, error) {
-	body, _, err := c.get(ctx, path, nil)
+	body, code, err := c.get(ctx, path, nil)
+	if err == nil && code != http.StatusOK {
+		err = &Error{Status: code, Text: fmt.Sprintf("the daemon answers %s with status %d", path, code)}
+	}
 	return body, err
 }
 

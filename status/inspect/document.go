@@ -1,6 +1,10 @@
 package inspect
 
-import "time"
+import (
+	"time"
+
+	"pmxcfs/status/health"
+)
 
 // Paths of the documents.
 const (
@@ -20,17 +24,17 @@ const (
 
 // Status is the document at PathStatus: everything at a glance.
 type Status struct {
-	Time     time.Time `json:"time"`
-	Mode     string    `json:"mode"` // ModeLocal or ModeCluster
-	Daemon   Daemon    `json:"daemon"`
-	Node     Node      `json:"node"`
-	Ready    bool      `json:"ready"`             // mounted, and in a cluster synced and quorate
-	NotReady []string  `json:"not_ready"`         // why it is not; empty: it is
-	Cluster  *Cluster  `json:"cluster,omitempty"` // nil: local mode
-	Database Database  `json:"database"`
-	Conf     *Conf     `json:"corosync_conf,omitempty"` // nil: local mode
-	Locks    []Lock    `json:"locks"`
-	Errors   []Problem `json:"errors"` // the most recent first
+	Time     time.Time       `json:"time"`
+	Mode     string          `json:"mode"` // ModeLocal or ModeCluster
+	Daemon   Daemon          `json:"daemon"`
+	Node     Node            `json:"node"`
+	Ready    bool            `json:"ready"`             // mounted, and in a cluster synced and quorate
+	NotReady []health.Reason `json:"not_ready"`         // why it is not; empty: it is
+	Cluster  *Cluster        `json:"cluster,omitempty"` // nil: local mode
+	Database Database        `json:"database"`
+	Conf     *Conf           `json:"corosync_conf,omitempty"` // nil: local mode
+	Locks    []Lock          `json:"locks"`
+	Errors   []Problem       `json:"errors"` // the most recent first
 }
 
 // Daemon is the process that answers.

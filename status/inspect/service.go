@@ -15,6 +15,7 @@ import (
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
+	"pmxcfs/status/health"
 )
 
 // Config says what a Service tells of. Tree, Status, Commits and Recent are
@@ -34,8 +35,10 @@ type Config struct {
 	Recent  *Recent
 	// Cluster is nil in local mode.
 	Cluster *ClusterSources
+	// Failing says why the database can't be written in local mode; nil: it can.
+	Failing func() error
 	// NotReady says why the node can't serve now; nothing: it can. Nil: always.
-	NotReady func() []string
+	NotReady func() []health.Reason
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -84,7 +87,7 @@ func (s *Service) Status() *Status {
 		Mode:     ModeLocal,
 		Daemon:   Daemon{PID: os.Getpid(), Version: c.Version, Started: c.Started, MountPoint: c.MountPoint},
 		Node:     Node{Name: c.Node, Address: c.Address},
-		NotReady: []string{},
+		NotReady: []health.Reason{},
 		Database: s.database(),
 		Locks:    s.Locks(),
 		Errors:   since(c.Recent.Problems(), now.Add(-recentErrors)),
@@ -105,13 +108,19 @@ func (s *Service) database() Database {
 	c := &s.cfg
 	root := c.Tree.Root()
 	bytes, entries := c.Tree.Usage()
-	return Database{
+	d := Database{
 		Path:    c.Database,
 		Version: root.Version, LastWriter: root.Writer, LastChange: time.Unix(int64(root.MTime), 0),
 		Entries: entries, MaxEntries: memdb.MaxEntries, Bytes: bytes, MaxBytes: memdb.MaxTreeBytes,
 		FileBytes: size(c.Database), LogBytes: size(c.Database + "-wal"),
 		Commits: c.Commits.Transactions.Load(), Failed: c.Commits.Failed.Load(),
 	}
+	if c.Failing != nil {
+		if err := c.Failing(); err != nil {
+			d.Error = err.Error()
+		}
+	}
+	return d
 }
 
 func size(path string) int64 {
