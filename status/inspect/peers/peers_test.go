@@ -126,13 +126,7 @@ func (n *testNode) apply(op memdb.Op) {
 	n.Applied(&op, nil, false)
 }
 
-func (c *cluster) applyAll(op memdb.Op) {
-	for _, n := range c.nodes {
-		n.apply(op)
-	}
-}
-
-// tree makes a tree of 40 files.
+// smallTree makes a tree of 40 files.
 func smallTree(t *testing.T) func() *memdb.Tree {
 	return func() *memdb.Tree {
 		tree := memdb.New()
