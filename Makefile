@@ -18,9 +18,23 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 DEB_BUILD := gcc libc6-dev pkg-config git ca-certificates curl unzip \
 	libcpg-dev libvotequorum-dev libcmap-dev libcfg-dev libcorosync-common-dev libqb-dev librrd-dev
 DEB_RUN   := fuse3 sqlite3
-DEB_TEST  := corosync rrdtool rrdcached iproute2 procps util-linux
+DEB_TEST  := corosync rrdtool rrdcached iproute2 procps util-linux groff-base
+# What building the Debian package needs on top: the rest of debian/control's.
+DEB_DEB   := build-essential dpkg-dev debhelper pkgconf lintian
 
-.PHONY: help deps build run stop test lint bench fuzz install clean
+# Installs those of the Debian packages $(1) that are missing.
+define install_packages
+	@missing=(); for p in $(1); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing+=($$p); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+		[ "$$(id -u)" = 0 ] || { echo "these Debian packages are missing, and installing them needs root: $${missing[*]}" >&2; exit 1; }; \
+		echo "installing: $${missing[*]}"; \
+		apt-get update -q; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$${missing[@]}"; \
+	fi
+endef
+
+.PHONY: help deps build run stop test lint bench fuzz install deb deps-deb deb-reproducible clean
 help:
 	@echo 'make deps      install what building, running and testing need (Debian 12, as root)'
 	@echo 'make build     build bin/pmxcfs'
@@ -30,18 +44,13 @@ help:
 	@echo 'make bench     measure the daemon beside its floors'
 	@echo 'make fuzz      fuzz each decoder for a while (FUZZTIME=30s)'
 	@echo 'make install   install below $$(DESTDIR)$$(PREFIX)'
+	@echo 'make deb       build the Debian package into dist/'
+	@echo 'make deb-reproducible   build it twice, apart, and compare the bytes'
 	@echo 'make clean     remove what was built'
 
 # The toolchain comes as a Go module: where modules can be had, so can it.
 deps:
-	@missing=(); for p in $(DEB_BUILD) $(DEB_RUN) $(DEB_TEST); do \
-		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing+=($$p); done; \
-	if [ $${#missing[@]} -gt 0 ]; then \
-		[ "$$(id -u)" = 0 ] || { echo "these Debian packages are missing, and installing them needs root: $${missing[*]}" >&2; exit 1; }; \
-		echo "installing: $${missing[*]}"; \
-		apt-get update -q; \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$${missing[@]}"; \
-	fi
+	$(call install_packages,$(DEB_BUILD) $(DEB_RUN) $(DEB_TEST))
 	@have=$$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null || true); \
 	if [ "$$(printf '%s\n' "go1.26" "$${have:-none}" | sort -V | head -n 1)" != go1.26 ] || [ -z "$$have" ]; then \
 		[ "$$(id -u)" = 0 ] || { echo "Go $(GO_VERSION) is missing, and installing it in /usr/local/go needs root" >&2; exit 1; }; \
@@ -109,5 +118,19 @@ install: build
 	install -D -m 0755 bin/pmxcfs $(DESTDIR)$(PREFIX)/bin/pmxcfs
 	ln -sf pmxcfs $(DESTDIR)$(PREFIX)/bin/create_pmxcfs_db
 
+# DEB_VERSION=1:0.4 builds as if that were the version.
+DEB_VERSION ?=
+deps-deb: deps
+	$(call install_packages,$(DEB_DEB))
+
+deb: deps-deb
+	@rm -rf dist
+	debian/make-deb $(if $(DEB_VERSION),-v $(DEB_VERSION)) dist
+	@lintian --fail-on error,warning dist/*.changes
+
+# The second build has everything else: directory, home, caches, time zone, language, umask.
+deb-reproducible: deps-deb
+	@debian/reproducible
+
 clean:
-	rm -rf bin
+	rm -rf bin dist

@@ -177,7 +177,7 @@ func abort(connection uint32) error {
 // something that waits for an answer of the same process. It reports whether
 // it did.
 func EndDying(dir string, pid int) (bool, error) {
-	if !dying(pid) {
+	if !Dying(pid) {
 		return false, nil
 	}
 	mount, err := mountedOn(dir)
@@ -187,9 +187,9 @@ func EndDying(dir string, pid int) (bool, error) {
 	return true, abort(mount.minor)
 }
 
-// dying reports whether a process has been killed and is still there. See
+// Dying reports whether a process has been killed and is still there. See
 // proc_pid_status(5).
-func dying(pid int) bool {
+func Dying(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return false

@@ -46,14 +46,14 @@ type place struct {
 
 // places are the daemon's files, where a Proxmox VE node has them.
 var places = [...]place{
-	{"mount-point", "PMXCFS_MOUNT_POINT", "/etc/pve", "directory to mount on", func(o *options, p string) { o.MountPoint = p }},
-	{"database", "PMXCFS_DATABASE", "/var/lib/pve-cluster/config.db", "the tree's file", func(o *options, p string) { o.Database = p }},
-	{"lock-file", "PMXCFS_LOCK_FILE", "/var/lib/pve-cluster/.pmxcfs.lockfile", "file that keeps a second daemon from starting", func(o *options, p string) { o.LockFile = p }},
-	{"run-dir", "PMXCFS_RUN_DIR", "/run/pve-cluster", "directory of the restart flag", func(o *options, p string) { o.RunDir = p }},
-	{"pid-file", "PMXCFS_PID_FILE", "/run/pve-cluster.pid", "file that holds the daemon's process id", func(o *options, p string) { o.PidFile = p }},
-	{"rrd-dir", "PMXCFS_RRD_DIR", "/var/lib/rrdcached/db", "directory of the RRD files", func(o *options, p string) { o.RRDDir = p }},
-	{"rrdcached-socket", "PMXCFS_RRDCACHED_SOCKET", "/var/run/rrdcached.sock", "rrdcached's socket", func(o *options, p string) { o.RRDSocket = p }},
-	{"corosync-conf", "PMXCFS_COROSYNC_CONF", "/etc/corosync/corosync.conf", "the host's copy of corosync.conf", func(o *options, p string) { o.CorosyncConf = p }},
+	{"mount-point", "PMXCFS_MOUNT_POINT", "/etc/pve", "`DIR` to mount on", func(o *options, p string) { o.MountPoint = p }},
+	{"database", "PMXCFS_DATABASE", "/var/lib/pve-cluster/config.db", "`FILE` of the tree", func(o *options, p string) { o.Database = p }},
+	{"lock-file", "PMXCFS_LOCK_FILE", "/var/lib/pve-cluster/.pmxcfs.lockfile", "`FILE` that keeps a second daemon from starting", func(o *options, p string) { o.LockFile = p }},
+	{"run-dir", "PMXCFS_RUN_DIR", "/run/pve-cluster", "`DIR` of the restart flag", func(o *options, p string) { o.RunDir = p }},
+	{"pid-file", "PMXCFS_PID_FILE", "/run/pve-cluster.pid", "`FILE` that holds the daemon's process id", func(o *options, p string) { o.PidFile = p }},
+	{"rrd-dir", "PMXCFS_RRD_DIR", "/var/lib/rrdcached/db", "`DIR` of the RRD files", func(o *options, p string) { o.RRDDir = p }},
+	{"rrdcached-socket", "PMXCFS_RRDCACHED_SOCKET", "/var/run/rrdcached.sock", "`SOCKET` of rrdcached", func(o *options, p string) { o.RRDSocket = p }},
+	{"corosync-conf", "PMXCFS_COROSYNC_CONF", "/etc/corosync/corosync.conf", "`FILE` that is the host's copy of corosync.conf", func(o *options, p string) { o.CorosyncConf = p }},
 }
 
 func daemonFlags() []cli.Flag {
@@ -74,8 +74,8 @@ func daemonFlags() []cli.Flag {
 		&cli.StringFlag{Name: "ipc-name", EnvVars: []string{"PMXCFS_IPC_NAME"}, Usage: "`NAME` of the service that Proxmox's tools call", DefaultText: ipc.DefaultName + "; with --root: no service"},
 		&cli.StringFlag{Name: "metrics-listen", EnvVars: []string{"PMXCFS_METRICS_LISTEN"}, Usage: "`ADDRESS:PORT` to serve metrics and health on by HTTP; empty: none", DefaultText: defaultListen + "; with --root: none"},
 		&cli.StringFlag{Name: "metrics-web-config", EnvVars: []string{"PMXCFS_METRICS_WEB_CONFIG"}, Usage: "`FILE` that asks for TLS and passwords there, as Prometheus' exporters have it"},
-		&cli.StringFlag{Name: "socket", EnvVars: []string{"PMXCFS_SOCKET"}, Usage: "Unix socket on which root is told about the daemon; empty: none", DefaultText: socketName + " in the run directory"},
-		&cli.StringFlag{Name: "group", EnvVars: []string{"PMXCFS_GROUP"}, Value: "www-data", Usage: "group that may read what is not private"},
+		&cli.StringFlag{Name: "socket", EnvVars: []string{"PMXCFS_SOCKET"}, Usage: "Unix `SOCKET` on which root is told about the daemon; empty: none", DefaultText: socketName + " in the run directory"},
+		&cli.StringFlag{Name: "group", EnvVars: []string{"PMXCFS_GROUP"}, Value: "www-data", Usage: "`GROUP` that may read what is not private"},
 	)
 }
 

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// everyCommand calls f with each visible command below a program, by its path.
+func everyCommand(path string, list []*cli.Command, f func(path string, c *cli.Command)) {
+	for _, c := range list {
+		if !c.Hidden {
+			f(path+" "+c.Name, c)
+			everyCommand(path+" "+c.Name, c.Subcommands, f)
+		}
+	}
+}
+
+// plainPage is a page as a reader sees it, in one long line. What groff warns of is
+// an error.
+func plainPage(t *testing.T, page []byte) string {
+	t.Helper()
+	cmd := exec.Command("groff", "-man", "-Tascii", "-P-c", "-P-bou", "-rLL=5000n", "-ww")
+	cmd.Stdin = strings.NewReader(string(page))
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("groff: %v: %s", err, stderr.String())
+	}
+	if stderr.Len() > 0 {
+		t.Errorf("groff warns: %s", stderr.String())
+	}
+	return strings.Join(strings.Fields(string(out)), " ")
+}
+
+func TestManualHasEveryCommandOptionAndVariable(t *testing.T) {
+	app := newApp()
+	pages, err := manPages(app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := plainPage(t, pages["pmxcfs.8"])
+	has := func(page, name string, flags []cli.Flag) {
+		for _, f := range flags {
+			for _, n := range f.Names() {
+				dashes := "--"
+				if len(n) == 1 {
+					dashes = "-"
+				}
+				if !regexp.MustCompile(`(^| )` + dashes + regexp.QuoteMeta(n) + `([ ,]|$)`).MatchString(page) {
+					t.Errorf("the page of %s has no option %s%s", name, dashes, n)
+				}
+			}
+			for _, env := range f.(cli.DocGenerationFlag).GetEnvVars() {
+				if !strings.Contains(page, env) {
+					t.Errorf("the page of %s has no variable %s", name, env)
+				}
+			}
+		}
+	}
+	has(program, app.Name, app.Flags)
+	if len(app.Flags) < 10 {
+		t.Errorf("the program has %d options only?", len(app.Flags))
+	}
+	count := 0
+	everyCommand(app.Name, app.Commands, func(path string, c *cli.Command) {
+		count++
+		words := strings.Fields(path)
+		name := words[0] + "-" + words[1]
+		raw, ok := pages[name+".8"]
+		if !ok {
+			t.Errorf("%s has no page", path)
+			return
+		}
+		text := plainPage(t, raw)
+		if !strings.Contains(text, path) || !strings.Contains(text, strings.TrimSuffix(sentence(c.Usage), ".")) && !strings.Contains(text, c.Usage) {
+			t.Errorf("page %s has no %q, or not what it does: %s", name, path, c.Usage)
+		}
+		has(text, path, c.Flags)
+		if len(words) == 2 && !strings.Contains(program, name+"(8)") {
+			t.Errorf("pmxcfs(8) does not name %s(8)", name)
+		}
+	})
+	if count < 7 {
+		t.Errorf("only %d commands were looked at", count)
+	}
+	for _, heading := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "ENVIRONMENT", "FILES", "EXIT STATUS", "SIGNALS", "SEE ALSO"} {
+		if !strings.Contains(program, " "+heading+" ") {
+			t.Errorf("pmxcfs(8) has no section %s", heading)
+		}
+	}
+	for name, page := range pages {
+		if text := plainPage(t, page); !strings.Contains(text, " NAME "+strings.TrimSuffix(name, ".8")+" - ") {
+			t.Errorf("%s does not begin with its name: %.200s", name, text)
+		}
+	}
+}
+
+func TestManualIsTheSameEachTime(t *testing.T) {
+	for range 3 {
+		a, err := manPages(newApp())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := manPages(newApp())
+		if err != nil || !maps.EqualFunc(a, b, slices.Equal) || !slices.Equal(bashCompletion(newApp()), bashCompletion(newApp())) {
+			t.Fatal("it is not", err)
+		}
+	}
+}
+
+func TestTextStandsForItselfInManualPages(t *testing.T) {
+	for _, text := range []string{`.SH dot`, `'quote`, `A \fBslash \n`, "--option `x` ~ ^", `.`, `\`} {
+		var p page
+		p.begin("x")
+		p.head("NAME")
+		p.WriteString("x \\- y\n")
+		p.paragraphs(text)
+		if got := plainPage(t, p.Bytes()); !strings.Contains(got, text) {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}
+
+// complete asks bash what it would offer after a line; the cursor is at its end.
+func complete(t *testing.T, line ...string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	script := filepath.Join(dir, "pmxcfs")
+	if err := os.WriteFile(script, bashCompletion(newApp()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"afile", "adirectory/x"} {
+		path := filepath.Join(dir, "cwd", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("bash", append([]string{"--norc", "-euc", `
+		script=$1; shift
+		set +eu; . "$script" || exit 1
+		complete -p pmxcfs create_pmxcfs_db > /dev/null || exit 1
+		COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+		_pmxcfs
+		printf '%s\n' "${COMPREPLY[@]}"`, "bash", script}, line...)...)
+	cmd.Dir = filepath.Join(dir, "cwd")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || stderr.Len() > 0 {
+		t.Fatalf("bash: %v: %s", err, stderr.String())
+	}
+	return strings.Fields(string(out))
+}
+
+func TestBashCompletesCommandsOptionsAndFiles(t *testing.T) {
+	for _, c := range []struct {
+		line []string
+		want string
+	}{
+		{[]string{"pmxcfs", "d"}, "db"},
+		{[]string{"pmxcfs", "--foreg"}, "--foreground"},
+		{[]string{"pmxcfs", "--debug", "db", "ch"}, "check"},
+		{[]string{"pmxcfs", "--root", "db", "d"}, "db"}, // the first db is a value
+		{[]string{"pmxcfs", "--root", "=", "x", "db", "ch"}, "check"},
+		{[]string{"pmxcfs", "db", "dump", "--js"}, "--json"},
+		{[]string{"pmxcfs", "db", "check", "a"}, "adirectory afile"},
+		{[]string{"pmxcfs", "--mount-point", "a"}, "adirectory"},
+		{[]string{"pmxcfs", "--database", "=", "a"}, "adirectory afile"},
+		{[]string{"pmxcfs", "--database", "="}, "adirectory afile"},
+		{[]string{"pmxcfs", "--group", "www-d"}, "www-data"},
+		{[]string{"pmxcfs", "--node-name", "a"}, ""},
+	} {
+		got := complete(t, c.line...)
+		slices.Sort(got)
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%q: offered %q, not %q", c.line, got, c.want)
+		}
+	}
+}
+
+func TestBashOffersEveryCommandAndOption(t *testing.T) {
+	app := newApp()
+	app.Setup()
+	offers := func(words []string, list []*cli.Command, flags []cli.Flag) {
+		got := complete(t, append(words, "")...)
+		for _, c := range list {
+			if !c.Hidden && !slices.Contains(got, c.Name) {
+				t.Errorf("%q: %s is not offered", words, c.Name)
+			}
+		}
+		got = complete(t, append(words, "--")...)
+		for _, f := range flags {
+			if n := f.Names()[0]; len(n) > 1 && !slices.Contains(got, "--"+n) {
+				t.Errorf("%q: --%s is not offered", words, n)
+			}
+		}
+	}
+	offers([]string{app.Name}, app.Commands, app.Flags)
+	everyCommand(app.Name, app.Commands, func(path string, c *cli.Command) {
+		offers(strings.Fields(path), c.Subcommands, c.Flags)
+	})
+}
