@@ -22,8 +22,13 @@ type Mount struct {
 	server *gofuse.Server
 	dir    string
 	direct bool // mounted by this process itself, not by fusermount
+	minor  uint32
 	done   chan struct{}
 }
+
+// ErrAborted means that somebody has ended the FUSE connection of a mount that is
+// still there: every use of it fails.
+var ErrAborted = errors.New("fuse: the connection was aborted")
 
 // maxWrite is the greatest request to read or write, in bytes: a whole file.
 const maxWrite = 1 << 20
@@ -77,6 +82,11 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 	if err := server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting %s: %w", dir, err), m.Unmount())
 	}
+	mount, err := mountedOn(dir)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mounting %s: %w", dir, err), m.Unmount())
+	}
+	m.minor = mount.minor
 	return m, nil
 }
 
@@ -112,13 +122,30 @@ func userAllowOther() bool {
 // when somebody else has unmounted it.
 func (m *Mount) Done() <-chan struct{} { return m.done }
 
+// Err says, once Done is closed, why the file system is not served any more: nil
+// if it was unmounted, ErrAborted if it is still mounted.
+func (m *Mount) Err() error {
+	if there, err := m.there(); err != nil || !there {
+		return err
+	}
+	return ErrAborted
+}
+
+// there reports whether this very file system is mounted.
+func (m *Mount) there() (bool, error) {
+	mount, err := mountedOn(m.dir)
+	return strings.HasPrefix(mount.kind, "fuse") && mount.minor == m.minor, err
+}
+
 // Unmount takes the file system away. If it is busy, it goes from the name space
 // at once, and for those who are in it when they have left or a short time has
 // passed.
 func (m *Mount) Unmount() error {
 	select {
 	case <-m.done:
-		return nil
+		if there, err := m.there(); err != nil || !there {
+			return err
+		}
 	default:
 	}
 	mount, mountErr := mountedOn(m.dir)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
@@ -38,6 +39,7 @@ type cluster struct {
 	peers   *peers.Service
 	known   chan struct{} // closed when there is cluster info
 	once    sync.Once     // closes known
+	info    atomic.Pointer[clusterInfo]
 	mirror  *confMirror
 	workers []*worker
 }
@@ -126,6 +128,7 @@ func (c *cluster) setQuorate(quorate bool) {
 }
 
 func (c *cluster) setInfo(info clusterInfo) {
+	c.info.Store(&info)
 	s := status.ClusterInfo{Name: info.name, Version: info.version, Self: info.local}
 	for _, n := range info.nodes {
 		s.Nodes = append(s.Nodes, status.ClusterNode{ID: n.id, Name: n.name, Ring0Addr: n.address})

@@ -38,6 +38,10 @@ func startDaemon(o *options, stderr io.Writer) error {
 		return err
 	}
 	d := &daemon{o: o, logs: logs, log: logs.domain("main")}
+	d.manager, err = inheritedManager()
+	if err != nil {
+		d.log.Warn("the service manager can't be told", "error", err)
+	}
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGXFSZ)
@@ -45,11 +49,16 @@ func startDaemon(o *options, stderr io.Writer) error {
 		err = ready.tell()
 	}
 	if err == nil {
+		d.serve()
 		select {
 		case s := <-stop:
 			d.log.Info("stopping", "signal", s.String())
 		case <-d.mount.Done():
-			d.log.Info("stopping: somebody has unmounted the file system", "path", o.MountPoint)
+			if err = d.mount.Err(); err == nil {
+				d.log.Info("stopping: somebody has unmounted the file system", "path", o.MountPoint)
+			} else {
+				d.log.Error("stopping: the file system is not served any more", "path", o.MountPoint, "error", err)
+			}
 		}
 		go func() {
 			<-stop
@@ -58,6 +67,7 @@ func startDaemon(o *options, stderr io.Writer) error {
 		}()
 	} else {
 		d.log.Error("the daemon can't start", "error", err)
+		d.tell(statusLine("can't start: " + err.Error()))
 	}
 	if serr := d.stop(); serr != nil {
 		d.log.Error("stopping", "error", serr)
@@ -86,6 +96,7 @@ type daemon struct {
 	tree    *memdb.Tree
 	status  *status.Store
 	store   io.Closer   // closes the database
+	pulse   pulse       // the store's
 	cluster *cluster    // the store in cluster mode; nil: local mode
 	local   *dcdb.Local // the store in local mode
 	alive   health.Liveness
@@ -96,6 +107,10 @@ type daemon struct {
 	gc      *memoryTuner
 	pid     bool // the pid file is written
 	up      bool // everything was started
+
+	manager  serviceManager
+	watchdog *watchdog
+	reporter *reporter
 
 	// What others ask for while it changes.
 	mounted           atomic.Pointer[fuse.Mount]
@@ -122,6 +137,7 @@ func (d *daemon) start() error {
 	if err := d.makeDirs(); err != nil {
 		return err
 	}
+	d.tell(statusLine("waiting for an earlier run to end"), extension(2*lockWait))
 	if d.lock, err = takeLock(d.o.LockFile, d.helpToEnd); err != nil {
 		return err
 	}
@@ -129,6 +145,7 @@ func (d *daemon) start() error {
 	if address != nil {
 		d.address = address.String()
 	}
+	d.tell(statusLine("loading the database"), extension(d.loadTime()))
 	tree, err := d.openStore(name, address, begin)
 	if err != nil {
 		return err
@@ -143,7 +160,7 @@ func (d *daemon) start() error {
 		return err
 	}
 	d.mounted.Store(d.mount)
-	if d.guard, err = startGuard(d.o.MountPoint); err != nil {
+	if d.guard, err = startGuard(d.o.MountPoint, d.log); err != nil {
 		d.log.Warn("nobody will end the mount, should this daemon be killed and unable to", "error", err)
 	}
 	spreadProcs()
@@ -256,12 +273,12 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 		if err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
-		d.store = d.cluster
+		d.store, d.pulse = d.cluster, d.cluster.store
 		mount.SetStore(d.cluster.store)
 		mount.Share()
 	} else {
 		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: observers{state, mount}})
-		d.store = d.local
+		d.store, d.pulse = d.local, d.local
 		mount.SetStore(d.local)
 	}
 	return mount, nil
@@ -313,6 +330,13 @@ func (d *daemon) leaveRestartFlag() error {
 
 // stop ends what was started, in reverse order.
 func (d *daemon) stop() error {
+	if d.up {
+		d.tell(notifyStopping, statusLine("stopping"), extension(stopTime))
+	}
+	if d.reporter != nil {
+		d.reporter.stop()
+		d.watchdog.stop()
+	}
 	var errs []error
 	d.stopping.Store(true)
 	if d.up {
@@ -334,6 +358,7 @@ func (d *daemon) stop() error {
 		d.web.Stop()
 	}
 	if d.store != nil {
+		d.tell(extension(stopTime + d.loadTime()))
 		errs = append(errs, d.store.Close())
 	}
 	if d.samples != nil {

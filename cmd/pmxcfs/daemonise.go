@@ -28,6 +28,10 @@ func daemonise(args []string, stderr io.Writer) error {
 	defer r.Close()
 	cmd := exec.Command("/proc/self/exe", args[1:]...)
 	cmd.Args[0] = args[0]
+	// A watchdog is for the process that stays.
+	if os.Getenv(watchdogPidEnv) == strconv.Itoa(os.Getpid()) {
+		os.Unsetenv(watchdogPidEnv)
+	}
 	cmd.Env = append(os.Environ(), readyEnv+"=3")
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.Stderr = stderr
@@ -40,6 +44,15 @@ func daemonise(args []string, stderr io.Writer) error {
 	w.Close()
 	said, err := io.ReadAll(r)
 	if string(said) == readyText {
+		// Until it knows better, a service manager takes this process for the one
+		// to listen to.
+		manager, err := inheritedManager()
+		if err == nil {
+			err = manager.tell(notifyReady, notifyMainPid+strconv.Itoa(cmd.Process.Pid))
+		}
+		if err != nil {
+			fmt.Fprintf(stderr, "pmxcfs: %v\n", err)
+		}
 		return cmd.Process.Release()
 	}
 	var exit *exec.ExitError

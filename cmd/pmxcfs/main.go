@@ -23,7 +23,7 @@ const (
 
 func main() {
 	if task := os.Getenv(guardEnv); task != "" {
-		os.Exit(guardMain(task, os.Stderr))
+		os.Exit(guardMain(task, os.Stdin, os.Stdout, os.Stderr))
 	}
 	tuneMalloc()
 	if filepath.Base(os.Args[0]) == "create_pmxcfs_db" {

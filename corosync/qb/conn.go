@@ -121,6 +121,10 @@ func (s *Server) takeReplies() bool {
 	s.mu.Lock()
 	done, stopping := s.done, s.stopping
 	s.done = nil
+	for _, p := range s.pings {
+		close(p)
+	}
+	s.pings = nil
 	s.mu.Unlock()
 	if stopping {
 		return false

@@ -6,6 +6,7 @@ package qb
 import "C"
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -123,6 +124,7 @@ type Server struct {
 	mu       sync.Mutex
 	stopping bool
 	done     []reply // of the workers, to be sent
+	pings    []chan<- struct{}
 }
 
 // Start creates the service and begins to serve it. The error wraps a syscall.Errno:
@@ -171,6 +173,31 @@ func (s *Server) Stop() {
 		s.workers.Wait()
 		s.poll.close()
 	})
+}
+
+// ErrEnded means that the service's loop has ended.
+var ErrEnded = errors.New("qb: the service has ended")
+
+// Ping returns nil when the loop has come around once more, with whatever it
+// was doing. Other errors: ErrEnded, or ctx's.
+func (s *Server) Ping(ctx context.Context) error {
+	pong := make(chan struct{})
+	s.mu.Lock()
+	if s.stopping {
+		s.mu.Unlock()
+		return ErrEnded
+	}
+	s.pings = append(s.pings, pong)
+	s.poll.wake() // the descriptor is open: Stop closes it after it has had the lock
+	s.mu.Unlock()
+	select {
+	case <-pong:
+		return nil
+	case <-s.finished:
+		return ErrEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // run is the loop. It never unlocks its thread, so that the thread ends with it.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pmxcfs/dfsm"
@@ -20,12 +21,18 @@ type Group struct {
 	requests []request
 	spare    []request    // takeInput's other slice
 	answers  []dfsm.Event // of checksums
+	pings    []chan<- struct{}
 	waiters  map[uint64]chan<- error
 	lastID   uint64
 	waker    Transport // who is to be woken; nil: kick
+	running  bool
 	stopped  bool
 
-	kick chan struct{} // wakes Run when there is no connection
+	kick  chan struct{} // wakes Run when there is no connection
+	epoch time.Time     // of called
+	// called is when Run's present call of the transport began, in nanoseconds
+	// after epoch; 0: it is in none.
+	called atomic.Int64
 
 	figures figures
 
@@ -59,6 +66,7 @@ func New(cfg Config) (*Group, error) {
 		cfg:     cfg,
 		waiters: map[uint64]chan<- error{},
 		kick:    make(chan struct{}, 1),
+		epoch:   time.Now(),
 	}
 	// Until the first connection tells who we are.
 	g.machine = dfsm.New(g.machineConfig())
@@ -91,6 +99,9 @@ func (g *Group) Run(ctx context.Context) {
 		g.wake()
 	})
 	defer stop()
+	g.mu.Lock()
+	g.running = true
+	g.mu.Unlock()
 	for ctx.Err() == nil {
 		g.round(g.wait())
 	}
@@ -276,11 +287,14 @@ func (g *Group) enter() {
 		}
 	}
 	if g.conn == nil {
+		end := g.outside()
 		conn, err := g.cfg.Connect()
+		end()
 		if err != nil {
 			g.failed("cannot connect", err)
 			return
 		}
+		conn = &clocked{conn, g}
 		self, err := conn.Self()
 		if err != nil {
 			g.failed("cannot connect", errors.Join(err, conn.Close()))
@@ -394,7 +408,8 @@ func (g *Group) stop() {
 	g.publish()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.stopped = true
+	g.running, g.stopped = false, true
+	g.pong()
 	g.requests = nil
 	for id, ch := range g.waiters {
 		delete(g.waiters, id)

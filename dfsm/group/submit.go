@@ -97,12 +97,14 @@ func (g *Group) reply(id uint64, err error) {
 	}
 }
 
-// takeInput returns what came from other goroutines since the last time.
+// takeInput returns what came from other goroutines since the last time, and
+// answers their pings.
 func (g *Group) takeInput() (requests []request, answers []dfsm.Event) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	requests, g.requests = g.requests, g.spare[:0]
 	g.spare = requests
 	answers, g.answers = g.answers, nil
+	g.pong()
 	return requests, answers
 }

@@ -25,7 +25,7 @@ const confPath = "corosync.conf"
 // calls its methods (the group's), except quorate's.
 type app struct {
 	tree  *memdb.Tree
-	db    Database
+	db    *clocked
 	log   *slog.Logger
 	clock func() time.Time
 	calls *calls

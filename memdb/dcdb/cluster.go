@@ -64,7 +64,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 	}
 	c := &Cluster{timeout: cfg.Timeout}
 	c.app = &app{
-		tree: cfg.Tree, db: cfg.DB, log: cfg.Log, clock: cfg.Clock,
+		tree: cfg.Tree, db: newClocked(cfg.DB), log: cfg.Log, clock: cfg.Clock,
 		calls:       newCalls(cfg.Observer),
 		self:        func() dfsm.Member { return c.group.Status().Self },
 		post:        func(subtype uint16, payload []byte) { c.group.Post(subtype, payload) },

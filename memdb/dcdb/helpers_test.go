@@ -81,7 +81,7 @@ var quiet = slog.New(slog.DiscardHandler)
 // newTestApp returns an application of a node that has quorum and sends nothing.
 func newTestApp(tree *memdb.Tree, db Database) *app {
 	a := &app{
-		tree: tree, db: db, log: quiet, clock: time.Now,
+		tree: tree, db: newClocked(db), log: quiet, clock: time.Now,
 		calls: newCalls(nobody{}),
 		self:  func() dfsm.Member { return dfsm.Member{Node: 1, PID: 1} },
 		post:  func(uint16, []byte) {},

@@ -37,7 +37,7 @@ type Local struct {
 	clock func() time.Time
 	obs   Observer
 	c     *committer
-	db    Database
+	db    *clocked
 
 	quit chan struct{}
 	done sync.WaitGroup
@@ -54,8 +54,8 @@ func NewLocal(cfg Config) *Local {
 	if cfg.Observer == nil {
 		cfg.Observer = nobody{}
 	}
-	l := &Local{tree: cfg.Tree, clock: cfg.Clock, obs: cfg.Observer, db: cfg.DB, quit: make(chan struct{})}
-	l.c = newCommitter(cfg.Tree, cfg.DB, cfg.Log, cfg.Observer.Reset)
+	l := &Local{tree: cfg.Tree, clock: cfg.Clock, obs: cfg.Observer, db: newClocked(cfg.DB), quit: make(chan struct{})}
+	l.c = newCommitter(cfg.Tree, l.db, cfg.Log, cfg.Observer.Reset)
 	l.tree.Locks(l.clock())
 	l.done.Add(1)
 	go l.trim()

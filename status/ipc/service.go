@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync/atomic"
@@ -80,6 +81,10 @@ func newService(cfg Config) (*Service, error) {
 // socket or thread of the service is left. A client that waits for an answer sees the
 // connection go.
 func (s *Service) Stop() { s.server.Stop() }
+
+// Ping returns nil when the loop that serves the clients has come around once
+// more; an error if it has ended, or ctx's.
+func (s *Service) Ping(ctx context.Context) error { return s.server.Ping(ctx) }
 
 // accept runs on the IPC loop's thread.
 func (s *Service) accept(p qb.Peer) (qb.Handler, error) {

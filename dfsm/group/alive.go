@@ -1,0 +1,86 @@
+package group
+
+import (
+	"context"
+	"time"
+)
+
+// Ping returns nil when Run's goroutine has come around once more: it has been
+// through whatever it was doing, and looks at what is asked of it. While Run
+// does not run there is nothing to wait for. The only error is ctx's.
+func (g *Group) Ping(ctx context.Context) error {
+	g.mu.Lock()
+	if !g.running {
+		g.mu.Unlock()
+		return nil
+	}
+	pong := make(chan struct{})
+	g.pings = append(g.pings, pong)
+	g.wake()
+	g.mu.Unlock()
+	select {
+	case <-pong:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// pong answers the pings so far. mu is held.
+func (g *Group) pong() {
+	for _, p := range g.pings {
+		close(p)
+	}
+	g.pings = nil
+}
+
+// Outside returns for how long Run's goroutine has been in its present call of
+// the transport; 0: it is in none. While a Ping waits, a Next is woken, so a long
+// time means that the service behind the transport does not let go of it.
+func (g *Group) Outside() time.Duration {
+	called := g.called.Load()
+	if called == 0 {
+		return 0
+	}
+	return max(1, time.Since(g.epoch)-time.Duration(called))
+}
+
+// outside notes that a call of the transport begins; the function returned,
+// that it has ended.
+func (g *Group) outside() (end func()) {
+	g.called.Store(max(1, int64(time.Since(g.epoch))))
+	return g.inside
+}
+
+func (g *Group) inside() { g.called.Store(0) }
+
+// clocked is a Transport that notes when Run is in one of its calls.
+type clocked struct {
+	Transport
+	g *Group
+}
+
+func (c *clocked) Join() error {
+	defer c.g.outside()()
+	return c.Transport.Join()
+}
+
+func (c *clocked) Leave() error {
+	defer c.g.outside()()
+	return c.Transport.Leave()
+}
+
+func (c *clocked) Mcast(msg []byte) error {
+	defer c.g.outside()()
+	return c.Transport.Mcast(msg)
+}
+
+func (c *clocked) Next(into []Event, timeout time.Duration) ([]Event, error) {
+	defer c.g.outside()()
+	return c.Transport.Next(into, timeout)
+}
+
+func (c *clocked) Close() error {
+	defer c.g.outside()()
+	return c.Transport.Close()
+}

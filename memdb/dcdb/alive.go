@@ -1,0 +1,71 @@
+package dcdb
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pmxcfs/memdb"
+)
+
+// clocked is a Database that tells how long its present transaction has lasted.
+// There is one at a time.
+type clocked struct {
+	Database
+	epoch time.Time
+	began atomic.Int64 // nanoseconds after epoch; 0: there is none
+}
+
+func newClocked(db Database) *clocked { return &clocked{Database: db, epoch: time.Now()} }
+
+func (c *clocked) Commit(changes []memdb.Change) error {
+	c.began.Store(max(1, int64(time.Since(c.epoch))))
+	defer c.began.Store(0)
+	return c.Database.Commit(changes)
+}
+
+// busy returns for how long the present transaction has lasted; 0: there is none.
+func (c *clocked) busy() time.Duration {
+	began := c.began.Load()
+	if began == 0 {
+		return 0
+	}
+	return max(1, time.Since(c.epoch)-time.Duration(began))
+}
+
+// Waits are what a store waits for that is not its own to hasten.
+type Waits struct {
+	// Disk is for how long the present transaction has been in the database; 0:
+	// there is none.
+	Disk time.Duration
+	// Corosync is for how long the store's goroutine has been in its present call
+	// of corosync's library; 0: it is in none.
+	Corosync time.Duration
+	// Deliveries are the changes that have been sent and have not come back. Each
+	// ends after ten seconds at the latest.
+	Deliveries int
+}
+
+// Ping returns nil when everything applied before is in the file, or was taken
+// back: the store makes progress. The only error is ctx's.
+func (l *Local) Ping(ctx context.Context) error {
+	err := l.c.flush(ctx.Done())
+	if errors.Is(err, syscall.EINTR) && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return nil // a transaction that failed was one
+}
+
+// Waits says what the store waits for.
+func (l *Local) Waits() Waits { return Waits{Disk: l.db.busy()} }
+
+// Ping returns nil when the goroutine that applies changes has come around once
+// more. The only error is ctx's.
+func (c *Cluster) Ping(ctx context.Context) error { return c.group.Ping(ctx) }
+
+// Waits says what the store waits for.
+func (c *Cluster) Waits() Waits {
+	return Waits{Disk: c.app.db.busy(), Corosync: c.group.Outside(), Deliveries: c.group.Status().Waiting}
+}
