@@ -318,12 +318,18 @@ func allWriteAtOnce(c *cluster) {
 	c.Node(2).Must(os.RemoveAll(c.Node(2).Path("busy")))
 }
 
+// replaceConf changes the tree's corosync.conf as administrators are told to.
+func replaceConf(n *node, text string) {
+	n.T.Helper()
+	n.Write("corosync.conf.new", text)
+	n.Must(os.Rename(n.Path("corosync.conf.new"), n.Path("corosync.conf")))
+}
+
 func corosyncConf(c *cluster) {
 	conf := c.Lab.Conf()
 	for i, n := range []*node{c.Node(2), c.Node(1)} {
 		conf.Version = i + 2
-		n.Write("corosync.conf.new", conf.String())
-		n.Must(os.Rename(n.Path("corosync.conf.new"), n.Path("corosync.conf")))
+		replaceConf(n, conf.String())
 		for _, o := range c.Nodes {
 			o.WantFile("corosync.conf", conf.String())
 			o.Eventually("the host's copy is the new one", func() error {

@@ -98,7 +98,7 @@ func (c *Cluster) WantTogether(nodes ...*Node) {
 }
 
 // WantReadOnly waits until the node has no quorum, and checks what that means for
-// the tree, which has a file of that name.
+// the tree, which has a file of that name and the directories nodes and priv.
 func (n *Node) WantReadOnly(file string) {
 	n.T.Helper()
 	n.Eventually("it has lost quorum", func() error {
@@ -126,8 +126,10 @@ func (n *Node) WantReadOnly(file string) {
 		n.T.Errorf("%s: reading without quorum: %v", n, err)
 	}
 	for p, want := range map[string]fs.FileMode{"nodes": 0o555 | fs.ModeDir, "priv": 0o500 | fs.ModeDir, "": 0o755 | fs.ModeDir, ".version": 0o440} {
-		if st, err := os.Stat(n.Path(p)); err != nil || st.Mode() != want {
-			n.T.Errorf("%s: mode of %q without quorum: %v, %v; want %v", n, p, st.Mode(), err, want)
+		st, err := os.Stat(n.Path(p))
+		n.Must(err)
+		if st.Mode() != want {
+			n.T.Errorf("%s: mode of %q without quorum: %v, want %v", n, p, st.Mode(), want)
 		}
 	}
 }

@@ -81,27 +81,33 @@ func (c *Cluster) Everywhere(p, content string) {
 
 // Tree lists what the node shows, special files and links aside, depth first and
 // sorted: directories as "path/", files as `path: "content"`.
-func (n *Node) Tree() (list []string) {
+func (n *Node) Tree() []string {
 	n.T.Helper()
-	var walk func(dir string)
-	walk = func(dir string) {
-		entries, err := os.ReadDir(n.Path(dir))
-		n.Must(err)
-		for _, e := range entries {
-			p := filepath.Join(dir, e.Name())
-			switch {
-			case e.IsDir():
-				list = append(list, p+"/")
-				walk(p)
-			case e.Type().IsRegular() && !strings.HasPrefix(p, "."):
-				b, err := os.ReadFile(n.Path(p))
-				n.Must(err)
-				list = append(list, fmt.Sprintf("%s: %q", p, b))
-			}
-		}
-	}
-	walk("")
+	list, err := n.ReadTree()
+	n.Must(err)
 	return list
+}
+
+// ReadTree is Tree while others may change it: what vanishes meanwhile is an error.
+func (n *Node) ReadTree() (list []string, err error) {
+	err = filepath.WalkDir(n.Path(""), func(name string, d fs.DirEntry, err error) error {
+		p, rerr := filepath.Rel(n.Path(""), name)
+		if err = errors.Join(err, rerr); err != nil || p == "." {
+			return err
+		}
+		switch {
+		case d.IsDir():
+			list = append(list, p+"/")
+		case d.Type().IsRegular() && !strings.HasPrefix(p, "."):
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			list = append(list, fmt.Sprintf("%s: %q", p, b))
+		}
+		return nil
+	})
+	return list, err
 }
 
 func brief(s string) string {
