@@ -61,7 +61,7 @@ func newApp() *cli.App {
 		UseShortOptionHandling: true,
 		HideHelpCommand:        true,
 		Flags:                  daemonFlags(),
-		Commands:               []*cli.Command{dbCommand(), umountCommand(), documentationCommand()},
+		Commands:               append(lookCommands(), dbCommand(), umountCommand(), documentationCommand()),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError(fmt.Errorf("unknown command or argument %q", c.Args().First()))

@@ -85,13 +85,13 @@ func parseOptions(c *cli.Context) (*options, error) {
 		Foreground:      c.Bool("foreground"),
 		Local:           c.Bool("local"),
 		ForceDuplicates: c.Bool("force-duplicates"),
-		NodeName:        c.String("node-name"),
-		Address:         c.String("node-address"),
-		Group:           c.String("group"),
 		IPCName:         c.String("ipc-name"),
 	}
+	o.NodeName, _ = given(c, "node-name")
+	o.Address, _ = given(c, "node-address")
+	o.Group, _ = given(c, "group")
 	root := "/"
-	if r := c.String("root"); r != "" {
+	if r, _ := given(c, "root"); r != "" {
 		abs, err := filepath.Abs(r)
 		if err != nil {
 			return nil, err
@@ -100,8 +100,8 @@ func parseOptions(c *cli.Context) (*options, error) {
 	}
 	for _, p := range places {
 		path := filepath.Join(root, p.path)
-		if given := c.String(p.flag); given != "" {
-			abs, err := filepath.Abs(given)
+		if moved, _ := given(c, p.flag); moved != "" {
+			abs, err := filepath.Abs(moved)
 			if err != nil {
 				return nil, err
 			}
@@ -116,8 +116,8 @@ func parseOptions(c *cli.Context) (*options, error) {
 	if !c.IsSet("metrics-listen") && root == "/" {
 		o.Listen = defaultListen
 	}
-	o.Socket = c.String("socket")
-	if !c.IsSet("socket") {
+	var moved bool
+	if o.Socket, moved = given(c, "socket"); !moved {
 		o.Socket = filepath.Join(o.RunDir, socketName)
 	}
 	o.LogFile, o.WebConfig = c.String("log-file"), c.String("metrics-web-config")

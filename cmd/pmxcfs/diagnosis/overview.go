@@ -1,0 +1,78 @@
+package diagnosis
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"pmxcfs/corosync/conf"
+	"pmxcfs/status/inspect"
+)
+
+// Overview is what pmxcfs status tells.
+type Overview struct {
+	Time     time.Time       `json:"time"`
+	Verdict  string          `json:"verdict"` // "fine", "degraded" or "broken"
+	Daemon   Daemon          `json:"daemon"`
+	Mount    Mount           `json:"mount"`
+	Status   *inspect.Status `json:"status,omitempty"`   // the daemon's; nil: it does not answer
+	Corosync *Corosync       `json:"corosync,omitempty"` // nil: this is no node of a cluster
+	Offline  *Offline        `json:"offline,omitempty"`  // the database, when the daemon does not answer
+	Findings []Finding       `json:"findings"`           // the worst first
+}
+
+// Look gathers an overview, and judges it.
+func Look(ctx context.Context, h *Host) *Overview {
+	o := &Overview{Time: h.now()}
+	var all sync.WaitGroup
+	all.Go(func() { o.Mount = h.mount() })
+	o.Daemon = h.daemon()
+	status, err := ask(ctx, h, (*inspect.Client).Status)
+	if err == nil {
+		o.Status, o.Daemon.Answers = status, true
+	} else {
+		o.Daemon.Error = err.Error()
+		o.Offline = h.offline()
+	}
+	if o.cluster() {
+		o.Corosync = h.corosync()
+	}
+	all.Wait()
+	o.Findings = judge(o)
+	o.Verdict = map[int]string{ExitFine: "fine", ExitAttention: "degraded", ExitBroken: "broken"}[Exit(o.Findings)]
+	return o
+}
+
+// cluster tells whether this is a node of a cluster.
+func (o *Overview) cluster() bool {
+	if o.Status != nil {
+		return o.Status.Mode == inspect.ModeCluster
+	}
+	return o.Offline != nil && o.Offline.Cluster
+}
+
+func (h *Host) offline() *Offline {
+	d, err := within(10*time.Second, func() (*Offline, error) { return h.ReadDatabase(h.Database) })
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// The daemon makes one, and takes the host's corosync.conf into it.
+		d = &Offline{Missing: true}
+		if text, err := os.ReadFile(h.CorosyncConf); err == nil {
+			d.Cluster = !conf.Parse(text).Sample()
+		}
+	case err != nil:
+		d = &Offline{Error: err.Error()}
+	}
+	return d
+}
+
+func (h *Host) corosync() *Corosync {
+	c, err := within(askTime, h.Corosync)
+	if err != nil {
+		return &Corosync{Error: err.Error()}
+	}
+	return c
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"pmxcfs/cmd/pmxcfs/diagnosis"
+)
+
+func compareCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "compare",
+		Usage: "compare the trees of all nodes, now",
+		Description: "Changes may go on meanwhile. It names the entries that differ, and what of them does.\n" +
+			"A stock daemon takes no part; the nodes' own hourly comparison covers it, too.\n" +
+			"Status 0: all nodes hold the same; 1: it could not be found out; 2: those that were compared do, but not all were; 3: they differ.",
+		Flags: []cli.Flag{jsonFlag()},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			h, err := host(c)
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(c)
+			defer stop()
+			r, err := h.Compare(ctx)
+			if err != nil {
+				return cli.Exit(err.Error(), exitFailure)
+			}
+			if c.Bool("json") {
+				err = writeJSON(c.App.Writer, r)
+			} else {
+				diagnosis.NewPainter(c.App.Writer).Comparison(r)
+			}
+			if err != nil {
+				return err
+			}
+			return exit(diagnosis.CompareExit(r))
+		},
+	}
+}
