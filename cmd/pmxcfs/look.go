@@ -24,6 +24,8 @@ func lookCommands() []*cli.Command {
 		logCommand(),
 		locksCommand(),
 		compareCommand(),
+		doctorCommand(),
+		reportCommand(),
 	}
 	for _, c := range withSubcommands(list) {
 		c.Flags = append(c.Flags, hostFlags()...)

@@ -22,6 +22,8 @@ type Host struct {
 
 	Version string // of this program
 	Group   string // that may read what is not private
+	// Discreet leaves out what must not leave the host: names below priv.
+	Discreet bool
 	// NodeName and Address find out what a daemon would call this node, and what
 	// its name resolves to.
 	NodeName func() (string, error)

@@ -32,6 +32,11 @@ func Look(ctx context.Context, h *Host) *Overview {
 	o.Daemon = h.daemon()
 	status, err := ask(ctx, h, (*inspect.Client).Status)
 	if err == nil {
+		if h.Discreet {
+			for i := range status.Locks {
+				status.Locks[i].Name = leftOut
+			}
+		}
 		o.Status, o.Daemon.Answers = status, true
 	} else {
 		o.Daemon.Error = err.Error()
@@ -42,8 +47,12 @@ func Look(ctx context.Context, h *Host) *Overview {
 	}
 	all.Wait()
 	o.Findings = judge(o)
-	o.Verdict = map[int]string{ExitFine: "fine", ExitAttention: "degraded", ExitBroken: "broken"}[Exit(o.Findings)]
+	o.Verdict = verdict(o.Findings)
 	return o
+}
+
+func verdict(list []Finding) string {
+	return map[int]string{ExitFine: "fine", ExitAttention: "degraded", ExitBroken: "broken"}[Exit(list)]
 }
 
 // cluster tells whether this is a node of a cluster.

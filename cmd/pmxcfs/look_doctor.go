@@ -1,0 +1,39 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"pmxcfs/cmd/pmxcfs/diagnosis"
+)
+
+func doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "doctor",
+		Usage: "look for whatever is wrong with this node, and say what to do",
+		Description: "Host name and addresses, group, FUSE, corosync and its configuration, versions, the database, disks, the clock, what earlier runs have left. " +
+			"It changes nothing, and also works while the daemon or corosync is down.\n" +
+			"Status 0: nothing is wrong; 1: wrong usage; 2: something needs attention; 3: something keeps the node from its work.",
+		Flags: []cli.Flag{jsonFlag()},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			h, err := host(c)
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(c)
+			defer stop()
+			x := diagnosis.Examine(ctx, h)
+			if c.Bool("json") {
+				err = writeJSON(c.App.Writer, x)
+			} else {
+				diagnosis.NewPainter(c.App.Writer).Examination(x)
+			}
+			if err != nil {
+				return err
+			}
+			return exit(diagnosis.Exit(x.Findings))
+		},
+	}
+}
