@@ -48,6 +48,7 @@ type Config struct {
 	Links    []Link
 	UID, GID uint32 // owner and group of everything
 	Log      *slog.Logger
+	Observer Observer // nil: requests are not timed
 }
 
 // cacheTime is how long the kernel may keep names, absences and attributes.
@@ -69,6 +70,8 @@ type FS struct {
 	// file than before: it goes up when changes were taken back.
 	generation atomic.Uint64
 	notify     *notifier
+	observer   Observer // nil: none
+	inFlight   inFlight
 	known      *known
 	recent     *recent
 
@@ -104,6 +107,8 @@ func New(cfg Config) *FS {
 		files:         make(map[uint64]*openFile),
 		shown:         make(map[uint64]uint64),
 	}
+	fs.observer = cfg.Observer
+	fs.inFlight.epoch = time.Now()
 	fs.notify = newNotifier(cfg.Log)
 	fs.recent = newRecent()
 	fs.known = newKnown()

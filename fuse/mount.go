@@ -65,7 +65,11 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 		}
 		target = "/dev/fd/" + strconv.Itoa(fd)
 	}
-	server, err := gofuse.NewServer(fs, target, opts)
+	var served gofuse.RawFileSystem = fs
+	if fs.observer != nil {
+		served = &observed{fs, fs.observer}
+	}
+	server, err := gofuse.NewServer(served, target, opts)
 	if err != nil {
 		if m.direct {
 			syscall.Unmount(dir, syscall.MNT_DETACH)

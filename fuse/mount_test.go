@@ -27,6 +27,7 @@ type testMount struct {
 	tree  *memdb.Tree
 	store *testStore
 	debug atomic.Value // content of .debug
+	served
 }
 
 // testStore is a local store whose quorum a test can take away.
@@ -125,6 +126,7 @@ func mountTest(t testing.TB, wrap func(dcdb.Database) dcdb.Database) *testMount 
 		},
 		Links: []Link{{Name: "local", Target: "nodes/alpha"}},
 		UID:   0, GID: testGID, Log: log,
+		Observer: &m.served,
 	})
 	m.store.Local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: base, Log: log, Observer: m.fs})
 	m.fs.SetStore(m.store)

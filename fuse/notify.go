@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
@@ -23,7 +24,13 @@ type notifier struct {
 	seed   maphash.Seed
 	inodes *lane
 	names  [nameLanes]*lane
+
+	pending atomic.Int64 // notices in the lanes, those being sent included
+	answers [Invalidations]answers
 }
+
+// answers counts what the kernel said to notices of one kind.
+type answers struct{ done, unknown, refused atomic.Uint64 }
 
 const nameLanes = 4
 
@@ -44,9 +51,10 @@ type notice struct {
 }
 
 func newNotifier(log *slog.Logger) *notifier {
-	n := &notifier{log: log, seed: maphash.MakeSeed(), inodes: newLane()}
+	n := &notifier{log: log, seed: maphash.MakeSeed()}
+	n.inodes = newLane(&n.pending)
 	for i := range n.names {
-		n.names[i] = newLane()
+		n.names[i] = newLane(&n.pending)
 	}
 	return n
 }
@@ -98,10 +106,12 @@ type lane struct {
 	queued map[notice]struct{} // what is in the queue: a second one of the same is dropped
 	closed bool
 	done   chan struct{}
+
+	pending *atomic.Int64 // all lanes'
 }
 
-func newLane() *lane {
-	l := &lane{queued: make(map[notice]struct{}), done: make(chan struct{})}
+func newLane(pending *atomic.Int64) *lane {
+	l := &lane{queued: make(map[notice]struct{}), done: make(chan struct{}), pending: pending}
 	l.wake = sync.NewCond(&l.mu)
 	return l
 }
@@ -117,6 +127,7 @@ func (l *lane) add(x notice) {
 	}
 	l.queued[x] = struct{}{}
 	l.queue = append(l.queue, x)
+	l.pending.Add(1)
 	l.wake.Signal()
 }
 
@@ -124,6 +135,7 @@ func (l *lane) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
+	l.pending.Add(-int64(len(l.queue)))
 	l.queue = nil
 	l.wake.Signal()
 }
@@ -145,6 +157,7 @@ func (l *lane) run(send func(notice)) {
 		l.mu.Unlock()
 		for _, x := range batch {
 			send(x)
+			l.pending.Add(-1)
 		}
 	}
 }
@@ -161,10 +174,14 @@ func (n *notifier) send(x notice) {
 	case noticeDeleted:
 		st = n.server.DeleteNotify(x.id, x.child, x.name)
 	}
+	a := &n.answers[x.kind]
 	switch st {
-	case gofuse.OK, gofuse.ENOENT, gofuse.ENODEV, gofuse.ENOTDIR:
-		// ENOENT: the kernel did not know it.
+	case gofuse.OK:
+		a.done.Add(1)
+	case gofuse.ENOENT, gofuse.ENODEV, gofuse.ENOTDIR:
+		a.unknown.Add(1)
 	default:
+		a.refused.Add(1)
 		n.log.Debug("the kernel refused an invalidation", "kind", x.kind, "inode", x.id, "name", x.name, "status", st)
 	}
 }

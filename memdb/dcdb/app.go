@@ -33,6 +33,7 @@ type app struct {
 	self        func() dfsm.Member                   // this node; asked only while it is a member
 	post        func(subtype uint16, payload []byte) // sends a message that nobody waits for
 	confChanged func(own bool)
+	timings     Timings
 
 	quorate atomic.Bool
 	fatal   atomic.Bool // out of the group for good
@@ -45,7 +46,10 @@ type app struct {
 
 // success is the result of an own message that was applied: the group hands
 // results to their callers as errors.
-type success struct{ change memdb.Change }
+type success struct {
+	change    memdb.Change
+	delivered time.Time // that is, when the batch with it was about to be applied
+}
 
 func (*success) Error() string { return "dcdb: applied" }
 
@@ -53,15 +57,17 @@ func (*success) Error() string { return "dcdb: applied" }
 type transaction struct {
 	delta   memdb.Delta
 	results []error
-	told    []*call // whose changes are in delta
-	conf    bool    // corosync.conf was touched
-	confOwn bool    // by this node
+	begin   time.Time
+	kinds   []memdb.Kind // of the operations in delta
+	told    []*call      // whose changes are in delta
+	conf    bool         // corosync.conf was touched
+	confOwn bool         // by this node
 }
 
 // Apply implements dfsm.Application.
 func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 	a.stats.Batches.Add(1)
-	t := &transaction{results: make([]error, len(batch))}
+	t := &transaction{results: make([]error, len(batch)), begin: time.Now()}
 	now := a.clock()
 	done := len(batch)
 	var failed error
@@ -81,6 +87,10 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 		if err := a.store(t.delta.Changes()); err != nil {
 			a.takeBack(t, err)
 			return dfsm.Applied{Done: done, Results: t.results, Err: errors.Join(err, failed)}
+		}
+		took := time.Since(t.begin)
+		for _, kind := range t.kinds {
+			a.timings.Stored(kind, took)
 		}
 	}
 	if t.conf && a.confChanged != nil {
@@ -110,7 +120,7 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 		}
 		a.record(t, op, res, m)
 		if m.Own {
-			*result = &success{res.Change()}
+			*result = &success{res.Change(), t.begin}
 		}
 	case msgUnlockRequest:
 		path, digest, err := decodeUnlock(m.Payload)
@@ -137,6 +147,7 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Message) {
 	a.stats.Changes.Add(1)
 	t.delta.Add(res.Changes)
+	t.kinds = append(t.kinds, op.Kind)
 	if c := a.calls.applied(op, res.Changes, m.Own, m.Subtype, m.Payload); c != nil {
 		t.told = append(t.told, c)
 	}

@@ -27,10 +27,30 @@ type ClusterConfig struct {
 	// the change was made on this node. It is called by the goroutine that
 	// applies changes: it must not block or call the store.
 	ConfChanged func(own bool)
+	// Timings, if not nil, is told how long changes take.
+	Timings Timings
+	// Synced, if not nil, is told of the end of each sync; see group.Config.
+	Synced func(reason group.SyncReason, took time.Duration)
 	// Backoff is the least time between two attempts to connect or to join,
 	// and to write to a database that failed; 0: 5 s.
 	Backoff time.Duration
 }
+
+// Timings is told how long changes take, by the kind of operation. Its methods are
+// called by the goroutine that applies changes or by callers, and must be quick.
+type Timings interface {
+	// Delivered tells how long it took from a call of this node until its change
+	// came back, to be applied.
+	Delivered(kind memdb.Kind, took time.Duration)
+	// Stored tells how long it took from then until the change was in the file.
+	// It tells of every node's changes.
+	Stored(kind memdb.Kind, took time.Duration)
+}
+
+type untimed struct{}
+
+func (untimed) Delivered(memdb.Kind, time.Duration) {}
+func (untimed) Stored(memdb.Kind, time.Duration)    {}
 
 const defaultTimeout = 10 * time.Second
 
@@ -45,6 +65,7 @@ type Cluster struct {
 	app     *app
 	group   *group.Group
 	timeout time.Duration
+	timings Timings
 }
 
 // NewCluster returns a store that is not quorate and not connected. The database
@@ -59,20 +80,24 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 	if cfg.Observer == nil {
 		cfg.Observer = nobody{}
 	}
+	if cfg.Timings == nil {
+		cfg.Timings = untimed{}
+	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
-	c := &Cluster{timeout: cfg.Timeout}
+	c := &Cluster{timeout: cfg.Timeout, timings: cfg.Timings}
 	c.app = &app{
 		tree: cfg.Tree, db: newClocked(cfg.DB), log: cfg.Log, clock: cfg.Clock,
 		calls:       newCalls(cfg.Observer),
 		self:        func() dfsm.Member { return c.group.Status().Self },
 		post:        func(subtype uint16, payload []byte) { c.group.Post(subtype, payload) },
 		confChanged: cfg.ConfChanged,
+		timings:     cfg.Timings,
 	}
 	g, err := group.New(group.Config{
 		Version: ProtocolVersion, Checksums: true,
-		App: c.app, Connect: cfg.Connect, Ready: c.app.ready, Backoff: cfg.Backoff, Logger: cfg.Log,
+		App: c.app, Connect: cfg.Connect, Ready: c.app.ready, Synced: cfg.Synced, Backoff: cfg.Backoff, Logger: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -221,12 +246,14 @@ func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte)
 			}
 		}()
 	}
+	begin := time.Now()
 	waiting := c.app.calls.begin(subtype, payload)
 	err := c.group.Submit(ctx, subtype, payload)
 	done, ok := err.(*success)
 	c.app.calls.end(waiting, ok)
 	switch {
 	case ok:
+		c.timings.Delivered(memdb.Kind(subtype), done.delivered.Sub(begin))
 		return done.change, nil
 	case errors.Is(err, group.ErrInterrupted):
 		c.app.stats.Interrupts.Add(1)

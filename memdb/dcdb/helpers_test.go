@@ -82,9 +82,10 @@ var quiet = slog.New(slog.DiscardHandler)
 func newTestApp(tree *memdb.Tree, db Database) *app {
 	a := &app{
 		tree: tree, db: newClocked(db), log: quiet, clock: time.Now,
-		calls: newCalls(nobody{}),
-		self:  func() dfsm.Member { return dfsm.Member{Node: 1, PID: 1} },
-		post:  func(uint16, []byte) {},
+		calls:   newCalls(nobody{}),
+		self:    func() dfsm.Member { return dfsm.Member{Node: 1, PID: 1} },
+		post:    func(uint16, []byte) {},
+		timings: untimed{},
 	}
 	a.quorate.Store(true)
 	return a

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"database/sql/driver"
 	"fmt"
+	"time"
 )
 
 const (
@@ -61,9 +62,11 @@ func (db *DB) checkpointer() {
 			return
 		case <-db.wake:
 		}
+		begin := time.Now()
 		err := db.checkpoint(&c)
 		if err == nil {
 			reported = false
+			db.obs.Checkpointed(time.Since(begin))
 			db.stats.Checkpoints.Add(1)
 		} else {
 			if !reported { // it is tried again with the next few megabytes

@@ -20,8 +20,10 @@ func (db *DB) Commit(changes []memdb.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
+	begin := time.Now()
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	rows, bytes := db.stats.Rows.Load(), db.stats.Bytes.Load()
 	db.boundLog()
 	if db.closed {
 		return db.failed("a transaction", fs.ErrClosed)
@@ -39,6 +41,7 @@ func (db *DB) Commit(changes []memdb.Change) error {
 	db.version = version
 	db.doubt = nil
 	db.stats.Transactions.Add(1)
+	db.obs.Committed(int(db.stats.Rows.Load()-rows), int(db.stats.Bytes.Load()-bytes), time.Since(begin))
 	db.wrote(2 * pageSize)
 	if db.unsaved > checkpointBytes {
 		db.unsaved = 0

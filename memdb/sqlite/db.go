@@ -20,13 +20,34 @@ type Config struct {
 	Path  string           // of config.db; its directory must exist
 	Log   *slog.Logger     // nil: no log
 	Clock func() time.Time // nil: time.Now; only for the version row of a new file
+
+	Observer Observer // nil: none
 }
+
+// Observer is told of what succeeded. Its methods are called with locks held: they
+// must be quick.
+type Observer interface {
+	// Committed tells of a transaction: the rows written or deleted, without the
+	// version row, and the bytes of content in them.
+	Committed(rows, bytes int, took time.Duration)
+	// Synced tells of a sync of the log.
+	Synced(took time.Duration)
+	// Checkpointed tells of a checkpoint.
+	Checkpointed(took time.Duration)
+}
+
+type nobody struct{}
+
+func (nobody) Committed(int, int, time.Duration) {}
+func (nobody) Synced(time.Duration)              {}
+func (nobody) Checkpointed(time.Duration)        {}
 
 // DB is an open database file. Commit is called by one goroutine at a time;
 // the other methods from any.
 type DB struct {
 	path string
 	log  *slog.Logger
+	obs  Observer
 
 	mu      sync.Mutex // guards the fields below; held for a commit, and for the end of a checkpoint
 	w       *writer    // nil after a failure that damaged the connection
@@ -63,6 +84,24 @@ type Stats struct {
 	Failed       atomic.Int64 // transactions
 	Checkpoints  atomic.Int64
 	Syncs        atomic.Int64
+	FailedSyncs  atomic.Int64
+}
+
+// Sizes returns the sizes of the main file and of the log on the disk, in bytes. It
+// asks the file system, and waits for no writer.
+func (db *DB) Sizes() (file, log int64, err error) {
+	st, err := os.Stat(db.path)
+	if err != nil {
+		return 0, 0, err
+	}
+	file = st.Size()
+	switch st, err = os.Stat(db.path + "-wal"); {
+	case err == nil:
+		log = st.Size()
+	case !errors.Is(err, fs.ErrNotExist):
+		return 0, 0, err
+	}
+	return file, log, nil
 }
 
 // Open opens the database at cfg.Path, or makes a new, empty one, and returns
@@ -76,7 +115,10 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	db = &DB{path: cfg.Path, log: cfg.Log, wake: make(chan struct{}, 1), quit: make(chan struct{})}
+	if cfg.Observer == nil {
+		cfg.Observer = nobody{}
+	}
+	db = &DB{path: cfg.Path, log: cfg.Log, obs: cfg.Observer, wake: make(chan struct{}, 1), quit: make(chan struct{})}
 	db.checkpointed.L = &db.mu
 	if _, err = createFile(cfg.Path); err != nil {
 		return nil, nil, false, err
@@ -243,16 +285,23 @@ func (db *DB) Sync() error {
 			return db.failed("syncing the write-ahead log", fs.ErrClosed)
 		}
 		db.stats.Syncs.Add(1)
+		begin := time.Now()
 		if suspect {
-			return db.rewrite()
+			err := db.rewrite()
+			if err != nil {
+				db.stats.FailedSyncs.Add(1)
+			}
+			return err
 		}
 		// What is no longer in the log has been synced to the main file by the
 		// checkpoint that let the log begin anew.
 		switch err := wal.Sync(); {
 		case err == nil:
+			db.obs.Synced(time.Since(begin))
 			return nil
 		case errors.Is(err, fs.ErrClosed): // by a connection made anew
 		default:
+			db.stats.FailedSyncs.Add(1)
 			db.mu.Lock()
 			db.suspect = true
 			db.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,10 +26,24 @@ type Log struct {
 	node string
 	now  func() time.Time
 
+	own, foreign, repeated atomic.Uint64
+
 	mu      sync.Mutex // guards all below
 	ring    ring
 	nextUID uint32
 	newest  map[uint64]stamp // by node digest; what is not newer is a repetition
+}
+
+// Counts are how many entries a Log has taken in since it was made, syncs aside.
+type Counts struct {
+	Own      uint64 // this node's
+	Foreign  uint64 // other nodes'
+	Repeated uint64 // other nodes', known already
+}
+
+// Counts returns the counts. It takes no lock.
+func (l *Log) Counts() Counts {
+	return Counts{Own: l.own.Load(), Foreign: l.foreign.Load(), Repeated: l.repeated.Load()}
 }
 
 // stamp is a node's own order of its entries.
@@ -61,6 +76,7 @@ func (l *Log) Add(m Message) []byte {
 	l.nextUID++
 	l.note(e)
 	l.ring.add(e)
+	l.own.Add(1)
 	return e.raw
 }
 
@@ -76,9 +92,11 @@ func (l *Log) Insert(wire []byte) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.note(e) {
+		l.repeated.Add(1)
 		return false, nil
 	}
 	l.ring.add(e)
+	l.foreign.Add(1)
 	return true, nil
 }
 

@@ -61,6 +61,8 @@ type Writer struct {
 
 	cached, direct, created, failed, dropped atomic.Uint64
 
+	queued atomic.Int64 // length of queue
+
 	// The goroutine's own.
 	parser   *parser
 	files    *files
@@ -116,6 +118,7 @@ func (w *Writer) Submit(key, text string) bool {
 	w.dropping = full
 	if !full && !w.closed {
 		w.queue = append(w.queue, s)
+		w.queued.Add(1)
 	}
 	closed := w.closed
 	w.mu.Unlock()
@@ -165,18 +168,15 @@ func (w *Writer) Close(ctx context.Context) error {
 	}
 }
 
-// Stats gives the counters.
+// Stats gives the counters. It takes no lock.
 func (w *Writer) Stats() Stats {
-	w.mu.Lock()
-	queued := len(w.queue)
-	w.mu.Unlock()
 	return Stats{
 		Cached:  w.cached.Load(),
 		Direct:  w.direct.Load(),
 		Created: w.created.Load(),
 		Failed:  w.failed.Load(),
 		Dropped: w.dropped.Load(),
-		Queued:  queued,
+		Queued:  int(w.queued.Load()),
 	}
 }
 
@@ -200,6 +200,7 @@ func (w *Writer) run() {
 		w.mu.Lock()
 		queue, flushes, closed := w.queue, w.flushes, w.closed
 		w.queue, w.flushes = nil, nil
+		w.queued.Store(0)
 		w.mu.Unlock()
 		for len(queue) > 0 {
 			select {
@@ -207,6 +208,7 @@ func (w *Writer) run() {
 				w.mu.Lock()
 				w.dropped.Add(uint64(len(queue) + len(w.queue)))
 				w.queue = nil
+				w.queued.Store(0)
 				w.mu.Unlock()
 				return
 			default:

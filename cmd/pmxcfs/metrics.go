@@ -1,0 +1,135 @@
+package main
+
+import (
+	"io"
+	"os"
+	"sync/atomic"
+
+	"pmxcfs/corosync"
+	"pmxcfs/corosync/conf"
+	"pmxcfs/dfsm/group"
+	"pmxcfs/fuse"
+	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/sqlite"
+	"pmxcfs/status/ipc"
+	"pmxcfs/status/metrics"
+)
+
+// The daemon's parts are observed unless d.metrics is nil: then nothing is timed or
+// counted beyond what the parts count by themselves, and there is no /metrics.
+
+func (d *daemon) observeDatabase(cfg *sqlite.Config) {
+	if d.metrics != nil {
+		cfg.Observer = d.metrics.Database
+	}
+}
+
+func (d *daemon) observeMount(cfg *fuse.Config) {
+	if d.metrics != nil {
+		cfg.Observer = d.metrics.FUSE
+	}
+}
+
+func (d *daemon) observeIPC(cfg *ipc.Config) {
+	if d.metrics != nil {
+		cfg.Observe = d.metrics.IPC.Observe
+	}
+}
+
+// counted returns the store as the mount uses it.
+func (d *daemon) counted(s fuse.Store) fuse.Store {
+	if d.metrics == nil {
+		return s
+	}
+	return d.metrics.Failures.Of(s)
+}
+
+// observers returns who is told of changes.
+func (d *daemon) observers(always ...dcdb.Observer) observers {
+	if d.metrics != nil {
+		always = append(always, d.metrics.Changes)
+	}
+	return always
+}
+
+// corosyncFigures is what metrics tell of corosync's configuration.
+type corosyncFigures struct {
+	tree, running atomic.Uint64
+	nodes         atomic.Int64
+}
+
+// watchMetrics has metrics read the daemon's parts, which are there now.
+func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
+	if d.metrics == nil {
+		return
+	}
+	s := metrics.Sources{
+		Node: d.node, Tree: d.tree, Database: db, FUSE: mount.Stats,
+		RRD: d.samples.Stats, Log: d.status.LogCounts,
+	}
+	if d.o.IPCName != "" {
+		s.Clients = func() (full, readOnly int) {
+			if service := d.serving.Load(); service != nil {
+				return service.Clients()
+			}
+			return 0, 0
+		}
+	}
+	if c := d.cluster; c != nil {
+		s.Cluster = c.store.Stats()
+		s.Groups = map[metrics.GroupName]func() group.Status{
+			metrics.ConfigGroup: c.store.GroupStatus,
+			metrics.StatusGroup: c.kv.Status,
+		}
+		s.Corosync = func() metrics.Corosync {
+			return metrics.Corosync{
+				TreeVersion:    c.figures.tree.Load(),
+				HostVersion:    confVersion(d.o.CorosyncConf),
+				RunningVersion: c.figures.running.Load(),
+				Nodes:          int(c.figures.nodes.Load()),
+			}
+		}
+	}
+	d.metrics.Watch(s)
+}
+
+// confVersion returns the version of a corosync.conf; 0: there is none.
+func confVersion(path string) uint64 {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return 0
+	}
+	version, err := conf.Version(text)
+	if err != nil {
+		return 0
+	}
+	return version
+}
+
+// noteInfo takes in what corosync's map says.
+func (c *cluster) noteInfo(info clusterInfo) {
+	c.figures.running.Store(info.version)
+	c.figures.nodes.Store(int64(len(info.nodes)))
+	if c.cfg.metrics == nil {
+		return
+	}
+	names := make(map[corosync.NodeID]string, len(info.nodes))
+	for _, n := range info.nodes {
+		names[n.id] = n.name
+	}
+	c.cfg.metrics.Changes.SetNodes(names)
+}
+
+// observe has metrics told of what happens in the groups.
+func (c *cluster) observe(store *dcdb.ClusterConfig, kv *group.Config) {
+	if m := c.cfg.metrics; m != nil {
+		store.Timings = m.Timings
+		store.Synced = m.Syncs.Of(metrics.ConfigGroup)
+		kv.Synced = m.Syncs.Of(metrics.StatusGroup)
+	}
+}

@@ -1,0 +1,217 @@
+package metrics
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"pmxcfs/corosync"
+	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group"
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+)
+
+// classes are what changes are about, by their path.
+var classes = [...]string{"guest", "ha", "firewall", "lock", "node", "other"}
+
+const (
+	classGuest = iota
+	classHA
+	classFirewall
+	classLock
+	classNode
+	classOther
+)
+
+// class returns what a clean path is about.
+func class(path string) int {
+	first, rest, _ := strings.Cut(path, "/")
+	switch first {
+	case "ha":
+		return classHA
+	case "firewall":
+		return classFirewall
+	case "priv":
+		if _, ok := memdb.LockName(path); ok {
+			return classLock
+		}
+	case "nodes":
+		node, below, _ := strings.Cut(rest, "/")
+		kind, _, _ := strings.Cut(below, "/")
+		switch {
+		case kind == "qemu-server" || kind == "lxc" || kind == "openvz":
+			return classGuest
+		case node != "":
+			return classNode
+		}
+	}
+	return classOther
+}
+
+// maxNodes bounds the label "node": those beyond are counted as "other".
+const maxNodes = 64
+
+// ChangeCounter counts changes as they are applied. It is a dcdb.Observer.
+type ChangeCounter struct {
+	by     [kinds][len(classes)]prometheus.Counter
+	bytes  prometheus.Counter
+	revert prometheus.Counter
+
+	nodes *prometheus.CounterVec
+	names atomic.Pointer[map[corosync.NodeID]string] // nil: the cluster is not known
+	cache sync.Map                                   // prometheus.Counter by node id
+}
+
+func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
+	changes := counter(reg, "changes_total", "Changes applied to the tree, every node's, by operation and by what they were about.", "operation", "class")
+	c := &ChangeCounter{
+		bytes:  counter(reg, "change_bytes_total", "Bytes that were written by users, before the database makes rows and pages of them; every node's.").WithLabelValues(),
+		revert: counter(reg, "changes_reverted_total", "Inodes that went back to an earlier state, because a transaction failed or a synchronisation replaced the tree.").WithLabelValues(),
+		nodes:  counter(reg, "node_changes_total", "Changes applied to the tree, by the node that made them; \"local\" without a cluster.", "node"),
+	}
+	for k := memdb.OpWrite; k <= memdb.OpMTime; k++ {
+		for i, name := range classes {
+			c.by[k][i] = changes.WithLabelValues(k.String(), name)
+		}
+	}
+	return c
+}
+
+// SetNodes tells the names of the cluster's nodes.
+func (c *ChangeCounter) SetNodes(names map[corosync.NodeID]string) {
+	c.names.Store(&names)
+	c.cache.Clear()
+	n := 0
+	for id := range names {
+		if n++; n > maxNodes {
+			break
+		}
+		c.node(id) // so that it exists before the first change
+	}
+}
+
+func (c *ChangeCounter) node(id corosync.NodeID) prometheus.Counter {
+	if have, ok := c.cache.Load(id); ok {
+		return have.(prometheus.Counter)
+	}
+	name := "other"
+	switch names := c.names.Load(); {
+	case id == 0:
+		name = "local"
+	case names == nil:
+	case len(*names) <= maxNodes && (*names)[id] != "":
+		name = (*names)[id]
+	}
+	counter := c.nodes.WithLabelValues(name)
+	c.cache.Store(id, counter)
+	return counter
+}
+
+// Applied implements dcdb.Observer.
+func (c *ChangeCounter) Applied(op *memdb.Op, _ []memdb.Change, _ bool) {
+	if op.Kind < memdb.OpWrite || op.Kind > memdb.OpMTime {
+		return
+	}
+	path := op.Path
+	if op.Kind == memdb.OpRename {
+		path = op.To
+	}
+	c.by[op.Kind][class(memdb.CleanPath(path))].Inc()
+	c.node(corosync.NodeID(op.Writer)).Inc()
+	if op.Kind == memdb.OpWrite {
+		c.bytes.Add(float64(len(op.Data)))
+	}
+}
+
+// Reset implements dcdb.Observer.
+func (c *ChangeCounter) Reset(changes []memdb.Change) { c.revert.Add(float64(len(changes))) }
+
+// failures are why changes were not made.
+var failures = [...]string{"refused", "not_quorate", "not_connected", "out_of_group", "timeout", "interrupted", "no_space", "io"}
+
+const (
+	failRefused = iota
+	failNotQuorate
+	failNotConnected
+	failOutOfGroup
+	failTimeout
+	failInterrupted
+	failNoSpace
+	failIO
+)
+
+// FailureCounter counts changes that users asked for and did not get.
+type FailureCounter struct {
+	by [len(failures)]prometheus.Counter
+}
+
+func newFailureCounter(reg prometheus.Registerer) *FailureCounter {
+	vec := counter(reg, "change_failures_total", "Changes asked for on this node that failed, by the reason; \"refused\": the tree does not allow it, as where something exists already.", "reason")
+	f := &FailureCounter{}
+	for i, name := range failures {
+		f.by[i] = vec.WithLabelValues(name)
+	}
+	return f
+}
+
+func (f *FailureCounter) count(err error) {
+	if err != nil {
+		f.by[failure(err)].Inc()
+	}
+}
+
+// failure returns why a change was not made. The order matters: an error may be
+// several.
+func failure(err error) int {
+	switch {
+	case errors.Is(err, group.ErrTimeout), errors.Is(err, syscall.ETIMEDOUT):
+		return failTimeout
+	case errors.Is(err, group.ErrInterrupted), errors.Is(err, syscall.EINTR):
+		return failInterrupted
+	case errors.Is(err, dfsm.ErrDisconnected) && errors.Is(err, syscall.EIO):
+		return failOutOfGroup
+	case errors.Is(err, dfsm.ErrDisconnected):
+		return failNotConnected
+	case errors.Is(err, syscall.EACCES):
+		return failNotQuorate
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return failNoSpace
+	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.EROFS):
+		return failIO
+	}
+	return failRefused
+}
+
+// Changer is a store that changes go to.
+type Changer interface {
+	Tree() *memdb.Tree
+	Quorate() bool
+	Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error)
+	Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error)
+	Sync(cancel <-chan struct{}) error
+}
+
+// Of returns s; what it fails to do is counted.
+func (f *FailureCounter) Of(s Changer) Changer { return &countedChanger{s, f} }
+
+type countedChanger struct {
+	Changer
+	f *FailureCounter
+}
+
+func (c *countedChanger) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
+	change, err := c.Changer.Do(cancel, op)
+	c.f.count(err)
+	return change, err
+}
+
+func (c *countedChanger) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
+	change, commit, err := c.Changer.Write(cancel, op)
+	c.f.count(err)
+	return change, commit, err
+}

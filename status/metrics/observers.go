@@ -1,0 +1,191 @@
+package metrics
+
+import (
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"pmxcfs/dfsm/group"
+	"pmxcfs/fuse"
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/sqlite"
+	"pmxcfs/status/ipc"
+)
+
+var (
+	_ fuse.Observer   = (*FUSEObserver)(nil)
+	_ sqlite.Observer = (*DatabaseObserver)(nil)
+	_ dcdb.Timings    = (*TimingsObserver)(nil)
+	_ dcdb.Observer   = (*ChangeCounter)(nil)
+)
+
+// errorCounters count errors by errno. A counter begins to exist with its first error:
+// there are many that never happen.
+type errorCounters struct {
+	vec       *prometheus.CounterVec
+	operation string
+	by        [maxErrno]atomic.Pointer[prometheus.Counter]
+}
+
+// maxErrno bounds the errno values that are told apart.
+const maxErrno = 160
+
+func (e *errorCounters) count(errno syscall.Errno) {
+	if errno >= maxErrno {
+		errno = 0 // which is "other"
+	}
+	c := e.by[errno].Load()
+	if c == nil {
+		made := e.vec.WithLabelValues(e.operation, errnoName(errno))
+		c = &made
+		e.by[errno].Store(c)
+	}
+	(*c).Inc()
+}
+
+// FUSEObserver observes the kernel's requests.
+type FUSEObserver struct {
+	took   [fuse.Operations]prometheus.Observer
+	errors [fuse.Operations]errorCounters
+}
+
+func newFUSEObserver(reg prometheus.Registerer) *FUSEObserver {
+	took := histogram(reg, "fuse_request_duration_seconds", "Time to answer a request of the kernel's, by its operation.", durations[:], "operation")
+	errors := counter(reg, "fuse_request_errors_total", "Requests of the kernel's that were answered with an error, by operation and errno.", "operation", "errno")
+	o := &FUSEObserver{}
+	for op := range fuse.Operation(fuse.Operations) {
+		o.took[op] = took.WithLabelValues(op.String())
+		o.errors[op].vec, o.errors[op].operation = errors, op.String()
+	}
+	return o
+}
+
+// Served implements fuse.Observer.
+func (o *FUSEObserver) Served(op fuse.Operation, errno syscall.Errno, took time.Duration) {
+	o.took[op].Observe(took.Seconds())
+	if errno != 0 {
+		o.errors[op].count(errno)
+	}
+}
+
+// IPCObserver observes the requests of Proxmox's tools.
+type IPCObserver struct {
+	took   map[int32]prometheus.Observer
+	errors map[int32]*errorCounters
+}
+
+func newIPCObserver(reg prometheus.Registerer) *IPCObserver {
+	took := histogram(reg, "ipc_request_duration_seconds", "Time to make the answer to a request of the IPC service, by its operation.", durations[:], "operation")
+	errors := counter(reg, "ipc_request_errors_total", "Requests of the IPC service that were answered with an error, by operation and errno.", "operation", "errno")
+	o := &IPCObserver{took: make(map[int32]prometheus.Observer), errors: make(map[int32]*errorCounters)}
+	for op, name := range ipcOperations {
+		o.took[op] = took.WithLabelValues(name)
+		o.errors[op] = &errorCounters{vec: errors, operation: name}
+	}
+	return o
+}
+
+// ipcOperations are the requests' names.
+var ipcOperations = map[int32]string{
+	0:                     "unknown",
+	ipc.OpVersion:         "version",
+	ipc.OpClusterInfo:     "cluster_info",
+	ipc.OpGuestList:       "guest_list",
+	ipc.OpSetStatus:       "set_status",
+	ipc.OpGetStatus:       "get_status",
+	ipc.OpGetConfig:       "get_config",
+	ipc.OpLog:             "log",
+	ipc.OpGetLog:          "get_log",
+	ipc.OpRRDDump:         "rrd_dump",
+	ipc.OpGuestProperty:   "guest_property",
+	ipc.OpVerifyToken:     "verify_token",
+	ipc.OpGuestProperties: "guest_properties",
+}
+
+// Observe is for ipc.Config.Observe.
+func (o *IPCObserver) Observe(op int32, errno syscall.Errno, took time.Duration) {
+	if _, ok := o.took[op]; !ok {
+		op = 0
+	}
+	o.took[op].Observe(took.Seconds())
+	if errno != 0 {
+		o.errors[op].count(errno)
+	}
+}
+
+// DatabaseObserver observes the database file.
+type DatabaseObserver struct{ rows, bytes, took, synced, checkpointed prometheus.Observer }
+
+func newDatabaseObserver(reg prometheus.Registerer) *DatabaseObserver {
+	one := func(name, help string, buckets []float64) prometheus.Observer {
+		return histogram(reg, name, help, buckets).WithLabelValues()
+	}
+	return &DatabaseObserver{
+		rows:         one("database_transaction_rows", "Rows written or deleted by a transaction.", []float64{1, 2, 5, 10, 20, 50, 100, 1000, 10000, 100000}),
+		bytes:        one("database_transaction_bytes", "Bytes of content written by a transaction.", []float64{0, 256, 1024, 4096, 16384, 65536, 262144, 1 << 20, 4 << 20, 16 << 20, 64 << 20}),
+		took:         one("database_transaction_duration_seconds", "Time to carry out a transaction that succeeded.", durations[:]),
+		synced:       one("database_sync_duration_seconds", "Time to bring the write-ahead log to the disk for an fsync.", durations[:]),
+		checkpointed: one("database_checkpoint_duration_seconds", "Time to copy the write-ahead log into the database file.", durations[:]),
+	}
+}
+
+// Committed implements sqlite.Observer.
+func (o *DatabaseObserver) Committed(rows, bytes int, took time.Duration) {
+	o.rows.Observe(float64(rows))
+	o.bytes.Observe(float64(bytes))
+	o.took.Observe(took.Seconds())
+}
+
+// Synced implements sqlite.Observer.
+func (o *DatabaseObserver) Synced(took time.Duration) { o.synced.Observe(took.Seconds()) }
+
+// Checkpointed implements sqlite.Observer.
+func (o *DatabaseObserver) Checkpointed(took time.Duration) { o.checkpointed.Observe(took.Seconds()) }
+
+// TimingsObserver observes changes on their way through the cluster.
+type TimingsObserver struct{ delivered, stored [kinds]prometheus.Observer }
+
+const kinds = int(memdb.OpMTime) + 1
+
+func newTimingsObserver(reg prometheus.Registerer) *TimingsObserver {
+	delivered := histogram(reg, "change_delivery_duration_seconds", "Time from a call on this node until its change came back from the group, by operation.", durations[:], "operation")
+	stored := histogram(reg, "change_commit_duration_seconds", "Time from a change's delivery until it was in the database file, by operation; of all nodes' changes.", durations[:], "operation")
+	o := &TimingsObserver{}
+	for k := memdb.OpWrite; k <= memdb.OpMTime; k++ {
+		o.delivered[k], o.stored[k] = delivered.WithLabelValues(k.String()), stored.WithLabelValues(k.String())
+	}
+	return o
+}
+
+// Delivered implements dcdb.Timings.
+func (o *TimingsObserver) Delivered(kind memdb.Kind, took time.Duration) {
+	if kind >= memdb.OpWrite && kind <= memdb.OpMTime {
+		o.delivered[kind].Observe(took.Seconds())
+	}
+}
+
+// Stored implements dcdb.Timings.
+func (o *TimingsObserver) Stored(kind memdb.Kind, took time.Duration) {
+	if kind >= memdb.OpWrite && kind <= memdb.OpMTime {
+		o.stored[kind].Observe(took.Seconds())
+	}
+}
+
+// SyncObserver observes synchronisations.
+type SyncObserver struct{ took *prometheus.HistogramVec }
+
+func newSyncObserver(reg prometheus.Registerer) *SyncObserver {
+	return &SyncObserver{histogram(reg, "group_sync_duration_seconds", "Time from a membership change until this node was in step again, by group and by what began it.", durations[:], "group", "reason")}
+}
+
+// Of returns a function for group.Config.Synced and dcdb.ClusterConfig.Synced.
+func (o *SyncObserver) Of(g GroupName) func(group.SyncReason, time.Duration) {
+	var by [group.SyncReasons]prometheus.Observer
+	for r := range group.SyncReason(group.SyncReasons) {
+		by[r] = o.took.WithLabelValues(string(g), r.String())
+	}
+	return func(r group.SyncReason, took time.Duration) { by[r].Observe(took.Seconds()) }
+}
