@@ -27,3 +27,6 @@ func (s *Store) Log(m clusterlog.Message) {
 // (0: clusterlog.DefaultEntries), of all users or, if user is not empty, of one.
 // The caller owns it.
 func (s *Store) ClusterLog(max int, user string) []byte { return s.journal.log.Dump(max, user) }
+
+// LogCounts returns how many entries the cluster log has taken in.
+func (s *Store) LogCounts() clusterlog.Counts { return s.journal.log.Counts() }

@@ -13,6 +13,7 @@ import (
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/status"
 	"pmxcfs/status/inspect/peers"
+	"pmxcfs/status/metrics"
 )
 
 // clusterConfig is what the part of a daemon is made of that a cluster needs.
@@ -26,6 +27,7 @@ type clusterConfig struct {
 	hostConf      string // the host's corosync.conf
 	node          string // this node's name
 	logs          *logs
+	metrics       *metrics.Metrics // nil: none
 }
 
 // cluster is a node's part in a cluster: the store of the configuration
@@ -42,6 +44,7 @@ type cluster struct {
 	info    atomic.Pointer[clusterInfo]
 	mirror  *confMirror
 	workers []*worker
+	figures corosyncFigures
 }
 
 // newCluster returns a store that is not quorate; start does the rest.
@@ -62,7 +65,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.store, err = dcdb.NewCluster(dcdb.ClusterConfig{
+	store := dcdb.ClusterConfig{
 		Config: dcdb.Config{
 			Tree:     cfg.tree,
 			DB:       cfg.db,
@@ -72,19 +75,20 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 		Connect:     overcpg.Connect(dcdb.GroupName),
 		ConfChanged: c.mirror.changed,
 		Backoff:     reconnectAfter,
-	})
-	if err != nil {
-		return nil, err
 	}
-	c.kv, err = group.New(group.Config{
+	kv := group.Config{
 		Version: status.GroupVersion,
 		App:     cfg.status.App(),
 		Connect: overcpg.Connect(status.GroupName),
 		Ready:   cfg.status.Ready,
 		Backoff: reconnectAfter,
 		Logger:  cfg.logs.domain("status"),
-	})
-	if err != nil {
+	}
+	c.observe(&store, &kv)
+	if c.store, err = dcdb.NewCluster(store); err != nil {
+		return nil, err
+	}
+	if c.kv, err = group.New(kv); err != nil {
 		return nil, errors.Join(err, c.store.Close())
 	}
 	return c, nil
@@ -129,6 +133,7 @@ func (c *cluster) setQuorate(quorate bool) {
 
 func (c *cluster) setInfo(info clusterInfo) {
 	c.info.Store(&info)
+	c.noteInfo(info)
 	s := status.ClusterInfo{Name: info.name, Version: info.version, Self: info.local}
 	for _, n := range info.nodes {
 		s.Nodes = append(s.Nodes, status.ClusterNode{ID: n.id, Name: n.name, Ring0Addr: n.address})

@@ -85,8 +85,10 @@ func (d *daemon) startIPC() (err error) {
 	}
 	cfg := ipc.Config{Name: d.o.IPCName, GID: d.gid, Logger: d.logs.domain("ipcs")}
 	backend.Configure(&cfg, d.tree, d.status)
+	d.observeIPC(&cfg)
 	if d.ipc, err = ipc.Start(cfg); err != nil {
 		return fmt.Errorf("starting the service %q: %w", d.o.IPCName, err)
 	}
+	d.serving.Store(d.ipc)
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pmxcfs/corosync/cfg"
@@ -68,6 +69,8 @@ type confMirror struct {
 	settle time.Duration // between a new copy and the reload
 	log    *slog.Logger
 
+	version atomic.Uint64 // of the tree's copy; 0: none, or not looked at yet
+
 	kick chan struct{} // capacity 1
 	mu   sync.Mutex    // guards own
 	own  bool
@@ -117,6 +120,11 @@ func (m *confMirror) run(ctx context.Context) {
 // told.
 func (m *confMirror) update(own bool) (reload bool) {
 	tree, ok := m.read()
+	version, err := conf.Version(tree)
+	if !ok || err != nil {
+		version = 0
+	}
+	m.version.Store(version)
 	if !ok {
 		return false
 	}

@@ -23,6 +23,7 @@ import (
 	"pmxcfs/status"
 	"pmxcfs/status/health"
 	"pmxcfs/status/ipc"
+	"pmxcfs/status/metrics"
 	"pmxcfs/status/rrd"
 	"pmxcfs/status/web"
 )
@@ -32,6 +33,12 @@ func startDaemon(o *options, stderr io.Writer) error {
 	ready, child := inheritedReadiness()
 	if !o.Foreground && !child {
 		return daemonise(os.Args, stderr)
+	}
+	if child {
+		// Only now: what the command line said of files was relative to there.
+		if err := os.Chdir("/"); err != nil {
+			return err
+		}
 	}
 	logs, err := newLogs(o, stderr)
 	if err != nil {
@@ -101,6 +108,7 @@ type daemon struct {
 	local   *dcdb.Local // the store in local mode
 	alive   health.Liveness
 	web     *web.Server
+	metrics *metrics.Metrics // nil: none
 	mount   *fuse.Mount
 	guard   *guard
 	ipc     *ipc.Service
@@ -114,6 +122,7 @@ type daemon struct {
 
 	// What others ask for while it changes.
 	mounted           atomic.Pointer[fuse.Mount]
+	serving           atomic.Pointer[ipc.Service]
 	running, stopping atomic.Bool
 }
 
@@ -225,7 +234,12 @@ func (d *daemon) toGroup(path string) error {
 // openStore loads the database and builds everything up to the file system.
 func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.FS, error) {
 	dbLog := d.logs.domain("database")
-	db, entries, created, err := sqlite.Open(sqlite.Config{Path: d.o.Database, Log: dbLog})
+	if !d.o.NoMetrics {
+		d.metrics = metrics.New(metrics.Config{Version: version, Log: d.logs.domain("web")})
+	}
+	dbCfg := sqlite.Config{Path: d.o.Database, Log: dbLog}
+	d.observeDatabase(&dbCfg)
+	db, entries, created, err := sqlite.Open(dbCfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w (pmxcfs db check shows what is wrong with a database, pmxcfs db repair makes a sound copy)", err)
 	}
@@ -246,7 +260,7 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 	d.gc = startMemoryTuner()
 
 	state := d.newStatus(tree, name, address, begin)
-	mount := fuse.New(fuse.Config{
+	cfg := fuse.Config{
 		Specials: []fuse.Special{
 			{Name: ".version", Mode: 0o440, Read: state.Version},
 			{Name: ".members", Mode: 0o440, Read: state.Members},
@@ -264,23 +278,26 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 		UID: uint32(os.Geteuid()),
 		GID: d.showGroup(),
 		Log: d.logs.domain("fuse"),
-	})
+	}
+	d.observeMount(&cfg)
+	mount := fuse.New(cfg)
 	if _, ok := tree.Lookup("corosync.conf"); ok && !d.o.Local {
 		d.cluster, err = newCluster(clusterConfig{
-			tree: tree, db: db, status: state, observer: observers{state, mount},
+			tree: tree, db: db, status: state, observer: d.observers(state, mount), metrics: d.metrics,
 			quorumChanged: mount.QuorumChanged, hostConf: d.o.CorosyncConf, node: name, logs: d.logs,
 		})
 		if err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
 		d.store, d.pulse = d.cluster, d.cluster.store
-		mount.SetStore(d.cluster.store)
+		mount.SetStore(d.counted(d.cluster.store))
 		mount.Share()
 	} else {
-		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: observers{state, mount}})
+		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: d.observers(state, mount)})
 		d.store, d.pulse = d.local, d.local
-		mount.SetStore(d.local)
+		mount.SetStore(d.counted(d.local))
 	}
+	d.watchMetrics(db, mount)
 	return mount, nil
 }
 

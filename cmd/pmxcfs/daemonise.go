@@ -36,7 +36,6 @@ func daemonise(args []string, stderr io.Writer) error {
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.Stderr = stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Dir = "/"
 	if err := cmd.Start(); err != nil {
 		w.Close()
 		return fmt.Errorf("daemonising: %w", err)

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/conf"
@@ -54,8 +55,8 @@ func (d *daemon) observers(always ...dcdb.Observer) observers {
 
 // corosyncFigures is what metrics tell of corosync's configuration.
 type corosyncFigures struct {
-	tree, running atomic.Uint64
-	nodes         atomic.Int64
+	running atomic.Uint64 // version
+	nodes   atomic.Int64
 }
 
 // watchMetrics has metrics read the daemon's parts, which are there now.
@@ -81,9 +82,10 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 			metrics.ConfigGroup: c.store.GroupStatus,
 			metrics.StatusGroup: c.kv.Status,
 		}
+		s.Peers = c.peerVersions
 		s.Corosync = func() metrics.Corosync {
 			return metrics.Corosync{
-				TreeVersion:    c.figures.tree.Load(),
+				TreeVersion:    c.mirror.version.Load(),
 				HostVersion:    confVersion(d.o.CorosyncConf),
 				RunningVersion: c.figures.running.Load(),
 				Nodes:          int(c.figures.nodes.Load()),
@@ -132,4 +134,15 @@ func (c *cluster) observe(store *dcdb.ClusterConfig, kv *group.Config) {
 		store.Synced = m.Syncs.Of(metrics.ConfigGroup)
 		kv.Synced = m.Syncs.Of(metrics.StatusGroup)
 	}
+}
+
+// peerVersions is what other nodes have told.
+func (c *cluster) peerVersions() []metrics.Peer {
+	var list []metrics.Peer
+	for _, p := range c.peers.Peers() {
+		if p.Node != c.cfg.node {
+			list = append(list, metrics.Peer{Node: p.Node, Version: p.Version, Age: time.Since(p.Heard)})
+		}
+	}
+	return list
 }

@@ -36,6 +36,7 @@ type options struct {
 	Listen    string // TCP address of the metrics; empty: none
 	WebConfig string // file that asks for TLS and passwords there; empty: none
 	Socket    string // the Unix socket for root; empty: none
+	NoMetrics bool   // observe nothing
 }
 
 // place is a path that an option can move.
@@ -74,6 +75,7 @@ func daemonFlags() []cli.Flag {
 		&cli.StringFlag{Name: "ipc-name", EnvVars: []string{"PMXCFS_IPC_NAME"}, Usage: "`NAME` of the service that Proxmox's tools call", DefaultText: ipc.DefaultName + "; with --root: no service"},
 		&cli.StringFlag{Name: "metrics-listen", EnvVars: []string{"PMXCFS_METRICS_LISTEN"}, Usage: "`ADDRESS:PORT` to serve metrics and health on by HTTP; empty: none", DefaultText: defaultListen + "; with --root: none"},
 		&cli.StringFlag{Name: "metrics-web-config", EnvVars: []string{"PMXCFS_METRICS_WEB_CONFIG"}, Usage: "`FILE` that asks for TLS and passwords there, as Prometheus' exporters have it"},
+		&cli.BoolFlag{Name: "no-metrics", EnvVars: []string{"PMXCFS_NO_METRICS"}, Usage: "observe nothing, and serve no metrics"},
 		&cli.StringFlag{Name: "socket", EnvVars: []string{"PMXCFS_SOCKET"}, Usage: "Unix `SOCKET` on which root is told about the daemon; empty: none", DefaultText: socketName + " in the run directory"},
 		&cli.StringFlag{Name: "group", EnvVars: []string{"PMXCFS_GROUP"}, Value: "www-data", Usage: "`GROUP` that may read what is not private"},
 	)
@@ -112,6 +114,7 @@ func parseOptions(c *cli.Context) (*options, error) {
 	if o.IPCName == "" && root == "/" {
 		o.IPCName = ipc.DefaultName // it is the machine's: there is one
 	}
+	o.NoMetrics = c.Bool("no-metrics")
 	o.Listen = c.String("metrics-listen")
 	if !c.IsSet("metrics-listen") && root == "/" {
 		o.Listen = defaultListen

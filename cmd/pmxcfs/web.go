@@ -23,6 +23,9 @@ func (d *daemon) startWeb() {
 	for _, mux := range []*http.ServeMux{public, private} {
 		mux.Handle("GET /healthz", health.AliveHandler(&d.alive))
 		mux.Handle("GET /readyz", health.ReadyHandler(d.node))
+		if d.metrics != nil {
+			mux.Handle("GET /metrics", d.metrics.Handler())
+		}
 	}
 	private.Handle("/v1/", d.inspection().Handler())
 	d.alive.Add(health.Check{Name: "tree", Run: answers(func() { d.tree.Root() })})

@@ -36,3 +36,6 @@ func (c *Cluster) Status() ClusterStatus {
 	}
 	return s
 }
+
+// GroupStatus is the group's part of Status.
+func (c *Cluster) GroupStatus() group.Status { return c.group.Status() }

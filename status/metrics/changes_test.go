@@ -1,0 +1,141 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"pmxcfs/corosync"
+	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group"
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+)
+
+func TestPathsFallIntoClasses(t *testing.T) {
+	for path, want := range map[string]string{
+		"":                              "other",
+		"storage.cfg":                   "other",
+		"nodes":                         "other",
+		"nodes/a":                       "node",
+		"nodes/a/pve-ssl.key":           "node",
+		"nodes/a/priv/x":                "node",
+		"nodes/a/qemu-server/100.conf":  "guest",
+		"nodes/a/lxc/100.conf.tmp.1234": "guest",
+		"nodes/a/lxc":                   "guest",
+		"ha/manager_status":             "ha",
+		"ha":                            "ha",
+		"hardware":                      "other",
+		"firewall/100.fw":               "firewall",
+		"priv/lock/ha_agent_a":          "lock",
+		"priv/lock":                     "other",
+		"priv/lock/a/b":                 "other",
+		"priv/shadow.cfg":               "other",
+	} {
+		if got := classes[class(path)]; got != want {
+			t.Errorf("%q is %s, want %s", path, got, want)
+		}
+	}
+}
+
+func TestChangesAreCountedByOperationClassAndNode(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	c := newChangeCounter(reg)
+	c.Applied(&memdb.Op{Kind: memdb.OpWrite, Path: "/ha/x", Data: []byte("12345"), Writer: 1}, nil, false)
+	c.SetNodes(map[corosync.NodeID]string{1: "alpha", 2: "beta"})
+	c.Applied(&memdb.Op{Kind: memdb.OpRename, Path: "x", To: "nodes/alpha/lxc/100.conf", Writer: 1}, nil, true)
+	c.Applied(&memdb.Op{Kind: memdb.OpDelete, Path: "x", Writer: 9}, nil, true)
+	c.Applied(&memdb.Op{Kind: memdb.OpDelete, Path: "x"}, nil, true)
+	c.Applied(&memdb.Op{Kind: 77, Path: "x"}, nil, true)
+	c.Reset(make([]memdb.Change, 3))
+	for want, of := range map[float64][]prometheus.Collector{
+		1: {c.by[memdb.OpWrite][classHA], c.by[memdb.OpRename][classGuest],
+			c.nodes.WithLabelValues("alpha"), c.nodes.WithLabelValues("local")},
+		2: {c.by[memdb.OpDelete][classOther], c.nodes.WithLabelValues("other")}, // before the names were known, and an unknown one
+		3: {c.revert},
+		5: {c.bytes},
+		0: {c.nodes.WithLabelValues("beta")},
+	} {
+		for _, m := range of {
+			if got := testutil.ToFloat64(m); got != want {
+				t.Errorf("%v, want %v", got, want)
+			}
+		}
+	}
+}
+
+func TestNamesOfNodesHaveABound(t *testing.T) {
+	c := newChangeCounter(prometheus.NewRegistry())
+	names := make(map[corosync.NodeID]string)
+	for i := range 10 * maxNodes {
+		names[corosync.NodeID(i+1)] = fmt.Sprint("node", i)
+	}
+	c.SetNodes(names)
+	for id := range names {
+		c.Applied(&memdb.Op{Kind: memdb.OpDelete, Path: "x", Writer: uint32(id)}, nil, true)
+	}
+	if n := testutil.CollectAndCount(c.nodes); n != 1 {
+		t.Errorf("%d series", n)
+	}
+}
+
+func TestFailuresHaveTheirReason(t *testing.T) {
+	wrap := func(err error) error { return &fs.PathError{Op: "write", Path: "x", Err: err} }
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{wrap(syscall.EEXIST), "refused"},
+		{wrap(syscall.EFBIG), "refused"},
+		{wrap(syscall.EACCES), "not_quorate"},
+		{wrap(fmt.Errorf("%w: %w", dfsm.ErrDisconnected, syscall.EACCES)), "not_connected"},
+		{wrap(fmt.Errorf("%w: %w", dfsm.ErrDisconnected, syscall.EIO)), "out_of_group"},
+		{wrap(fmt.Errorf("%w: %w", group.ErrTimeout, syscall.ETIMEDOUT)), "timeout"},
+		{syscall.EINTR, "interrupted"},
+		{wrap(syscall.ENOSPC), "no_space"},
+		{wrap(syscall.EIO), "io"},
+		{errors.New("anything"), "refused"},
+	} {
+		if got := failures[failure(c.err)]; got != c.want {
+			t.Errorf("%v is %s, want %s", c.err, got, c.want)
+		}
+	}
+}
+
+// failing is a store of which every second change fails.
+type failing struct {
+	Changer
+	n int
+}
+
+func (f *failing) Do(<-chan struct{}, *memdb.Op) (memdb.Change, error) {
+	if f.n++; f.n%2 == 0 {
+		return memdb.Change{}, syscall.ENOSPC
+	}
+	return memdb.Change{Inode: 7}, nil
+}
+
+func (f *failing) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
+	c, err := f.Do(cancel, op)
+	return c, nil, err
+}
+
+func TestFailedChangesOfAStoreAreCounted(t *testing.T) {
+	f := newFailureCounter(prometheus.NewRegistry())
+	s := f.Of(&failing{})
+	for range 10 {
+		c, err := s.Do(nil, nil)
+		if (c.Inode == 7) != (err == nil) {
+			t.Errorf("%v %v", c, err)
+		}
+		s.Write(nil, nil)
+	}
+	if n := testutil.ToFloat64(f.by[failNoSpace]); n != 10 {
+		t.Errorf("%v failures", n)
+	}
+}

@@ -1,0 +1,261 @@
+package metrics
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group"
+	"pmxcfs/fuse"
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/sqlite"
+	"pmxcfs/status/clusterlog"
+	"pmxcfs/status/health"
+	"pmxcfs/status/ipc"
+	"pmxcfs/status/rrd"
+)
+
+// newNode returns metrics over a real database and tree of so many entries, and the
+// store that changes them.
+func newNode(t testing.TB, entries int) (*Metrics, *dcdb.Local, *memdb.Tree) {
+	t.Helper()
+	m := New(Config{Version: "1.2.3"})
+	db, rows, _, err := sqlite.Open(sqlite.Config{Path: filepath.Join(t.TempDir(), "config.db"), Observer: m.Database})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := rows[0]
+	for i := 1; i < entries; i++ {
+		inode := uint64(i + 1)
+		rows = append(rows, memdb.NewEntry(inode, memdb.RootInode, inode, 0, 0, memdb.TypeFile, fmt.Sprint("f", i), make([]byte, 100)))
+	}
+	rows[0] = memdb.NewEntry(memdb.RootInode, memdb.RootInode, uint64(entries)+1, 0, 0, memdb.TypeDir, "", nil)
+	var changes []memdb.Change
+	for _, e := range rows {
+		c := memdb.Change{Inode: e.Inode, New: e}
+		if e.Inode == memdb.RootInode {
+			c.Old = root
+		}
+		changes = append(changes, c)
+	}
+	if err := db.Commit(changes); err != nil {
+		t.Fatal(err)
+	}
+	tree, _, err := memdb.Build(rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: slog.New(slog.DiscardHandler), Observer: m.Changes})
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := group.Status{
+		Connected: true, Mode: dfsm.ModeSynced, Members: make([]dfsm.Member, 3), Synced: 2, Retries: 5,
+		Verified: 4, Mismatches: 1, LastVerified: time.Unix(1700000000, 0), QueuedBytes: 9,
+	}
+	s.Sent.Messages[1], s.Delivered.Bytes[7] = 11, 12
+	of := func() group.Status { return s }
+	m.Watch(Sources{
+		Node: func() health.Node {
+			return health.Node{Cluster: true, Mounted: true, Up: true, Version: tree.Figures(time.Now()).Version,
+				Config: health.Group{Connected: true, Mode: dfsm.ModeSynced}, Status: health.Group{Mode: dfsm.ModeSynced}}
+		},
+		Tree: tree, Database: db,
+		FUSE:    func() fuse.Stats { return fuse.Stats{InFlight: 3, Oldest: 2 * time.Second, Pending: 4} },
+		RRD:     func() rrd.Stats { return rrd.Stats{Cached: 1, Direct: 2, Failed: 3, Dropped: 4, Created: 5, Queued: 6} },
+		Log:     func() clusterlog.Counts { return clusterlog.Counts{Own: 1, Foreign: 2, Repeated: 3} },
+		Clients: func() (int, int) { return 2, 7 },
+		Cluster: new(dcdb.Stats), Groups: map[GroupName]func() group.Status{ConfigGroup: of, StatusGroup: of},
+		Corosync: func() Corosync { return Corosync{TreeVersion: 5, HostVersion: 4, RunningVersion: 3, Nodes: 3} },
+		Peers:    func() []Peer { return []Peer{{"b", 77, 3 * time.Second}} },
+	})
+	return m, store, tree
+}
+
+func scrape(t testing.TB, m *Metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+func TestWhatSourcesTellIsGiven(t *testing.T) {
+	m, store, _ := newNode(t, 10)
+	for i := range 3 {
+		op := &memdb.Op{Kind: memdb.OpCreate, Path: fmt.Sprint("new", i)}
+		if _, err := store.Do(nil, op); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := store.Sync(nil); err != nil {
+		t.Fatal(err)
+	}
+	m.FUSE.Served(fuse.OpWrite, 0, 3*time.Millisecond)
+	m.FUSE.Served(fuse.OpWrite, syscall.ENOSPC, time.Millisecond)
+	m.FUSE.Served(fuse.OpRename, 133, time.Millisecond)
+	m.FUSE.Served(fuse.OpRename, 100000, time.Millisecond)
+	m.IPC.Observe(ipc.OpGetConfig, 0, time.Millisecond)
+	m.IPC.Observe(99, syscall.ECHRNG, time.Millisecond)
+	m.Timings.Delivered(memdb.OpCreate, time.Second)
+	m.Timings.Stored(memdb.OpCreate, time.Second)
+	m.Timings.Stored(0, time.Second)
+	m.Timings.Stored(99, time.Second)
+	m.Syncs.Of(StatusGroup)(group.SyncOwnJoin, 100*time.Millisecond)
+	out := scrape(t, m)
+	for _, line := range []string{
+		`pmxcfs_changes_total{class="other",operation="create"} 3`,
+		`pmxcfs_node_changes_total{node="local"} 3`,
+		`pmxcfs_database_version 14`,
+		`pmxcfs_tree_entries 13`,
+		`pmxcfs_tree_entries_limit 262144`,
+		`pmxcfs_tree_bytes 900`,
+		`pmxcfs_database_transactions_total{result="committed"} 4`,
+		`pmxcfs_database_transaction_duration_seconds_count 4`,
+		`pmxcfs_database_transaction_rows_sum 12`,
+		`pmxcfs_database_syncs_total{result="done"} 1`,
+		`pmxcfs_database_sync_duration_seconds_count 1`,
+		`pmxcfs_fuse_request_duration_seconds_count{operation="write"} 2`,
+		`pmxcfs_fuse_request_errors_total{errno="ENOSPC",operation="write"} 1`,
+		`pmxcfs_fuse_request_errors_total{errno="other",operation="rename"} 1`,
+		`pmxcfs_fuse_oldest_request_age_seconds 2`,
+		`pmxcfs_ipc_request_duration_seconds_count{operation="get_config"} 1`,
+		`pmxcfs_ipc_request_errors_total{errno="ECHRNG",operation="unknown"} 1`,
+		`pmxcfs_ipc_clients{access="read_only"} 7`,
+		`pmxcfs_change_commit_duration_seconds_count{operation="create"} 1`,
+		`pmxcfs_change_delivery_duration_seconds_sum{operation="create"} 1`,
+		`pmxcfs_group_sync_duration_seconds_count{group="kvstore",reason="own_join"} 1`,
+		`pmxcfs_group_mode{group="dcdb",mode="synced"} 1`,
+		`pmxcfs_group_mode{group="dcdb",mode="start_sync"} 0`,
+		`pmxcfs_group_members{group="dcdb",state="joined"} 3`,
+		`pmxcfs_group_members{group="dcdb",state="synced"} 2`,
+		`pmxcfs_group_messages_total{direction="sent",group="dcdb",type="sync_start"} 11`,
+		`pmxcfs_group_message_bytes_total{direction="received",group="kvstore",type="unknown"} 12`,
+		`pmxcfs_group_verifications_total{group="dcdb",result="different"} 1`,
+		`pmxcfs_group_last_verification_timestamp_seconds{group="dcdb"} 1.7e+09`,
+		`pmxcfs_quorate 0`,
+		`pmxcfs_ready 0`,
+		`pmxcfs_not_ready{reason="not_quorate"} 1`,
+		`pmxcfs_not_ready{reason="not_synced"} 0`,
+		`pmxcfs_corosync_config_version{copy="running"} 3`,
+		`pmxcfs_peer_database_version{node="b"} 77`,
+		`pmxcfs_rrd_samples_total{result="dropped"} 4`,
+		`pmxcfs_clusterlog_entries_total{origin="remote"} 2`,
+		`pmxcfs_build_info{goversion="`,
+	} {
+		if !strings.Contains(out, "\n"+line) {
+			t.Errorf("it lacks %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+}
+
+func TestNativeHistogramsAreGivenToWhoAsksForThem(t *testing.T) {
+	m, _, _ := newNode(t, 1)
+	for i := range 1000 {
+		m.FUSE.Served(fuse.OpRead, 0, time.Duration(i)*time.Microsecond)
+	}
+	families, err := m.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var h *dto.Histogram
+	for _, f := range families {
+		if f.GetName() != "pmxcfs_fuse_request_duration_seconds" {
+			continue
+		}
+		for _, x := range f.Metric {
+			if x.Label[0].GetValue() == "read" {
+				h = x.Histogram
+			}
+		}
+	}
+	if h.GetSampleCount() != 1000 || len(h.GetBucket()) != len(durations) || len(h.GetPositiveDelta()) < 10 {
+		t.Errorf("%v", h)
+	}
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	r.Header.Set("Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+	m.Handler().ServeHTTP(w, r)
+	if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "application/vnd.google.protobuf") {
+		t.Error(got)
+	}
+}
+
+func TestScrapeWaitsForNoWriter(t *testing.T) {
+	m, store, _ := newNode(t, 100)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(stop)
+	for w := range 4 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				op := &memdb.Op{Kind: memdb.OpWrite, Path: fmt.Sprint("f", 1+w), Data: []byte(fmt.Sprint(i)), Truncate: true}
+				if _, err := store.Do(nil, op); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 50 {
+		if out := scrape(t, m); !strings.Contains(out, "pmxcfs_tree_entries 100\n") {
+			t.Fatal(out)
+		}
+	}
+}
+
+// BenchmarkScrape is what a scrape costs, with a tree that is full: the goal is 5 ms.
+func BenchmarkScrape(b *testing.B) {
+	for _, entries := range []int{10, 131072} {
+		b.Run(fmt.Sprint(entries, "entries"), func(b *testing.B) {
+			m, _, _ := newNode(b, entries)
+			for op := range fuse.Operation(fuse.Operations) {
+				for i := range 1000 {
+					m.FUSE.Served(op, syscall.Errno(i%30), time.Duration(i)*time.Microsecond)
+				}
+			}
+			h := m.Handler()
+			b.ReportAllocs()
+			size := 0
+			for b.Loop() {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+				n, _ := io.Copy(io.Discard, w.Body)
+				size = int(n)
+			}
+			b.ReportMetric(float64(size), "bytes")
+		})
+	}
+}
+
+// BenchmarkObserve is what a request of the kernel's costs more than without metrics.
+func BenchmarkObserve(b *testing.B) {
+	m := New(Config{})
+	for i := 0; b.Loop(); i++ {
+		m.FUSE.Served(fuse.OpWrite, 0, time.Duration(i%1000)*time.Microsecond)
+	}
+}
