@@ -96,12 +96,13 @@ echo ready
 while read -r _; do :; done
 `
 
-// Missing tells what this machine lacks for a lab; nil: nothing.
-func Missing() error {
+// Missing tells what this machine lacks for a lab, and of these programs; nil:
+// nothing.
+func Missing(programs ...string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("lab: not root")
 	}
-	for _, prog := range []string{"corosync", "corosync-quorumtool", "ip", "bash"} {
+	for _, prog := range append([]string{"corosync", "corosync-quorumtool", "ip", "bash"}, programs...) {
 		if _, err := exec.LookPath(prog); err != nil {
 			return fmt.Errorf("lab: %w", err)
 		}

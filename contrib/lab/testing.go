@@ -42,11 +42,11 @@ func Eventually(t testing.TB, what string, cond func() error) {
 // pollSoon is the time between two looks of a test that waits.
 const pollSoon = 5 * time.Millisecond
 
-// Require skips the test on a machine that can't have a lab; it fails it if
-// RequireEnv says so.
-func Require(t testing.TB) {
+// Require skips the test on a machine that can't have a lab, or lacks one of these
+// programs; it fails it if RequireEnv says so.
+func Require(t testing.TB, programs ...string) {
 	t.Helper()
-	err := Missing()
+	err := Missing(programs...)
 	switch {
 	case err == nil:
 	case os.Getenv(RequireEnv) == "1":

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,9 +19,9 @@ const (
 	lateSync = 60 * time.Second
 )
 
-// TestLocksGrowOldWhileNodesComeAndGo takes locks and then does to nodes 2 and 3
-// what doesn't concern them. After each sync the locks must be as old as before, or
-// the first one would not be broken in time. Node 1, which decides, stays.
+// TestLocksGrowOldWhileNodesComeAndGo takes locks and then does to the nodes what
+// doesn't concern them. After each sync the locks must be as old as before, or the
+// first one would not be broken in time. The daemon of node 1, which decides, stays.
 func TestLocksGrowOldWhileNodesComeAndGo(t *testing.T) {
 	t.Parallel()
 	c := labtest.New(t, 3)
@@ -112,9 +113,20 @@ func (l *agingLocks) areBroken(c *cluster) {
 		c.T.Logf("the locks are %v old already: too old to tell a sync's effect from time's", age)
 	}
 	owner.Must(os.Chtimes(owner.Path(renewed), time.Time{}, time.Now()))
+	// One sync in which others are behind, and one in which it is who decides.
 	breaker.Stop()
 	breaker.Start()
 	c.WantTogether(c.Nodes...)
+	decider := c.Node(1)
+	decider.Must(c.Lab.Cut(decider.Host.ID()))
+	c.WantTogether(owner, breaker)
+	owner.Write("meanwhile", "something else")
+	before := len(decider.Log())
+	decider.Must(c.Lab.HealHost(decider.Host.ID()))
+	c.WantTogether(c.Nodes...)
+	if !strings.Contains(decider.Log()[before:], "update complete - trying to commit") {
+		c.T.Errorf("%s was not behind: nothing is shown", decider)
+	}
 	synced := time.Now()
 
 	for asked := false; ; asked = true {

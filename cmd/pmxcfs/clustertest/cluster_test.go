@@ -40,6 +40,7 @@ func TestThreeNodes(t *testing.T) {
 		{"DaemonBeforeCorosync", daemonFirst},
 		{"EmptyDatabaseIsFilled", emptyDatabase},
 		{"DatabaseThatIsAheadIsTakenOver", aheadAlone},
+		{"AllNodesCrashAtOnceAndNothingIsLost", allCrash},
 		{"FrozenCorosyncHoldsUpNeitherStopNorStart", frozenCorosync},
 	} {
 		if !t.Run(s.name, func(t *testing.T) { s.run(c.In(t)) }) {
@@ -229,9 +230,9 @@ func raceForVMID(c *cluster) {
 		n.Mkdir("nodes/" + n.String() + "/lxc")
 	}
 	for vmid := 100; vmid < 120; vmid++ {
-		kinds := []string{"qemu-server", "lxc", "qemu-server"}
+		kinds := []string{"qemu-server", "lxc"}
 		winner, wins := race(c, syscall.EEXIST, func(n *node) error {
-			f, err := os.OpenFile(n.Path(fmt.Sprintf("nodes/%s/%s/%d.conf", n, kinds[n.Host.ID()-1], vmid)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+			f, err := os.OpenFile(n.Path(fmt.Sprintf("nodes/%s/%s/%d.conf", n, kinds[n.Host.ID()%2], vmid)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 			if err == nil {
 				err = f.Close()
 			}

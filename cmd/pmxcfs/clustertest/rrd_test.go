@@ -29,6 +29,7 @@ const (
 // with it, node 3 first without a directory and later with a full disk.
 func TestRRDFilesOnEveryNode(t *testing.T) {
 	t.Parallel()
+	lab.Require(t, "rrdtool", "rrdcached")
 	c := labtest.Hosts(t, lab.New(t, 3))
 	r := &rrdTest{c: c, at: time.Now().Truncate(time.Minute).Unix()}
 	for _, n := range c.Nodes[:2] {

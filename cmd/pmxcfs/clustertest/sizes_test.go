@@ -153,6 +153,9 @@ func TestFiveNodes(t *testing.T) {
 		run  func(c *cluster)
 	}{
 		{"EveryOperationReachesAllNodes", everyOperation},
+		{"OneNodeWinsTheRaceForAVMID", raceForVMID},
+		{"OneNodeWinsTheRaceForALock", raceForLock},
+		{"AllNodesWriteAtOnce", allWriteAtOnce},
 		{"ThreeGoOnWithoutTwo", threeWithoutTwo},
 		{"NobodyGoesOnInThirds", thirds},
 		{"NothingAcknowledgedIsLostUnderLoad", func(c *cluster) { underLoad(c, 2, (*roundFlag+1)/2) }},
