@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"pmxcfs/dfsm/wire"
+	"pmxcfs/status/event"
 )
 
 // Action is something to be done. The types below are all there are. Actions
@@ -84,10 +85,13 @@ type (
 	// Final, join again, at most every few seconds.
 	Leave struct{ Final bool }
 
-	// Log is a line for the log.
+	// Log is a line for the log: what it is about for programs, if anything, and
+	// what they may want to know of it.
 	Log struct {
-		Level slog.Level
-		Text  string
+		Level  slog.Level
+		Text   string
+		Event  event.Event
+		Fields []any // as event.Attr takes them
 	}
 )
 

@@ -9,6 +9,7 @@ import (
 
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm/wire"
+	"pmxcfs/status/event"
 )
 
 // DefaultMaxQueued is Config.MaxQueued if that is 0.
@@ -332,6 +333,13 @@ func (m *Machine) fail(mode Mode) {
 	if m.mode.Failed() {
 		return
 	}
+	if mode.Final() {
+		m.tell(event.LevelCritical, "leaving the group for good: this node stays out of it until the daemon is restarted",
+			event.OutOfGroup, "mode", mode.String(), "epoch", m.epoch.String())
+	} else {
+		m.tell(slog.LevelWarn, "leaving the group, to join it again",
+			event.LeftGroup, "epoch", m.epoch.String())
+	}
 	m.setMode(mode)
 	m.disconnect()
 	m.do(Leave{Final: mode.Final()})
@@ -384,6 +392,11 @@ func (m *Machine) find(who Member) *memberInfo {
 func (m *Machine) do(a Action) { m.actions = append(m.actions, a) }
 
 func (m *Machine) log(level slog.Level, text string) { m.do(Log{Level: level, Text: text}) }
+
+// tell is log with an event (empty: none) and fields for programs.
+func (m *Machine) tell(level slog.Level, text string, e event.Event, fields ...any) {
+	m.do(Log{Level: level, Text: text, Event: e, Fields: fields})
+}
 
 func (m *Machine) logf(level slog.Level, format string, args ...any) {
 	m.log(level, fmt.Sprintf(format, args...))

@@ -2,9 +2,11 @@ package dfsm
 
 import (
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 
 	"pmxcfs/dfsm/wire"
+	"pmxcfs/status/event"
 )
 
 // verification is the state of the hourly comparison (the DFSM protocol,
@@ -107,7 +109,9 @@ func (m *Machine) compareChecksums() {
 	}
 	if v.own != v.theirs {
 		v.bad++
-		m.logf(slog.LevelError, "wrong checksum %s != %s - restarting", hex.EncodeToString(v.theirs[:]), hex.EncodeToString(v.own[:]))
+		own, theirs := hex.EncodeToString(v.own[:]), hex.EncodeToString(v.theirs[:])
+		m.tell(event.LevelCritical, fmt.Sprintf("wrong checksum %s != %s - restarting", theirs, own), event.VerificationFailed,
+			"own", own, "theirs", theirs, "requester", v.requester.String(), "epoch", v.epoch.String())
 		m.fail(ModeLeave)
 		return
 	}

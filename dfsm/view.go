@@ -1,10 +1,12 @@
 package dfsm
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 
 	"pmxcfs/dfsm/wire"
+	"pmxcfs/status/event"
 )
 
 // view follows a membership change (the DFSM protocol, "On a membership
@@ -53,7 +55,8 @@ func (m *Machine) view(v View) {
 		}
 		return
 	}
-	m.log(slog.LevelInfo, "members: "+FormatMembers(members))
+	m.tell(slog.LevelInfo, "members: "+FormatMembers(members), "",
+		"members", FormatMembers(members), "count", len(members), "epoch", m.epoch.String())
 
 	// 6.
 	if len(members) > 1 {
@@ -104,7 +107,8 @@ func (m *Machine) dropStates() {
 // syncStarted begins a sync: from here on the group's messages wait, so the
 // state taken now is that of the same moment everywhere.
 func (m *Machine) syncStarted(from Member, epoch wire.Epoch) {
-	m.logf(slog.LevelInfo, "received sync request (epoch %v)", epoch)
+	m.tell(slog.LevelInfo, fmt.Sprintf("received sync request (epoch %v)", epoch), "",
+		"epoch", epoch.String(), "from", from.String())
 	if from.Node != m.lowest {
 		m.logf(slog.LevelWarn, "sync request from %v, not from the lowest node %d", from, m.lowest)
 	}
@@ -158,7 +162,7 @@ func (m *Machine) statesProcessed(s Sync) {
 	if m.find(m.cfg.Self).synced {
 		m.setMode(ModeSynced)
 		m.dropStates()
-		m.log(slog.LevelInfo, "all data is up to date")
+		m.upToDate()
 	} else {
 		m.setMode(ModeUpdate)
 	}
@@ -169,13 +173,19 @@ func (m *Machine) statesProcessed(s Sync) {
 func (m *Machine) committed() {
 	m.allSynced()
 	m.setMode(ModeSynced)
-	m.log(slog.LevelInfo, "all data is up to date")
+	m.upToDate()
 	for i := range m.syncQ.items {
 		m.collect(&m.syncQ.items[i])
 	}
 	m.syncQ.reset()
 	m.deliverQueue()
 	m.dropStates()
+}
+
+func (m *Machine) upToDate() {
+	members, synced := m.Members()
+	m.tell(slog.LevelInfo, "all data is up to date", event.SyncDone,
+		"members", FormatMembers(members), "synced", synced, "epoch", m.syncEpoch.String())
 }
 
 func (m *Machine) allSynced() {

@@ -9,6 +9,7 @@ import (
 
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
+	"pmxcfs/status/event"
 )
 
 // ErrNoCluster is the error of Ready while the cluster info is unknown.
@@ -53,7 +54,8 @@ func (s *Store) SetCluster(info ClusterInfo) {
 	}
 	s.mu.Unlock()
 	if changed {
-		s.log.Info(fmt.Sprintf("update cluster info (cluster name  %s, version = %d)", info.Name, info.Version), "nodes", len(info.Nodes))
+		s.log.Info(fmt.Sprintf("update cluster info (cluster name  %s, version = %d)", info.Name, info.Version), "nodes", len(info.Nodes),
+			event.Fields("cluster", info.Name, "version", info.Version))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/status"
+	"pmxcfs/status/event"
 	"pmxcfs/status/inspect/peers"
 	"pmxcfs/status/metrics"
 )
@@ -69,7 +70,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 		Config: dcdb.Config{
 			Tree:     cfg.tree,
 			DB:       cfg.db,
-			Log:      cfg.logs.domain("dcdb"),
+			Log:      cfg.logs.domain("dcdb").With(event.Fields("group", dcdb.GroupName)),
 			Observer: observers{cfg.observer, c.peers},
 		},
 		Connect:     overcpg.Connect(dcdb.GroupName),
@@ -82,7 +83,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 		Connect: overcpg.Connect(status.GroupName),
 		Ready:   cfg.status.Ready,
 		Backoff: reconnectAfter,
-		Logger:  cfg.logs.domain("status"),
+		Logger:  cfg.logs.domain("status").With(event.Fields("group", status.GroupName)),
 	}
 	c.observe(&store, &kv)
 	if c.store, err = dcdb.NewCluster(store); err != nil {

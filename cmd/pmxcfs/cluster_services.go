@@ -14,6 +14,7 @@ import (
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
+	"pmxcfs/status/event"
 	"pmxcfs/status/ipc"
 	"pmxcfs/status/ipc/backend"
 	"pmxcfs/status/rrd"
@@ -30,7 +31,7 @@ func (d *daemon) importCorosyncConf(tree *memdb.Tree, db *sqlite.DB) error {
 	case err != nil:
 		return fmt.Errorf("importing the host's corosync.conf: %w", err)
 	case conf.Parse(text).Sample():
-		d.log.Info("the host's corosync.conf is an example that describes no cluster: not imported", "path", d.o.CorosyncConf)
+		d.log.Info("the host's corosync.conf is an example that describes no cluster: not imported", "path", d.o.CorosyncConf, event.ConfIgnored.Attr())
 		return nil
 	}
 	store := dcdb.NewLocal(dcdb.Config{Tree: tree, DB: keepOpen{db}, Log: d.logs.domain("database")})

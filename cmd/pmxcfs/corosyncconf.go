@@ -15,6 +15,7 @@ import (
 
 	"pmxcfs/corosync/cfg"
 	"pmxcfs/corosync/conf"
+	"pmxcfs/status/event"
 )
 
 // confChange says what is to be done about the host's copy of corosync.conf.
@@ -23,8 +24,7 @@ type confChange struct {
 	reload  bool // tell corosync afterwards
 	version uint64
 
-	level slog.Level
-	note  string // for the log; empty: nothing to say
+	note string // why the host's copy stays as it is, for the log; empty: nothing to say
 }
 
 // confCopies are the two copies, and who changed the tree's.
@@ -41,7 +41,7 @@ type confCopies struct {
 func (c confCopies) judge() confChange {
 	version, err := conf.Version(c.tree)
 	if err != nil {
-		return confChange{level: slog.LevelWarn, note: "corosync.conf in the tree is not usable: " + err.Error()}
+		return confChange{note: "corosync.conf in the tree is not usable: " + err.Error()}
 	}
 	d := confChange{write: true, version: version}
 	if !c.exists || conf.Parse(c.host).Sample() {
@@ -52,9 +52,9 @@ func (c confCopies) judge() confChange {
 	}
 	switch host, err := conf.Version(c.host); {
 	case err != nil:
-		return confChange{level: slog.LevelWarn, note: "local corosync.conf is not usable: " + err.Error()}
+		return confChange{version: version, note: "local corosync.conf is not usable: " + err.Error()}
 	case host > version:
-		return confChange{level: slog.LevelWarn, note: fmt.Sprintf("local corosync.conf is newer (version = %d, the tree's: %d)", host, version)}
+		return confChange{version: version, note: fmt.Sprintf("local corosync.conf is newer (version = %d, the tree's: %d)", host, version)}
 	}
 	d.reload = c.own
 	return d
@@ -110,7 +110,7 @@ func (m *confMirror) run(ctx context.Context) {
 		m.mu.Unlock()
 		if m.update(own) && pause(ctx, m.settle) {
 			if err := m.reload(); err != nil {
-				m.log.Error("corosync could not reload its configuration", "error", err)
+				m.log.Error("corosync could not reload its configuration", "error", err, event.ConfFailed.Attr("path", m.path))
 			}
 		}
 	}
@@ -131,21 +131,22 @@ func (m *confMirror) update(own bool) (reload bool) {
 	host, err := os.ReadFile(m.path)
 	exists := !errors.Is(err, fs.ErrNotExist)
 	if err != nil && exists {
-		m.log.Error("reading the local corosync.conf", "error", err)
+		m.log.Error("reading the local corosync.conf", "error", err, event.ConfFailed.Attr("path", m.path))
 		return false
 	}
 	d := confCopies{tree: tree, host: host, exists: exists, own: own}.judge()
 	if d.note != "" {
-		m.log.Log(context.Background(), d.level, d.note, "path", m.path)
+		m.log.Warn(d.note, "path", m.path, event.ConfIgnored.Attr("version", d.version))
 	}
 	if !d.write {
 		return false
 	}
 	if err := replaceFile(m.path, tree); err != nil {
-		m.log.Error("writing the local corosync.conf", "error", err)
+		m.log.Error("writing the local corosync.conf", "error", err, event.ConfFailed.Attr("path", m.path, "version", d.version))
 		return false
 	}
-	m.log.Info(fmt.Sprintf("wrote new corosync config '%s' (version = %d)", m.path, d.version))
+	m.log.Log(context.Background(), event.LevelNotice, fmt.Sprintf("wrote new corosync config '%s' (version = %d)", m.path, d.version),
+		event.ConfWritten.Attr("path", m.path, "version", d.version))
 	return d.reload
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
+	"pmxcfs/status/event"
 	"pmxcfs/status/health"
 	"pmxcfs/status/ipc"
 	"pmxcfs/status/metrics"
@@ -44,6 +46,7 @@ func startDaemon(o *options, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	defer logs.close()
 	d := &daemon{o: o, logs: logs, log: logs.domain("main")}
 	d.manager, err = inheritedManager()
 	if err != nil {
@@ -59,12 +62,12 @@ func startDaemon(o *options, stderr io.Writer) error {
 		d.serve()
 		select {
 		case s := <-stop:
-			d.log.Info("stopping", "signal", s.String())
+			d.log.Log(context.Background(), event.LevelNotice, "stopping", "signal", s.String(), event.DaemonStopping.Attr("path", o.MountPoint))
 		case <-d.mount.Done():
 			if err = d.mount.Err(); err == nil {
-				d.log.Info("stopping: somebody has unmounted the file system", "path", o.MountPoint)
+				d.log.Warn("stopping: somebody has unmounted the file system", "path", o.MountPoint, event.DaemonStopping.Attr())
 			} else {
-				d.log.Error("stopping: the file system is not served any more", "path", o.MountPoint, "error", err)
+				d.log.Log(context.Background(), event.LevelCritical, "stopping: the file system is not served any more", "path", o.MountPoint, "error", err, event.DaemonFailed.Attr())
 			}
 		}
 		go func() {
@@ -73,7 +76,7 @@ func startDaemon(o *options, stderr io.Writer) error {
 			os.Exit(exitFailure)
 		}()
 	} else {
-		d.log.Error("the daemon can't start", "error", err)
+		d.log.Log(context.Background(), event.LevelCritical, "the daemon can't start", "error", err, event.DaemonFailed.Attr())
 		d.tell(statusLine("can't start: " + err.Error()))
 	}
 	if serr := d.stop(); serr != nil {
@@ -132,6 +135,7 @@ func (d *daemon) start() error {
 	if err != nil {
 		return err
 	}
+	d.logs.setNode(name)
 	address, err := nodeAddress(d.o, name)
 	switch {
 	case err != nil && d.o.Local: // nobody asks for it then
@@ -189,7 +193,8 @@ func (d *daemon) start() error {
 	}
 	d.up = true
 	d.running.Store(true)
-	d.log.Info("the file system is up", "path", d.o.MountPoint, "node", name, "address", address, "mode", mode, "took", time.Since(begin).Round(time.Millisecond))
+	d.log.Log(context.Background(), event.LevelNotice, "the file system is up", "path", d.o.MountPoint, "node", name, "address", address, "mode", mode, "took", time.Since(begin).Round(time.Millisecond),
+		event.DaemonUp.Attr("version", d.tree.Root().Version, "program", version))
 	return nil
 }
 
@@ -208,7 +213,7 @@ func (d *daemon) helpToEnd() {
 	case err != nil:
 		d.log.Error("a killed daemon can't end, and its file system can't be ended", "pid", pid, "path", d.o.MountPoint, "error", err)
 	case ended:
-		d.log.Warn("ended the file system of a killed daemon that could not end", "pid", pid, "path", d.o.MountPoint)
+		d.log.Warn(mountEndedText, "pid", pid, "path", d.o.MountPoint, event.MountEnded.Attr())
 	}
 }
 
@@ -316,10 +321,13 @@ func (d *daemon) acceptDuplicates(dups []memdb.Duplicate) error {
 		return nil
 	}
 	if !d.o.ForceDuplicates {
+		for _, dup := range dups {
+			d.log.Error("a VMID is claimed twice", "vmid", dup.VMID, "by", dup.Kept, "and_by", dup.Dropped, event.Duplicate.Attr())
+		}
 		return fmt.Errorf("%w (remove one of each pair with pmxcfs db repair, or start with --force-duplicates)", &memdb.DuplicateError{Duplicates: dups})
 	}
 	for _, dup := range dups {
-		d.log.Warn("a VMID is claimed twice; the VM list leaves one out", "vmid", dup.VMID, "listed", dup.Kept, "left_out", dup.Dropped)
+		d.log.Warn("a VMID is claimed twice; the VM list leaves one out", "vmid", dup.VMID, "listed", dup.Kept, "left_out", dup.Dropped, event.Duplicate.Attr())
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"pmxcfs/fuse"
+	"pmxcfs/status/event"
 )
 
 // A daemon that is killed while it tells the kernel to forget something may be
@@ -26,6 +27,9 @@ import (
 //
 // It also uses the mount for the daemon, which wants to know whether that
 // answers (mountprobe.go).
+
+// mountEndedText is what the log says then.
+const mountEndedText = "ended the file system of a killed daemon that could not end"
 
 // guardEnv makes this program a guard. It holds the daemon's process id and the
 // mount point.
@@ -163,11 +167,11 @@ func guardMain(task string, in io.Reader, out, stderr io.Writer) int {
 			continue
 		}
 		if j := dialJournal(); j != nil {
-			text := fmt.Sprintf("ended the file system of a killed daemon that could not end path=%s pid=%d", mountPoint, pid)
+			attrs := []any{"pid", pid, "path", mountPoint, event.MountEnded.Attr()}
 			if err != nil {
-				text += ": " + err.Error()
+				attrs = append(attrs, "error", err)
 			}
-			j.write(&record{time: time.Now(), level: 4, domain: "main", text: text})
+			slog.New(newHandler(slog.LevelInfo, j.write)).With(domainKey, "main").Warn(mountEndedText, attrs...)
 		}
 		return exitOK
 	}

@@ -2,25 +2,23 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	domainKey  = "domain"
-	errorKey   = "error"
 	identifier = "pmxcfs"
 	facility   = 3 // daemon, syslog(3)
 
@@ -28,164 +26,24 @@ const (
 	syslogSocket  = "/dev/log"
 )
 
-// record is one log message, ready to be written somewhere.
-type record struct {
-	time   time.Time
-	level  slog.Level
-	domain string
-	text   string      // message and attributes, as people read it
-	attrs  []slog.Attr // keys of groups joined with dots
-}
-
-// priority is syslog's number for a level.
-func priority(level slog.Level) int {
-	switch {
-	case level >= slog.LevelError:
-		return 3
-	case level >= slog.LevelWarn:
-		return 4
-	case level >= slog.LevelInfo:
-		return 6
-	}
-	return 7
-}
-
-// handler is a slog.Handler that hands records to a function.
-type handler struct {
-	level  slog.Leveler
-	write  func(*record)
-	domain string
-	attrs  []slog.Attr
-	group  string // prefix of keys, with its dot
-}
-
-func newHandler(level slog.Leveler, write func(*record)) *handler {
-	return &handler{level: level, write: write}
-}
-
-func (h *handler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
-
-func (h *handler) Handle(_ context.Context, r slog.Record) error {
-	rec := &record{time: r.Time, level: r.Level, domain: h.domain, attrs: append([]slog.Attr(nil), h.attrs...)}
-	r.Attrs(func(a slog.Attr) bool {
-		rec.attrs = flatten(rec.attrs, h.group, a)
-		return true
-	})
-	var b strings.Builder
-	b.WriteString(r.Message)
-	cause := ""
-	for _, a := range rec.attrs {
-		value := a.Value.String()
-		if a.Key == errorKey {
-			cause = ": " + value
-			continue
-		}
-		if value == "" || strings.ContainsAny(value, " \t\n\"") {
-			value = strconv.Quote(value)
-		}
-		b.WriteString(" " + a.Key + "=" + value)
-	}
-	b.WriteString(cause)
-	rec.text = b.String()
-	h.write(rec)
-	return nil
-}
-
-func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	next := *h
-	next.attrs = append([]slog.Attr(nil), h.attrs...)
-	for _, a := range attrs {
-		if a.Key == domainKey && h.group == "" {
-			next.domain = a.Value.String()
-			continue
-		}
-		next.attrs = flatten(next.attrs, h.group, a)
-	}
-	return &next
-}
-
-func (h *handler) WithGroup(name string) slog.Handler {
-	if name == "" {
-		return h
-	}
-	next := *h
-	next.group += name + "."
-	return &next
-}
-
-// flatten appends an attribute, a group's one by one.
-func flatten(list []slog.Attr, prefix string, a slog.Attr) []slog.Attr {
-	a.Value = a.Value.Resolve()
-	if a.Equal(slog.Attr{}) {
-		return list
-	}
-	if a.Value.Kind() != slog.KindGroup {
-		a.Key = prefix + a.Key
-		return append(list, a)
-	}
-	if a.Key != "" {
-		prefix += a.Key + "."
-	}
-	for _, b := range a.Value.Group() {
-		list = flatten(list, prefix, b)
-	}
-	return list
-}
-
-// fanout is a handler that passes records on to several.
-type fanout []slog.Handler
-
-func (f fanout) Enabled(ctx context.Context, l slog.Level) bool {
-	for _, h := range f {
-		if h.Enabled(ctx, l) {
-			return true
-		}
-	}
-	return false
-}
-
-func (f fanout) Handle(ctx context.Context, r slog.Record) error {
-	var errs []error
-	for _, h := range f {
-		if h.Enabled(ctx, r.Level) {
-			errs = append(errs, h.Handle(ctx, r.Clone()))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (f fanout) WithAttrs(attrs []slog.Attr) slog.Handler {
-	next := make(fanout, len(f))
-	for i, h := range f {
-		next[i] = h.WithAttrs(attrs)
-	}
-	return next
-}
-
-func (f fanout) WithGroup(name string) slog.Handler {
-	next := make(fanout, len(f))
-	for i, h := range f {
-		next[i] = h.WithGroup(name)
-	}
-	return next
-}
-
-// textWriter writes records as lines for people.
-type textWriter struct {
-	out io.Writer
-}
-
-func (w textWriter) write(r *record) {
-	level := [...]string{3: "error", 4: "warning", 6: "info", 7: "debug"}[priority(r.level)]
-	fmt.Fprintf(w.out, "%s [%s] %s: %s\n", r.time.Format("15:04:05.000"), r.domain, level, strings.ReplaceAll(r.text, "\n", "\n\t"))
-}
-
 // journal is a connection to the journal, or to the syslog where there is none.
 type journal struct {
-	mu     sync.Mutex // guards conn
-	conn   *net.UnixConn
 	native bool
+	node   atomic.Pointer[string] // this node's name, once it is known
+
+	mu    sync.Mutex // guards all below
+	conn  *net.UnixConn
+	quiet time.Time // nothing is sent before: nobody reads
+	lost  int       // records since then
 }
+
+const (
+	// journalPatience is how long a record waits for a journal that does not read.
+	// Who logs may hold locks.
+	journalPatience = 200 * time.Millisecond
+	// journalPause is how long nothing is sent after that.
+	journalPause = 10 * time.Second
+)
 
 // dialJournal connects to the journal or the syslog; nil if neither is there.
 func dialJournal() *journal {
@@ -208,24 +66,84 @@ func (j *journal) isStderr() bool {
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// write sends a record. If the journal is gone, there is nobody to tell.
+// write sends a record. If the journal is gone, there is nobody to tell; one that
+// is there and does not read loses records.
 func (j *journal) write(r *record) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if time.Now().Before(j.quiet) {
+		j.lost++
+		return
+	}
+	if j.lost > 0 {
+		lost := &record{time: r.time, level: slog.LevelWarn, domain: "main", text: fmt.Sprintf("%d messages could not be logged: the journal did not take them", j.lost)}
+		if !j.send(lost) {
+			j.lost++
+			return
+		}
+		j.lost = 0
+	}
+	if !j.send(r) {
+		j.lost++
+	}
+}
+
+// send sends a record, and returns false if nobody reads. mu is held.
+func (j *journal) send(r *record) bool {
 	var b []byte
 	if j.native {
 		b = appendNative(nil, r)
+		if node := j.node.Load(); node != nil {
+			b = appendField(b, "PMXCFS_NODE", *node)
+		}
 	} else {
 		b = fmt.Appendf(nil, "<%d>%s[%d]: [%s] %s", facility<<3|priority(r.level), identifier, os.Getpid(), r.domain, r.text)
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if _, err := j.conn.Write(b); err == nil || errors.Is(err, unix.EMSGSIZE) {
+	_ = j.conn.SetWriteDeadline(time.Now().Add(journalPatience))
+	_, err := j.conn.Write(b)
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		j.quiet = time.Now().Add(journalPause)
+		return false
+	case errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.ENOBUFS):
+		j.sendLarge(b)
+	default:
+		// It was restarted: its socket is another one.
+		if again := dialJournal(); again != nil && again.native == j.native {
+			j.conn.Close()
+			j.conn = again.conn
+			_ = j.conn.SetWriteDeadline(time.Now().Add(journalPatience))
+			_, _ = j.conn.Write(b)
+		}
+	}
+	return true
+}
+
+// sendLarge sends a record that is too large for a datagram: the native protocol
+// takes a sealed memfd instead; of a syslog message the beginning has to do. mu is
+// held.
+func (j *journal) sendLarge(b []byte) {
+	if !j.native {
+		_, _ = j.conn.Write(b[:min(len(b), 8<<10)])
 		return
 	}
-	// It was restarted: its socket is another one.
-	if again := dialJournal(); again != nil && again.native == j.native {
-		j.conn.Close()
-		j.conn = again.conn
-		_, _ = j.conn.Write(b)
+	fd, err := unix.MemfdCreate("journal", unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
+	if err != nil {
+		return
+	}
+	f := os.NewFile(uintptr(fd), "journal")
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL); err != nil {
+		return
+	}
+	if raw, err := j.conn.SyscallConn(); err == nil { // net won't send on a connected socket without bytes
+		_ = raw.Write(func(sock uintptr) bool {
+			return unix.Sendmsg(int(sock), nil, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL) != unix.EAGAIN
+		})
 	}
 }
 
@@ -233,15 +151,39 @@ func (j *journal) write(r *record) {
 // (systemd.journal-fields(7)).
 func appendNative(b []byte, r *record) []byte {
 	b = appendField(b, "MESSAGE", "["+r.domain+"] "+r.text)
+	if id := messageID(r.event); id != "" {
+		b = appendField(b, "MESSAGE_ID", id)
+		b = appendField(b, "PMXCFS_EVENT", string(r.event))
+	}
 	b = appendField(b, "PRIORITY", strconv.Itoa(priority(r.level)))
 	b = appendField(b, "SYSLOG_FACILITY", strconv.Itoa(facility))
 	b = appendField(b, "SYSLOG_IDENTIFIER", identifier)
 	b = appendField(b, "SYSLOG_PID", strconv.Itoa(os.Getpid()))
 	b = appendField(b, "PMXCFS_DOMAIN", r.domain)
-	for _, a := range r.attrs {
-		b = appendField(b, fieldName(a.Key), a.Value.String())
+	for _, list := range [][]slog.Attr{r.attrs, r.fields} {
+		for _, a := range list {
+			b = appendAttr(b, a)
+		}
 	}
 	return b
+}
+
+// appendAttr appends an attribute as a field: times and durations as numbers of
+// microseconds, with _USEC behind the name, and an error's errno beside its text.
+func appendAttr(b []byte, a slog.Attr) []byte {
+	name := fieldName(a.Key)
+	switch a.Value.Kind() {
+	case slog.KindDuration:
+		return appendField(b, name+"_USEC", strconv.FormatInt(a.Value.Duration().Microseconds(), 10))
+	case slog.KindTime:
+		return appendField(b, name+"_USEC", strconv.FormatInt(a.Value.Time().UnixMicro(), 10))
+	}
+	if err, ok := a.Value.Any().(error); ok && a.Key == errorKey {
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			b = appendField(b, "ERRNO", strconv.Itoa(int(errno)))
+		}
+	}
+	return appendField(b, name, a.Value.String())
 }
 
 func appendField(b []byte, name, value string) []byte {

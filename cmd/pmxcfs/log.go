@@ -14,9 +14,11 @@ import (
 // logs makes the loggers of a daemon's domains: main, database, dcdb, status,
 // ipcs, quorum, confdb, fuse.
 type logs struct {
-	level  *slog.LevelVar
-	root   *slog.Logger
-	recent inspect.Recent // warnings and errors
+	level   *slog.LevelVar
+	root    *slog.Logger
+	recent  inspect.Recent // warnings and errors
+	journal *journal       // nil: there is none
+	limits  *limits
 }
 
 // newLogs sends logs to the journal (or the syslog, where there is no journal),
@@ -28,11 +30,10 @@ func newLogs(o *options, stderr io.Writer) (*logs, error) {
 		l.level.Set(slog.LevelDebug)
 	}
 	var handlers fanout
-	journal := dialJournal()
-	if journal != nil {
-		handlers = append(handlers, newHandler(l.level, journal.write))
+	if l.journal = dialJournal(); l.journal != nil {
+		handlers = append(handlers, newHandler(l.level, l.journal.write))
 	}
-	if journal == nil || !journal.isStderr() {
+	if l.journal == nil || !l.journal.isStderr() {
 		handlers = append(handlers, newHandler(l.level, textWriter{stderr}.write))
 	}
 	if o.LogFile != "" {
@@ -43,9 +44,20 @@ func newLogs(o *options, stderr io.Writer) (*logs, error) {
 		handlers = append(handlers, newHandler(l.level, textWriter{f}.write))
 	}
 	handlers = append(handlers, newHandler(slog.LevelWarn, l.remember))
-	l.root = slog.New(handlers)
+	limited := newLimiter(handlers)
+	l.root, l.limits = slog.New(limited), limited.shared
 	return l, nil
 }
+
+// setNode tells this node's name, which every journal entry gets from then on.
+func (l *logs) setNode(name string) {
+	if l.journal != nil {
+		l.journal.node.Store(&name)
+	}
+}
+
+// close logs what was held back as too much of the same.
+func (l *logs) close() { l.limits.close() }
 
 // remember keeps a warning or an error for those who ask what is wrong.
 func (l *logs) remember(r *record) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pmxcfs/corosync/votequorum"
+	"pmxcfs/status/event"
 )
 
 // quorumConn is what following the quorum needs of a votequorum.Conn.
@@ -34,7 +35,7 @@ func startQuorumWatch(log *slog.Logger, report func(quorate bool)) *worker {
 		connect: func() (quorumConn, error) { return votequorum.Open() },
 		report:  report,
 		log:     log,
-		trouble: trouble{log: log, what: "no connection to corosync's quorum service"},
+		trouble: trouble{log: log, what: "no connection to corosync's quorum service", event: event.CorosyncAway},
 	}
 	return startWorker("quorum", w.run)
 }
@@ -83,9 +84,9 @@ func (w *quorumWatch) set(quorate bool) {
 	}
 	w.quorate = quorate
 	if quorate {
-		w.log.Info("node has quorum")
+		w.log.Log(context.Background(), event.LevelNotice, "node has quorum", event.QuorumGained.Attr())
 	} else {
-		w.log.Warn("node lost quorum")
+		w.log.Warn("node lost quorum", event.QuorumLost.Attr())
 	}
 	w.report(quorate)
 }
@@ -94,7 +95,9 @@ func (w *quorumWatch) set(quorate bool) {
 type trouble struct {
 	log  *slog.Logger
 	what string
-	last string
+	// event is what it means to programs; empty: nothing.
+	event event.Event
+	last  string
 }
 
 func (t *trouble) tell(err error) {
@@ -102,7 +105,7 @@ func (t *trouble) tell(err error) {
 		return
 	}
 	t.last = err.Error()
-	t.log.Warn(t.what, "error", err)
+	t.log.Warn(t.what, "error", err, t.event.Attr())
 }
 
 func (t *trouble) over() { t.last = "" }

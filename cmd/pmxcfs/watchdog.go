@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"pmxcfs/status/event"
 )
 
 // watchdog finds out, again and again, whether the parts of the daemon that never
@@ -183,12 +185,12 @@ func (w *watchdog) judge(c *check, tick time.Duration) {
 	}
 	switch {
 	case state == checkStuck:
-		w.log.Error(c.name+" does not answer; the service manager's watchdog is not fed", "reason", reason)
+		w.log.Log(context.Background(), event.LevelCritical, c.name+" does not answer; the service manager's watchdog is not fed", "reason", reason, event.Stuck.Attr("part", c.name))
 	case state == checkWaits:
-		w.log.Warn(c.name + " is held up by " + reason)
+		w.log.Warn(c.name+" is held up by "+reason, event.HeldUp.Attr("part", c.name, "reason", reason))
 	case was == checkStuck:
-		w.log.Info(c.name + " answers again")
+		w.log.Log(context.Background(), event.LevelNotice, c.name+" answers again", event.Unstuck.Attr("part", c.name))
 	default:
-		w.log.Info(c.name + " is not held up any more")
+		w.log.Info(c.name+" is not held up any more", event.Unstuck.Attr("part", c.name))
 	}
 }

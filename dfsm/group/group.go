@@ -259,7 +259,7 @@ func (g *Group) perform(a dfsm.Action) {
 		g.leaving, g.final = true, a.Final
 		g.figures.leaves.Add(1)
 	case dfsm.Log:
-		g.cfg.Logger.Log(context.Background(), a.Level, a.Text)
+		g.log(a)
 	}
 }
 

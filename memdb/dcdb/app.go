@@ -1,6 +1,7 @@
 package dcdb
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/wire"
 	"pmxcfs/memdb"
+	"pmxcfs/status/event"
 )
 
 var (
@@ -136,6 +138,7 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 		op := &memdb.Op{Kind: memdb.OpDelete, Path: path, Writer: uint32(m.From.Node), MTime: m.Time, Now: now}
 		if res, ok := a.tree.Unlock(op, digest); ok {
 			a.record(t, op, res, m)
+			a.log.Info("an expired lock was broken", "path", path, event.LockBroken.Attr("by", m.From.String()))
 		}
 	default:
 		return malformed("unknown type")
@@ -174,7 +177,8 @@ func (a *app) unlockRequested(path string, digest memdb.Digest, now time.Time) {
 	if !ok || lock.Digest != digest || !lock.Expired(now) {
 		return
 	}
-	a.log.Info("a lock has expired", "lock", lock.Name, "since", lock.Since)
+	a.log.Log(context.Background(), event.LevelNotice, "a lock has expired", "lock", lock.Name, "since", lock.Since,
+		event.LockExpired.Attr("path", memdb.CleanPath(path), "age", now.Sub(lock.Since)))
 	a.post(msgUnlock, encodeUnlock(memdb.CleanPath(path), digest))
 }
 

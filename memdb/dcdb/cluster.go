@@ -13,6 +13,7 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/memdb"
+	"pmxcfs/status/event"
 )
 
 // ClusterConfig is what the store of a cluster's node is made of.
@@ -277,5 +278,6 @@ func (c *Cluster) logTimeout(op *memdb.Op) {
 	c.app.log.Warn("a change was not delivered in time",
 		"operation", op.Kind.String(), "path", op.Path, "after", c.timeout,
 		"connected", s.Connected, "mode", s.Mode.String(), "members", dfsm.FormatMembers(s.Members),
-		"synced", s.Synced, "waiting", s.Waiting, "unsent", s.Unsent, "queued", s.Queued)
+		"synced", s.Synced, "waiting", s.Waiting, "unsent", s.Unsent, "queued", s.Queued,
+		event.NotDelivered.Attr("epoch", s.Epoch.String()))
 }

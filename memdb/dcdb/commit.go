@@ -1,6 +1,7 @@
 package dcdb
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"pmxcfs/memdb"
+	"pmxcfs/status/event"
 )
 
 // Database stores changes. It is what a committer needs of sqlite.DB.
@@ -191,7 +193,8 @@ func (c *committer) run(t *Commit) {
 		c.revert(t, err)
 	} else {
 		if c.failing > 0 {
-			c.log.Info("the database can be written again", "failed", c.failing, "since", c.since)
+			c.log.Log(context.Background(), event.LevelNotice, "the database can be written again", "failed", c.failing, "since", c.since,
+				event.DatabaseRecovered.Attr("failing", time.Since(c.since)))
 			c.failing = 0
 			c.failure.Store(nil)
 		}
@@ -210,7 +213,7 @@ func (c *committer) revert(t *Commit, err error) {
 	c.failure.Store(&err)
 	if c.failing++; c.failing == 1 {
 		c.since = time.Now()
-		c.log.Error("storing a change failed; the tree goes back to what the file holds", "changes", t.delta.Len(), "error", err)
+		logFailure(c.log, "storing a change failed; the tree goes back to what the file holds", t.delta.Len(), err)
 	}
 	later := c.next
 	if later.timer != nil {

@@ -1,11 +1,16 @@
 package dcdb
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"pmxcfs/memdb"
+	"pmxcfs/status/event"
 )
 
 const (
@@ -41,9 +46,18 @@ func (a *app) store(changes []memdb.Change) error {
 		h.wait = 0
 	}
 	h.err.Store(&err)
-	a.log.Error("storing a change failed; this node leaves the group until its database can be written",
-		"changes", len(changes), "error", err)
+	logFailure(a.log, "storing a change failed; this node leaves the group until its database can be written", len(changes), err)
 	return fmt.Errorf("dcdb: storing: %w", err)
+}
+
+// logFailure says that a transaction failed. A full disk is the administrator's
+// everyday business, anything else may be the end of the disk.
+func logFailure(log *slog.Logger, text string, changes int, err error) {
+	level, e := event.LevelCritical, event.DatabaseFailed
+	if errors.Is(err, syscall.ENOSPC) {
+		level, e = slog.LevelError, event.DiskFull
+	}
+	log.Log(context.Background(), level, text, "changes", changes, "error", err, e.Attr())
 }
 
 // ready reports whether the group may be joined: not while the database can't be
@@ -66,6 +80,7 @@ func (a *app) ready() error {
 	}
 	h.err.Store(nil)
 	h.well = now
-	a.log.Info("the database can be written again", "since", h.since)
+	a.log.Log(context.Background(), event.LevelNotice, "the database can be written again", "since", h.since,
+		event.DatabaseRecovered.Attr("failing", now.Sub(h.since)))
 	return nil
 }

@@ -1,6 +1,7 @@
 package dcdb
 
 import (
+	"context"
 	"io/fs"
 	"log/slog"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"pmxcfs/memdb"
+	"pmxcfs/status/event"
 )
 
 // Observer is told of changes to the tree. Its methods are called in the order
@@ -189,6 +191,9 @@ func (l *Local) breakLock(op *memdb.Op) (memdb.Result, bool) {
 	if !ok {
 		return memdb.Result{}, false
 	}
+	l.c.log.Log(context.Background(), event.LevelNotice, "a lock has expired", "lock", lock.Name, "since", lock.Since,
+		event.LockExpired.Attr("path", memdb.CleanPath(op.Path), "age", op.Now.Sub(lock.Since)))
+	l.c.log.Info("an expired lock was broken", "path", memdb.CleanPath(op.Path), event.LockBroken.Attr())
 	// The kernel asked for a new time, not for a name to go.
 	l.obs.Applied(del, res.Changes, true)
 	return res, true

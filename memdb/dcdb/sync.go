@@ -3,6 +3,7 @@ package dcdb
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"pmxcfs/dfsm"
 	"pmxcfs/memdb"
+	"pmxcfs/status/event"
 )
 
 // behind is what a node that is behind gathers in a sync.
@@ -52,15 +54,16 @@ func (a *app) ProcessStates(states []dfsm.MemberState) (dfsm.Sync, error) {
 			synced = append(synced, states[i].Member)
 		}
 	}
-	a.log.Info("leader is " + states[lead].Member.String())
-	a.log.Info("synced members: " + dfsm.FormatMembers(synced))
+	a.log.Info("leader is "+states[lead].Member.String(), event.Fields("leader", states[lead].Member.String()))
+	a.log.Info("synced members: "+dfsm.FormatMembers(synced), event.Fields("synced", dfsm.FormatMembers(synced)))
 	a.sync = nil
 	switch {
 	case sync.Leader:
 		a.log.Info("start sending inode updates")
 		sync.Updates, err = a.lacking(leader, indexes, sync.Synced)
 	case !sync.Synced[self]:
-		a.log.Info("waiting for updates from leader")
+		a.log.Log(context.Background(), event.LevelNotice, "waiting for updates from leader",
+			event.Behind.Attr("leader", states[lead].Member.String(), "version", a.tree.Root().Version, "leader_version", indexes[lead].Version))
 		a.sync = &behind{leader: leader, index: indexes[lead], updates: make(map[uint64]*memdb.Entry)}
 	}
 	return sync, err
@@ -139,7 +142,7 @@ type updates struct {
 // Next implements dfsm.Updates.
 func (u *updates) Next() ([]byte, bool) {
 	if u.next == len(u.entries) {
-		u.log.Info(fmt.Sprintf("sent all (%d) updates", u.next))
+		u.log.Info(fmt.Sprintf("sent all (%d) updates", u.next), event.Fields("updates", u.next))
 		return nil, false
 	}
 	u.buf = appendUpdate(u.buf[:0], u.entries[u.next])
@@ -182,7 +185,7 @@ func (a *app) Commit() error {
 	if s == nil {
 		return errors.New("dcdb: nothing to commit")
 	}
-	a.log.Info(fmt.Sprintf("update complete - trying to commit (got %d inode updates)", s.received))
+	a.log.Info(fmt.Sprintf("update complete - trying to commit (got %d inode updates)", s.received), event.Fields("updates", s.received))
 	entries, changes, err := s.merge(a.tree.Entries())
 	if err != nil {
 		return fmt.Errorf("%w: %w", dfsm.ErrFatal, err)
@@ -195,7 +198,7 @@ func (a *app) Commit() error {
 		return fmt.Errorf("%w: %w", dfsm.ErrFatal, errMismatch)
 	}
 	for _, d := range dups {
-		a.log.Error("a VMID is claimed twice", "vmid", d.VMID, "kept", d.Kept, "dropped", d.Dropped)
+		a.log.Error("a VMID is claimed twice", "vmid", d.VMID, "kept", d.Kept, "dropped", d.Dropped, event.Duplicate.Attr())
 	}
 	if err := a.store(changes); err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"time"
+
+	"pmxcfs/status/event"
 )
 
 const (
@@ -70,7 +72,7 @@ func (db *DB) checkpointer() {
 			db.stats.Checkpoints.Add(1)
 		} else {
 			if !reported { // it is tried again with the next few megabytes
-				db.log.Error("checkpoint failed", "path", db.path, "error", err)
+				db.log.Error("checkpoint failed", "path", db.path, "error", err, event.CheckpointFailed.Attr())
 				reported = true
 			}
 			c.Close()
