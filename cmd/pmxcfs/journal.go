@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -93,7 +94,7 @@ func (j *journal) send(r *record) bool {
 	var b []byte
 	if j.native {
 		b = appendNative(nil, r)
-		if node := j.node.Load(); node != nil {
+		if node := j.node.Load(); node != nil && !slices.ContainsFunc(r.attrs, func(a slog.Attr) bool { return a.Key == nodeKey }) {
 			b = appendField(b, "PMXCFS_NODE", *node)
 		}
 	} else {

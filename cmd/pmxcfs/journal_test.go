@@ -143,6 +143,10 @@ func TestEveryEntryHasTheNode(t *testing.T) {
 	if got := decodeNative(t, []byte(heard(t, srv))); got["PMXCFS_NODE"][0] != name {
 		t.Errorf("%q", got)
 	}
+	j.write(&record{text: "text", attrs: []slog.Attr{slog.String("node", "node2")}})
+	if got := decodeNative(t, []byte(heard(t, srv))); !slices.Equal(got["PMXCFS_NODE"], []string{"node2"}) {
+		t.Errorf("%q", got)
+	}
 }
 
 func TestEntryThatIsTooLargeForADatagramGoesBySealedMemory(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 const (
 	domainKey = "domain"
 	errorKey  = "error"
+	nodeKey   = "node"
 )
 
 // record is one log message, ready to be written somewhere.

@@ -306,7 +306,7 @@ func TestLogGoesToTheJournalWithFields(t *testing.T) {
 			}
 		}
 		if strings.Contains(record, "MESSAGE=[main] the file system is up") {
-			if !strings.Contains(record, "\nPMXCFS_NODE=node1\n") || !strings.Contains(record, "\nPRIORITY=6\n") {
+			if !strings.Contains(record, "\nPMXCFS_NODE=node1\n") || !strings.Contains(record, "\nPRIORITY=5\n") {
 				t.Errorf("%q", record)
 			}
 			break
