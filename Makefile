@@ -117,6 +117,7 @@ bench: build
 install: build
 	install -D -m 0755 bin/pmxcfs $(DESTDIR)$(PREFIX)/bin/pmxcfs
 	ln -sf pmxcfs $(DESTDIR)$(PREFIX)/bin/create_pmxcfs_db
+	install -D -m 0644 contrib/systemd/pmxcfs.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog/pmxcfs.catalog
 
 # DEB_VERSION=1:0.4 builds as if that were the version.
 DEB_VERSION ?=
