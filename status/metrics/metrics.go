@@ -79,7 +79,7 @@ func (m *Metrics) Handler() http.Handler {
 // durations are the classic buckets, in seconds: from a request that is answered from
 // memory to one that is given up.
 var durations = [...]float64{
-	.00002, .00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10,
+	.00002, .00005, .0001, .0002, .0005, .001, .002, .005, .01, .05, .1, .5, 1, 5, 10,
 }
 
 // histogram makes a family of histograms, classic and native.
