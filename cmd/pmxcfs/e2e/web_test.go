@@ -10,11 +10,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"pmxcfs/status/health"
+	"pmxcfs/status/metrics/metricstest"
 	"pmxcfs/status/web"
 )
 
@@ -98,6 +101,57 @@ func TestTakenPortAndLeftSocketDoNotKeepTheDaemonFromStarting(t *testing.T) {
 	n.start()
 	n.eventually("the socket is served again", func() bool { code, _ := n.get("", "/readyz"); return code == 200 })
 	n.stop()
+}
+
+func TestMetricsAreServedUnlessTheyAreSwitchedOff(t *testing.T) {
+	n := newInstance(t)
+	n.start()
+	n.write("file", "content")
+	if err := os.Mkdir(n.path("priv"), 0o755); err != nil {
+		t.Error(err)
+	}
+	code, body := n.get("", "/metrics")
+	f, err := metricstest.Read(strings.NewReader(body))
+	if code != 200 || err != nil {
+		t.Fatalf("%d %v", code, err)
+	}
+	for _, line := range f.List() {
+		if !slices.Contains(metricstest.Golden(), line) {
+			t.Errorf("%q is not on the list", line)
+		}
+	}
+	for name, want := range map[string]float64{
+		"pmxcfs_changes_total": 3, "pmxcfs_change_bytes_total": 7, "pmxcfs_cluster_mode": 0, "pmxcfs_ready": 1, "pmxcfs_quorate": 1,
+		"pmxcfs_fuse_request_duration_seconds": -1, "pmxcfs_tree_entries": 3, "go_goroutines": -1, "process_open_fds": -1,
+	} {
+		if got, ok := f.Value(name); !ok || want >= 0 && got != want || want < 0 && got < 1 {
+			t.Errorf("%s is %v", name, got)
+		}
+	}
+	n.stop()
+	n.start("--no-metrics")
+	if code, _ := n.get("", "/metrics"); code != 404 {
+		t.Errorf("switched off, it answers %d", code)
+	}
+	if code, _ := n.get("", "/readyz"); code != 200 {
+		t.Errorf("switched off, /readyz answers %d", code)
+	}
+	n.write("file", "more")
+	n.stop()
+}
+
+func TestRelativeRootHoldsInTheBackground(t *testing.T) {
+	n := newInstance(t)
+	cmd := n.command(append([]string{"--root", filepath.Base(n.root)}, n.args()[2:]...)...)
+	cmd.Dir = filepath.Dir(n.root)
+	must(t, cmd.Run())
+	pid, err := os.ReadFile(filepath.Join(n.root, "run/pve-cluster.pid"))
+	must(t, err)
+	n.write("file", "content")
+	number, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	must(t, err)
+	must(t, syscall.Kill(number, syscall.SIGTERM))
+	n.eventually("it has ended", func() bool { return syscall.Kill(number, 0) != nil && !n.mounted() })
 }
 
 func TestNothingIsServedIfAskedFor(t *testing.T) {
