@@ -169,10 +169,10 @@ func TestBashCompletesCommandsOptionsAndFiles(t *testing.T) {
 		line []string
 		want string
 	}{
-		{[]string{"pmxcfs", "d"}, "db"},
+		{[]string{"pmxcfs", "d"}, "db doctor"},
 		{[]string{"pmxcfs", "--foreg"}, "--foreground"},
 		{[]string{"pmxcfs", "--debug", "db", "ch"}, "check"},
-		{[]string{"pmxcfs", "--root", "db", "d"}, "db"}, // the first db is a value
+		{[]string{"pmxcfs", "--root", "db", "d"}, "db doctor"}, // the first db is a value
 		{[]string{"pmxcfs", "--root", "=", "x", "db", "ch"}, "check"},
 		{[]string{"pmxcfs", "db", "dump", "--js"}, "--json"},
 		{[]string{"pmxcfs", "db", "check", "a"}, "adirectory afile"},
