@@ -127,7 +127,9 @@ func (c *cluster) statusText() []string {
 	names := map[corosync.NodeID]string{}
 	parts := []string{"cluster mode"}
 	if info := c.info.Load(); info != nil {
-		parts[0] = "cluster " + info.name
+		if info.name != "" {
+			parts[0] = "cluster " + info.name
+		}
 		for _, n := range info.nodes {
 			names[n.id] = n.name
 		}
