@@ -21,6 +21,8 @@ DEB_RUN   := fuse3 sqlite3
 DEB_TEST  := corosync rrdtool rrdcached iproute2 procps util-linux prometheus groff-base
 # What building the Debian package needs on top: the rest of debian/control's.
 DEB_DEB   := build-essential dpkg-dev debhelper pkgconf lintian
+# And trying it on hosts with systemd.
+DEB_HOSTS := systemd-container mmdebstrap debian-archive-keyring
 
 # Installs those of the Debian packages $(1) that are missing.
 define install_packages
@@ -34,13 +36,14 @@ define install_packages
 	fi
 endef
 
-.PHONY: help deps build run stop test lint bench fuzz install deb deps-deb deb-reproducible clean
+.PHONY: help deps build run stop test lint bench fuzz install deb deps-deb deb-reproducible deps-package test-package clean
 help:
 	@echo 'make deps      install what building, running and testing need (Debian 12, as root)'
 	@echo 'make build     build bin/pmxcfs'
 	@echo 'make run       start a single node below ./run, in the background'
 	@echo 'make stop      stop it'
 	@echo 'make test      run every check and test, real corosync clusters included'
+	@echo 'make test-package   build the Debian package and try it on hosts with systemd'
 	@echo 'make bench     measure the daemon beside its floors'
 	@echo 'make fuzz      fuzz each decoder for a while (FUZZTIME=30s)'
 	@echo 'make install   install below $$(DESTDIR)$$(PREFIX)'
@@ -132,6 +135,13 @@ deb: deps-deb
 # The second build has everything else: directory, home, caches, time zone, language, umask.
 deb-reproducible: deps-deb
 	@debian/reproducible
+
+deps-package: deps-deb
+	$(call install_packages,$(DEB_HOSTS))
+
+# Nothing is skipped here; docs/testing.md says how it works.
+test-package: deps-package deb deb-reproducible
+	PMXCFS_TEST_HOSTS=1 go test -count=1 -p 1 -timeout 20m ./contrib/vmlab/... ./cmd/pmxcfs/packagetest
 
 clean:
 	rm -rf bin dist

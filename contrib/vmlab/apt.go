@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +33,7 @@ func (h *Host) Install(ctx context.Context, debs []string, args ...string) ([]by
 }
 
 // Apt runs any apt-get command, downloading first what it needs. One at a time
-// does: lists and archives are the cache's.
+// does: lists and archives are the cache's. It returns apt's output.
 func (h *Host) Apt(ctx context.Context, args ...string) ([]byte, error) {
 	c := h.lab.cache
 	lock, err := flock(ctx, filepath.Join(c.dir, "apt.lock"), unix.LOCK_EX)
@@ -41,6 +42,9 @@ func (h *Host) Apt(ctx context.Context, args ...string) ([]byte, error) {
 	}
 	defer lock.Close()
 	command := append(append([]string(nil), aptGet...), args...)
+	if len(args) == 0 || !slices.Contains([]string{"install", "satisfy", "upgrade", "dist-upgrade"}, args[0]) {
+		return h.Exec(ctx, command...)
+	}
 	download := append(append([]string(nil), aptGet...), append([]string{"--download-only"}, args...)...)
 	outside := []string(nil) // not the host's network
 	if _, err := h.exec(ctx, outside, download); err != nil {

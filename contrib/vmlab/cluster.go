@@ -41,16 +41,19 @@ nodelist {
 	return b.String()
 }
 
-// Cluster gives running hosts, which have corosync installed, one configuration
-// and one key, and restarts corosync on them.
+// Cluster makes running hosts that have pve-cluster and corosync installed one
+// cluster, as docs/installation.md tells an administrator to: the first one's tree
+// becomes everybody's. It does not wait until they are one.
 func (l *Lab) Cluster(ctx context.Context, hosts ...*Host) error {
 	if len(hosts) == 0 {
 		return fmt.Errorf("vmlab: a cluster of no hosts")
 	}
-	if _, err := hosts[0].Exec(ctx, "corosync-keygen", "-l"); err != nil {
+	conf := []byte(CorosyncConf("lab", 1, hosts...))
+	first := hosts[0]
+	if _, err := first.Exec(ctx, "corosync-keygen", "-l"); err != nil {
 		return err
 	}
-	name, err := hosts[0].Path("/etc/corosync/authkey")
+	name, err := first.Path("/etc/corosync/authkey")
 	if err != nil {
 		return err
 	}
@@ -58,20 +61,30 @@ func (l *Lab) Cluster(ctx context.Context, hosts ...*Host) error {
 	if err != nil {
 		return fmt.Errorf("vmlab: %w", err)
 	}
-	for _, h := range hosts {
+	if err := first.WriteFile("/etc/pve/corosync.conf", conf, 0o640); err != nil {
+		return err
+	}
+	for _, h := range hosts[1:] {
+		// Without a database of its own it takes the cluster from the host's
+		// corosync.conf, and the tree from the others.
+		if _, err := h.Exec(ctx, "systemctl", "stop", "pve-cluster", "corosync"); err != nil {
+			return err
+		}
+		if _, err := h.Exec(ctx, "find", "/var/lib/pve-cluster", "-name", "config.db*", "-delete"); err != nil {
+			return err
+		}
 		if err := h.WriteFile("/etc/corosync/authkey", key, 0o400); err != nil {
 			return err
 		}
-		if err := h.WriteFile("/etc/corosync/corosync.conf", []byte(CorosyncConf("lab", 1, hosts...)), 0o644); err != nil {
-			return err
-		}
-		if _, err := h.Exec(ctx, "systemctl", "enable", "--quiet", "corosync"); err != nil {
+		if err := h.WriteFile("/etc/corosync/corosync.conf", conf, 0o644); err != nil {
 			return err
 		}
 	}
-	for _, h := range hosts { // none waits for the others
-		if _, err := h.Exec(ctx, "systemctl", "restart", "--no-block", "corosync"); err != nil {
-			return err
+	for _, h := range hosts {
+		for _, verb := range [][]string{{"restart", "pve-cluster"}, {"enable", "--quiet", "corosync"}, {"restart", "corosync"}} {
+			if _, err := h.Exec(ctx, append([]string{"systemctl"}, verb...)...); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

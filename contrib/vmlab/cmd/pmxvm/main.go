@@ -29,7 +29,7 @@ install I FILE...      install package files, with what they depend on
 apt I ARG...           any other apt-get command
 logs I [ARG...]        journalctl; without arguments of pve-cluster and corosync
 reboot I               in good order; also: shutdown I, crash I, boot I
-cluster [I...]         make the hosts one corosync cluster; default: all
+cluster [I...]         make hosts with pve-cluster one cluster; default: all
 cut I                  unplug host I
 heal                   plug all in again
 quit                   (or end of input) take all down
