@@ -35,6 +35,9 @@ func (t *Tree) publish() {
 	f.bytes.Store(t.bytes)
 }
 
+// Version returns the database's version. Like Figures, it waits for nobody.
+func (t *Tree) Version() uint64 { return t.figures.version.Load() }
+
 // Figures returns the figures at a time near now. It waits for nobody, and nobody waits
 // for it.
 func (t *Tree) Figures(now time.Time) Figures {

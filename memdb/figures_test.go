@@ -73,3 +73,12 @@ func TestFiguresFollowEveryChange(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+func TestFiguresAreReadWhileAWriterHoldsTheTree(t *testing.T) {
+	tree := New()
+	tree.mu.Lock()
+	defer tree.mu.Unlock()
+	if f := tree.Figures(time.Now()); f.Version != 1 || f.Entries != 1 || tree.Version() != 1 {
+		t.Errorf("%+v", f)
+	}
+}

@@ -60,7 +60,7 @@ func (d *daemon) node() health.Node {
 		Name:     d.name,
 		Up:       d.running.Load(),
 		Stopping: d.stopping.Load(),
-		Version:  d.tree.Root().Version,
+		Version:  d.tree.Version(),
 	}
 	if m := d.mounted.Load(); m != nil {
 		n.Mounted = serving(m)

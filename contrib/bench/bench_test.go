@@ -201,3 +201,18 @@ func TestWrongFlagsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestDaemonIsMeasuredBesideOneWithOtherOptions(t *testing.T) {
+	bench, daemon := programs(t)
+	out, err := exec.Command(bench, "-pmxcfs", daemon, "-quick", "-dir", t.TempDir(), "-parts", "local",
+		"-ops", "create", "-clients", "1", "-against", "--no-metrics --socket=").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "create") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := exec.Command(bench, "-pmxcfs", daemon, "-quick", "-parts", "memory", "-against", "--no-metrics").CombinedOutput(); err == nil || !strings.Contains(string(out), "-against") {
+		t.Errorf("another part: %v\n%s", err, out)
+	}
+	if out, err := exec.Command(bench, "-pmxcfs", daemon, "-quick", "-parts", "local", "-against", "--no-such-option").CombinedOutput(); err == nil {
+		t.Errorf("an option that there is not:\n%s", out)
+	}
+}

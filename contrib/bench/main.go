@@ -124,6 +124,7 @@ type config struct {
 	shared   bool
 	atomic   bool // the floor opens with O_TRUNC in one request
 	quick    bool
+	against  string // options of a second daemon in the floor's place; empty: none
 	writes   time.Duration
 	idle     time.Duration
 	trees    string // part of the names of those to look at; empty: all
@@ -145,6 +146,7 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	flags.BoolVar(&c.shared, "shared", false, "let all clients work in one directory, where the kernel serialises them; otherwise each has its own")
 	flags.BoolVar(&c.atomic, "atomic-trunc", false, "let the bare file system have ATOMIC_O_TRUNC, which spares a request and which the daemon's mount does not have")
 	flags.BoolVar(&c.quick, "quick", false, "a short run that shows that everything works; its figures mean nothing")
+	flags.StringVar(&c.against, "against", "", "measure the part local beside a second daemon with these `options`, in the place of the bare file system, as --no-metrics; goals are not judged then")
 	parts := flags.String("parts", strings.Join(allParts, ","), "what to measure, by comma")
 	flags.DurationVar(&c.writes, "writes", 20*time.Second, "how long to write without pause, for the memory afterwards")
 	flags.DurationVar(&c.idle, "idle", 6*time.Second, "how long to wait before idle memory is read")
@@ -179,6 +181,9 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 			return nil, fmt.Errorf("%q is not a number of clients", s)
 		}
 		c.clients = append(c.clients, n)
+	}
+	if c.against != "" && !slices.Equal(c.parts, []string{partLocal}) {
+		return nil, errors.New("-against is for -parts local")
 	}
 	if c.rounds < 1 || c.time <= 0 {
 		return nil, errors.New("-rounds and -time must be positive")
@@ -218,7 +223,7 @@ func (c *config) benchmark(ctx context.Context, stdout io.Writer) error {
 		}
 	}
 	r.Machine.Took, r.Machine.Others = cpu.stop()
-	if !c.quick {
+	if !c.quick && c.against == "" {
 		r.Judge()
 	}
 	if c.json != "" {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"pmxcfs/contrib/bench/floor"
 	"pmxcfs/contrib/bench/load"
@@ -25,7 +26,12 @@ func (c *config) operations(ctx context.Context, r *report.Report) (err error) {
 	if err != nil {
 		return err
 	}
-	bare, err := c.startFloor(filepath.Join(c.dir, "floor", mountPoint), version) // paths as long as the daemon's
+	var bare *server.Server
+	if c.against == "" {
+		bare, err = c.startFloor(filepath.Join(c.dir, "floor", mountPoint), version) // paths as long as the daemon's
+	} else {
+		bare, _, err = c.startDaemon(filepath.Join(c.dir, "second"), strings.Fields(c.against)...)
+	}
 	if err != nil {
 		return err
 	}

@@ -455,6 +455,18 @@ func TestDifferenceFoundByAVerificationIsCounted(t *testing.T) {
 	})
 }
 
+func TestStatusIsReadWhileAWriterHoldsTheGroup(t *testing.T) {
+	g, err := New(Config{App: &checkedApp{}, Connect: func() (Transport, error) { return nil, errBusDown }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s := g.Status(); s.Mode != dfsm.ModeStart || s.Connected {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestSyncsAreCountedByWhatBeganThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bus{}

@@ -49,7 +49,13 @@ func TestObserverIsToldOfWhatSucceeded(t *testing.T) {
 	if o.rows != 2 || o.bytes != 5 || o.commits != 1 || o.syncs != 1 || o.took <= 0 {
 		t.Errorf("%+v", o)
 	}
+	db.mu.Lock() // as a transaction does
 	file, log, err := db.Sizes()
+	done := db.Stats().Transactions.Load()
+	db.mu.Unlock()
+	if done != 1 {
+		t.Errorf("%d transactions", done)
+	}
 	if err != nil || file == 0 || log == 0 {
 		t.Errorf("sizes %d, %d, %v", file, log, err)
 	}
