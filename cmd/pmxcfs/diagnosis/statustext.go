@@ -188,18 +188,15 @@ func (p *Painter) membersTable(o *Overview) {
 		if m.votes >= 0 {
 			row[3].text = fmt.Sprint(m.votes)
 		}
-		if t := m.Peer; t != nil {
-			row[5].text, row[6].text = clean(t.Mode), fmt.Sprint(t.Version)
-			if t.Mode != "synced" {
-				row[5].color = yellow
-			}
-			if !m.Self {
-				row[7].text = fmt.Sprint(max(0, t.Lag))
-				row[8].text = duration(o.Status.Time.Sub(t.Heard)) + " ago"
-			}
-			row[9].text = clean(t.Software)
-		} else if m.Self && o.Status != nil {
-			row[5].text, row[6].text, row[9].text = clean(o.Status.Cluster.Groups[0].Mode), fmt.Sprint(o.Status.Database.Version), clean(o.Status.Daemon.Version)
+		if m.Self && o.Status != nil {
+			row[5].text, row[6].text, row[9].text = o.Status.Cluster.Groups[0].Mode, fmt.Sprint(o.Status.Database.Version), clean(o.Status.Daemon.Version)
+		} else if t := m.Peer; t != nil {
+			row[5].text, row[6].text, row[9].text = clean(t.Mode), fmt.Sprint(t.Version), clean(t.Software)
+			row[7].text = fmt.Sprint(max(0, t.Lag))
+			row[8].text = duration(o.Status.Time.Sub(t.Heard)) + " ago"
+		}
+		if row[5].text != "synced" && row[5].text != "-" {
+			row[5].color = yellow
 		}
 		rows = append(rows, row)
 	}

@@ -18,7 +18,7 @@ import (
 
 // cluster is some services over one bus, each with a tree.
 type cluster struct {
-	t     *testing.T
+	t     testing.TB
 	bus   *bus
 	nodes []*testNode
 	names map[uint32]string
@@ -26,7 +26,7 @@ type cluster struct {
 
 type testNode struct {
 	*Service
-	t    *testing.T
+	t    testing.TB
 	tree *memdb.Tree
 	mode atomic.Uint32
 	stop func()
@@ -37,7 +37,7 @@ type testNode struct {
 
 const patience = 20 * time.Second
 
-func newCluster(t *testing.T, n int, tree func() *memdb.Tree) *cluster {
+func newCluster(t testing.TB, n int, tree func() *memdb.Tree) *cluster {
 	c := &cluster{t: t, bus: &bus{}, names: map[uint32]string{}}
 	for i := range n {
 		c.names[uint32(i+1)] = fmt.Sprintf("n%d", i+1)
@@ -86,7 +86,7 @@ func (s *Service) selfMember() dfsm.Member {
 	return s.self
 }
 
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !f(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -1,0 +1,217 @@
+package looktest
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"pmxcfs/cmd/pmxcfs/diagnosis"
+	"pmxcfs/contrib/lab"
+	"pmxcfs/contrib/lab/labtest"
+	"pmxcfs/status/inspect"
+)
+
+// TestLook goes through the states that a node can be in, on one cluster.
+func TestLook(t *testing.T) {
+	c := labtest.New(t, 3)
+	for _, part := range []struct {
+		name string
+		test func(t *testing.T, c *labtest.Cluster)
+	}{
+		{"Healthy", testHealthy},
+		{"Comparing", testComparing},
+		{"Locks", testLocks},
+		{"HalfStarted", testHalfStarted},
+		{"Partitioned", testPartitioned},
+		{"Broken", testBroken},
+	} {
+		if !t.Run(part.name, func(t *testing.T) { part.test(t, c.In(t)) }) {
+			break // the next ones start from what this one leaves
+		}
+	}
+}
+
+func testHealthy(t *testing.T, c *labtest.Cluster) {
+	n := c.Node(1)
+	want(n, "healthy-status", 0, "status")
+	want(n, "healthy-locks", 0, "locks")
+	want(n, "healthy-compare", 0, "compare")
+	o, status := document[diagnosis.Overview](n, "status")
+	if status != 0 || o.Verdict != "fine" || o.Status == nil || !o.Status.Ready || len(o.Status.Cluster.Members) != 3 || !o.Corosync.Quorum.Quorate {
+		t.Errorf("status %d: %+v", status, o)
+	}
+	out, status := look(n, "log", "--priority", "info", "--user", "root", "--since", "1h")
+	if status != 0 {
+		t.Errorf("log: status %d", status)
+	}
+	only(t, out, "node1 root cluster[", "node2 root cluster[", "node3 root cluster[", "info: starting cluster log")
+	if out, status := look(n, "log", "--node", "node2", "--json"); status != 0 || len(out) == 0 || out[0] != '{' {
+		t.Errorf("log --json: status %d: %s", status, out)
+	}
+	for _, args := range [][]string{{"status", "x"}, {"status", "--what"}, {"log", "--since", "yesterday"}, {"log", "-p", "9"}, {"locks", "brake", "x"}, {"compare", "now"}} {
+		if out, status := look(n, args...); status != 1 || out == "" {
+			t.Errorf("%v: status %d: %s", args, status, out)
+		}
+	}
+}
+
+// testComparing compares again and again while all nodes write.
+func testComparing(t *testing.T, c *labtest.Cluster) {
+	stop := make(chan struct{})
+	done := make(chan error, len(c.Nodes))
+	for i, n := range c.Nodes {
+		go func() {
+			for k := 0; ; k++ {
+				select {
+				case <-stop:
+					done <- nil
+					return
+				default:
+				}
+				if err := os.WriteFile(n.Path(fmt.Sprintf("load%d-%d", i, k%20)), fmt.Appendf(nil, "%d", k), 0o640); err != nil {
+					done <- err
+					return
+				}
+			}
+		}()
+	}
+	var last uint64
+	for range 5 {
+		r, status := document[inspect.Comparison](c.Node(2), "compare")
+		if status != 0 || !r.Equal || !r.Complete || len(r.Differences) > 0 {
+			t.Errorf("status %d: %+v", status, r)
+		}
+		if v := r.Nodes[0].Version; v <= last {
+			t.Errorf("version %d after %d: nothing changes meanwhile", v, last)
+		} else {
+			last = v
+		}
+	}
+	close(stop)
+	for range c.Nodes {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range c.Nodes {
+		for k := range 20 {
+			c.Node(1).Remove(fmt.Sprintf("load%d-%d", i, k))
+		}
+	}
+}
+
+func testLocks(t *testing.T, c *labtest.Cluster) {
+	n, o := c.Node(1), c.Node(2)
+	n.Mkdir("priv/lock/mine")
+	o.WantDir("priv/lock/mine")
+	want(o, "lock-held", 0, "locks")
+	want(o, "lock-warning", 1, "locks", "break", "mine")
+	o.WantDir("priv/lock/mine")
+	want(o, "lock-broken", 0, "locks", "break", "--yes", "mine")
+	for _, n := range c.Nodes {
+		n.WantNone("priv/lock/mine")
+	}
+	for _, name := range []string{"mine", "..", "../..", ""} {
+		if out, status := look(o, "locks", "break", "--yes", name); status != 1 {
+			t.Errorf("breaking %q: status %d: %s", name, status, out)
+		}
+	}
+}
+
+// testHalfStarted leaves node3 as it was.
+func testHalfStarted(t *testing.T, c *labtest.Cluster) {
+	n, o := c.Node(3), c.Node(1)
+	n.Stop()
+	want(n, "stopped-status", 3, "status")
+	want(o, "other-stopped-status", 2, "status")
+	want(o, "other-stopped-compare", 2, "compare")
+	for _, args := range [][]string{{"log"}, {"locks"}, {"compare"}, {"locks", "break", "x"}} {
+		out, status := look(n, args...)
+		if status != 1 {
+			t.Errorf("%v without a daemon: status %d", args, status)
+		}
+		only(t, out, "pmxcfs: the daemon does not answer on /run/pve-cluster/pmxcfs.sock: ")
+	}
+	n.Must(n.Host.StopCorosync())
+	want(n, "nothing-status", 3, "status")
+	n.Start()
+	want(n, "no-corosync-status", 3, "status")
+	if out, status := look(n, "compare"); status != 1 {
+		t.Errorf("compare without corosync: status %d: %s", status, out)
+	}
+	n.Must(n.Host.StartCorosync())
+	c.WantTogether(c.Nodes...)
+	want(o, "healthy-status", 0, "status")
+}
+
+func testPartitioned(t *testing.T, c *labtest.Cluster) {
+	n, o := c.Node(3), c.Node(1)
+	if err := c.Lab.Cut(3); err != nil {
+		t.Fatal(err)
+	}
+	want(n, "cut-off-status", 3, "status")
+	want(o, "majority-status", 2, "status")
+	if r, status := document[inspect.Comparison](o, "compare"); status != 2 || !r.Equal || r.Complete {
+		t.Errorf("compare: status %d: %+v", status, r)
+	}
+	if err := c.Lab.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	c.WantTogether(c.Nodes...)
+	want(n, "healed-status", 0, "status")
+	// A corosync that is there, but does not turn.
+	p := n.Host.Corosync()
+	n.Must(p.Signal(syscall.SIGSTOP))
+	o.Eventually("node3 is missed", func() error {
+		if _, status := look(o, "status"); status != 2 {
+			return fmt.Errorf("status %d", status)
+		}
+		return nil
+	})
+	out, status := look(n, "status")
+	n.Must(p.Signal(syscall.SIGCONT))
+	if status != 3 {
+		t.Errorf("with a frozen corosync: status %d", status)
+	}
+	only(t, out, "corosync does not answer: no answer in time")
+	c.WantTogether(c.Nodes...)
+}
+
+func testBroken(t *testing.T, c *labtest.Cluster) {
+	n := c.Node(3)
+	// A daemon that does not turn.
+	n.Must(n.Process().Signal(syscall.SIGSTOP))
+	out, status := look(n, "status")
+	n.Must(n.Process().Signal(syscall.SIGCONT))
+	if status != 3 {
+		t.Errorf("with a frozen daemon: status %d", status)
+	}
+	only(t, out, "runs, but does not answer", "/etc/pve, does not answer")
+	// One that was killed, and left its mount.
+	c.WantTogether(c.Nodes...)
+	n.Kill()
+	n.Eventually("it has ended", func() error {
+		if o, _ := document[diagnosis.Overview](n, "status"); o.Daemon.Running || o.Daemon.Locked {
+			return fmt.Errorf("%+v", o.Daemon)
+		}
+		return nil
+	})
+	want(n, "killed-status", 3, "status")
+	// A database that is none.
+	n.RemoveDatabase()
+	want(n, "no-database-status", 3, "status")
+	n.Must(os.WriteFile(n.Database(), []byte("this is not a database, and long enough to be looked at as one"), 0o600))
+	n.Launch()
+	select {
+	case <-n.Process().Done():
+	case <-time.After(lab.Patience):
+		t.Fatal("the daemon starts on a broken database")
+	}
+	want(n, "broken-database-status", 3, "status")
+	n.RemoveDatabase()
+	n.Start()
+	c.WantTogether(c.Nodes...)
+	want(c.Node(1), "healthy-status", 0, "status")
+}

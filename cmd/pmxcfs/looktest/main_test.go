@@ -1,0 +1,10 @@
+package looktest
+
+import (
+	"os"
+	"testing"
+
+	"pmxcfs/contrib/lab/labtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(labtest.Main(m)) }
