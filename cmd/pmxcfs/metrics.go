@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"pmxcfs/fuse"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
+	"pmxcfs/status/inspect"
 	"pmxcfs/status/ipc"
 	"pmxcfs/status/metrics"
 )
@@ -136,12 +138,16 @@ func (c *cluster) observe(store *dcdb.ClusterConfig, kv *group.Config) {
 	}
 }
 
-// peerVersions is what other nodes have told.
+// peerVersions is what other nodes have told, under the names that corosync has for
+// them: a member may call itself anything.
 func (c *cluster) peerVersions() []metrics.Peer {
+	told := c.peers.Peers()
+	state := c.cfg.status.Cluster()
 	var list []metrics.Peer
-	for _, p := range c.peers.Peers() {
-		if p.Node != c.cfg.node {
-			list = append(list, metrics.Peer{Node: p.Node, Version: p.Version, Age: time.Since(p.Heard)})
+	for _, n := range state.Nodes {
+		i := slices.IndexFunc(told, func(p inspect.PeerState) bool { return p.Member.Node == n.ID })
+		if i >= 0 && n.ID != state.Self {
+			list = append(list, metrics.Peer{Node: n.Name, Version: told[i].Version, Age: time.Since(told[i].Heard)})
 		}
 	}
 	return list

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -332,8 +333,8 @@ func (s *Service) takeState(from dfsm.Member, st *state) {
 	if !slices.Contains(s.view, from) {
 		return
 	}
-	s.told[from] = inspect.PeerState{Member: from, Node: st.node, Peer: inspect.Peer{
-		Software: st.software, Mode: dfsm.Mode(st.mode).String(), Quorate: st.quorate,
+	s.told[from] = inspect.PeerState{Member: from, Node: strings.ToValidUTF8(st.node, "?"), Peer: inspect.Peer{
+		Software: strings.ToValidUTF8(st.software, "?"), Mode: dfsm.Mode(st.mode).String(), Quorate: st.quorate,
 		Version: st.version, Heard: now, Lag: int64(own - st.version),
 		ClockOffset: time.Duration(st.time - now.UnixNano()).Seconds(),
 	}}
