@@ -8,6 +8,7 @@ import "C"
 import (
 	"runtime/cgo"
 	"strings"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -28,6 +29,12 @@ const (
 
 // Forever is the timeout of a Next that waits for as long as it takes.
 const Forever = session.Forever
+
+// table guards the library's table of handles, which is the whole process's: of two
+// initialisations at the same time one may get the place of the other, whose
+// connection is then never closed, and stays a member of its group (libqb 2.0.6's
+// qb_hdb_handle_create looks for a free place, and takes it after that).
+var table sync.Mutex
 
 // Conn is a connection to corosync's CPG service. It can be a member of one
 // group, once: to join again after a Leave takes a new connection. All methods
@@ -55,7 +62,9 @@ func Open() (*Conn, error) {
 	c := &Conn{context: (*C.struct_pmx_cpg)(C.calloc(1, C.sizeof_struct_pmx_cpg))}
 	c.self = cgo.NewHandle(c)
 	c.context.conn = C.uintptr_t(c.self)
+	table.Lock()
 	err := session.Err("cpg_model_initialize", code(C.pmx_cpg_initialize(&c.handle, c.context)))
+	table.Unlock()
 	if err != nil {
 		c.free()
 		return nil, err
@@ -65,7 +74,9 @@ func Open() (*Conn, error) {
 		c.session, err = session.New(int(fd))
 	}
 	if err != nil {
+		table.Lock()
 		C.cpg_finalize(c.handle)
+		table.Unlock()
 		c.free()
 		return nil, err
 	}
@@ -85,6 +96,8 @@ func (c *Conn) free() {
 func (c *Conn) Close() error {
 	return c.session.Close("cpg_finalize", func() corosync.Code {
 		defer c.free()
+		table.Lock()
+		defer table.Unlock()
 		return code(C.cpg_finalize(c.handle))
 	})
 }

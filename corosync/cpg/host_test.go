@@ -32,6 +32,7 @@ func TestOnOneHost(t *testing.T) {
 	t.Run("SendersMayBeConcurrent", testConcurrentSenders)
 	t.Run("LeaveIsTheLastEventAndANewConnectionJoins", testLeave)
 	t.Run("SeveralConnectionsOfOneProcess", testSeveralConnections)
+	t.Run("ConnectionsAreOpenedAndClosedAtTheSameTime", testConcurrentOpens)
 	t.Run("CallsTellNodeAndLimits", testCalls)
 	t.Run("ClosedConnectionRefusesEverything", testClosed)
 	t.Run("NextWakesAndTimesOut", testWakeAndTimeout)
@@ -310,6 +311,39 @@ func testSeveralConnections(t *testing.T) {
 				t.Errorf("%q arrived as %q", text, got)
 			}
 		}
+	}
+}
+
+// testConcurrentOpens has several goroutines open connections at the same moment, use
+// and close them: libcpg alone gives two of them one place in its table now and then.
+func testConcurrentOpens(t *testing.T) {
+	for round := range 60 {
+		begin := make(chan struct{})
+		var all sync.WaitGroup
+		for g := range 6 {
+			all.Go(func() {
+				<-begin
+				var c *cpg.Conn
+				err := conntest.Retry(func() (err error) { c, err = cpg.Open(); return err })
+				if err != nil {
+					t.Errorf("opening: %v", err)
+					return
+				}
+				defer c.Close()
+				group := fmt.Sprintf("opens-%d-%d", round, g)
+				if err := conntest.Retry(func() error { return c.Join(group) }); err != nil {
+					t.Errorf("joining: %v", err)
+				}
+				if _, err := c.Next(nil, 0); err != nil {
+					t.Errorf("dispatching: %v", err)
+				}
+				if err := c.Close(); err != nil {
+					t.Errorf("closing: %v", err)
+				}
+			})
+		}
+		close(begin)
+		all.Wait()
 	}
 }
 

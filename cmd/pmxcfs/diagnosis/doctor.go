@@ -221,10 +221,10 @@ func (f *findings) databaseFile(h *Host, o *Overview) {
 	found, err := within(integrityTime, func() ([]string, error) { return sqlite.IntegrityCheck(h.Database) })
 	switch {
 	case err != nil:
-		f.add(Failure, "pmxcfs db check says more", "SQLite's check of the database could not be done: %v", err)
+		f.add(Failure, brokenDatabase, "SQLite's check of the database could not be done: %v", err)
 		return
 	case len(found) > 0:
-		f.add(Failure, "stop the daemon; in a cluster: move the database away, and start again; alone: pmxcfs db repair", "SQLite finds the database damaged: %s", found[0])
+		f.add(Failure, "stop the daemon; "+brokenDatabase, "SQLite finds the database damaged: %s", found[0])
 		return
 	}
 	d := o.Offline
@@ -234,7 +234,7 @@ func (f *findings) databaseFile(h *Host, o *Overview) {
 			f.add(Failure, "pmxcfs db check lists everything that is wrong, pmxcfs db repair makes a sound copy", "the daemon could not start on its database again: %s", p)
 		}
 		if d.Error != "" {
-			f.add(Failure, "", "the database can't be read: %s", d.Error)
+			f.add(Failure, brokenDatabase, "the database can't be read: %s", d.Error)
 		}
 	}
 	for _, p := range d.Odd {

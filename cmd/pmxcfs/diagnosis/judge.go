@@ -29,6 +29,8 @@ const (
 const (
 	restart = "systemctl restart pve-cluster"
 	journal = "journalctl -u pve-cluster -e"
+	// brokenDatabase is what to do about a database that can't be used.
+	brokenDatabase = "in a cluster: move it away and start the daemon, the others send everything; alone: pmxcfs db check, pmxcfs db repair, or a backup"
 )
 
 // judge says what needs attention.
@@ -75,7 +77,7 @@ func (f *findings) daemon(o *Overview) {
 			f.add(Info, "", "there is no database; the daemon makes one when it starts")
 		}
 		if off.Error != "" {
-			f.add(Failure, "", "the database can't be read: %s", off.Error)
+			f.add(Failure, brokenDatabase, "the database can't be read: %s", off.Error)
 		}
 		for _, p := range off.Problems {
 			f.add(Failure, "pmxcfs db check lists everything that is wrong, pmxcfs db repair makes a sound copy", "the daemon can't start on its database: %s", p)

@@ -30,11 +30,14 @@ type LogReader struct {
 	known  map[logKey]bool // nil: nothing has been read
 }
 
-// logKey tells entries apart, as the nodes do.
+// logKey tells entries apart, as the nodes do, and those of a daemon from those of
+// the one before it, which counted from 1, too.
 type logKey struct {
 	node string
 	time int64
 	uid  uint32
+	pid  uint32
+	text string
 }
 
 // New returns the entries that are wanted and were not returned before, the oldest
@@ -51,7 +54,7 @@ func (r *LogReader) New(ctx context.Context, h *Host) ([]inspect.LogEntry, error
 	var list []inspect.LogEntry
 	for i := range log.Entries {
 		e := &log.Entries[i]
-		k := logKey{e.Node, e.Time, e.UID}
+		k := logKey{e.Node, e.Time, e.UID, e.PID, e.Text}
 		known[k] = true
 		if !r.known[k] && r.Filter.wants(e) {
 			list = append(list, *e)

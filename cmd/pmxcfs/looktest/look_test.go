@@ -10,11 +10,13 @@ import (
 	"pmxcfs/cmd/pmxcfs/diagnosis"
 	"pmxcfs/contrib/lab"
 	"pmxcfs/contrib/lab/labtest"
+	"pmxcfs/memdb"
 	"pmxcfs/status/inspect"
 )
 
 // TestLook goes through the states that a node can be in, on one cluster.
 func TestLook(t *testing.T) {
+	t.Parallel()
 	c := labtest.New(t, 3)
 	for _, part := range []struct {
 		name string
@@ -109,7 +111,11 @@ func testLocks(t *testing.T, c *labtest.Cluster) {
 	want(o, "lock-held", 0, "locks")
 	want(o, "lock-warning", 1, "locks", "break", "mine")
 	o.WantDir("priv/lock/mine")
-	want(o, "lock-broken", 0, "locks", "break", "--yes", "mine")
+	out, status := look(o, "locks", "break", "--yes", "mine")
+	if status != 0 {
+		t.Errorf("status %d", status)
+	}
+	only(t, out, `The lock "mine" is held by node1`, "It has NOT expired", `the lock "mine" is broken`)
 	for _, n := range c.Nodes {
 		n.WantNone("priv/lock/mine")
 	}
@@ -214,4 +220,48 @@ func testBroken(t *testing.T, c *labtest.Cluster) {
 	n.Start()
 	c.WantTogether(c.Nodes...)
 	want(c.Node(1), "healthy-status", 0, "status")
+}
+
+// TestExpiredLockIsBrokenByAgreement waits for a lock to expire, beside the other
+// tests.
+func TestExpiredLockIsBrokenByAgreement(t *testing.T) {
+	t.Parallel()
+	c := labtest.New(t, 2)
+	n, o := c.Node(1), c.Node(2)
+	n.Mkdir("priv/lock/left")
+	o.WantDir("priv/lock/left")
+	expired := func(n *labtest.Node) bool {
+		d, status := document[inspect.Locks](n, "locks")
+		if status != 0 || len(d.Locks) != 1 || d.Locks[0].Name != "left" || d.Locks[0].Holder != "node1" {
+			t.Fatalf("status %d: %+v", status, d)
+		}
+		return d.Locks[0].Expired
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	limit := time.After(memdb.LockTimeout + lab.Patience)
+	for !expired(n) || !expired(o) {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatal("it never expires")
+		}
+	}
+	out, status := look(o, "status")
+	if status != 0 {
+		t.Errorf("status %d", status)
+	}
+	only(t, out, "locks have not been renewed for long, and have expired: left")
+	out, status = look(o, "locks", "break", "left")
+	if status != 1 {
+		t.Errorf("without --yes: status %d", status)
+	}
+	only(t, out, "It has expired: nobody has renewed it")
+	o.WantDir("priv/lock/left")
+	if out, status = look(o, "locks", "break", "--yes", "left"); status != 0 {
+		t.Errorf("status %d: %s", status, out)
+	}
+	for _, n := range c.Nodes {
+		n.WantNone("priv/lock/left")
+	}
 }

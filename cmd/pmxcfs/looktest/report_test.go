@@ -65,6 +65,7 @@ func (s *secrets) plant(n *labtest.Node) {
 }
 
 func TestReportHasNoSecrets(t *testing.T) {
+	t.Parallel()
 	c := labtest.New(t, 2)
 	n := c.Node(1)
 	var s secrets
