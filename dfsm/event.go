@@ -82,6 +82,10 @@ type (
 	// Committed answers Commit. Err as in Applied.
 	Committed struct{ Err error }
 
+	// Failed says that the application can't go on, by its own account between
+	// its methods. Err as in Applied.
+	Failed struct{ Err error }
+
 	// ChecksumDone answers Checksum, at any later time: ID and Epoch are the
 	// action's. With a non-nil Err this node takes no part in the
 	// verification.
@@ -104,4 +108,5 @@ func (StateTaken) event()      {}
 func (StatesProcessed) event() {}
 func (UpdatesApplied) event()  {}
 func (Committed) event()       {}
+func (Failed) event()          {}
 func (ChecksumDone) event()    {}

@@ -190,6 +190,11 @@ func (m *Machine) process(e Event) bool {
 			return false
 		}
 		m.restart()
+	case Failed:
+		if m.flush() {
+			return false
+		}
+		m.succeeded("the application", e.Err)
 	case ChecksumDone:
 		m.checksumDone(e)
 	default:

@@ -17,7 +17,7 @@ import (
 type Group struct {
 	cfg Config
 
-	mu       sync.Mutex // guards what is up to the next empty line
+	mu       sync.Mutex // guards what is up to the next empty line; taken with own held, not the other way round
 	requests []request
 	spare    []request    // takeInput's other slice
 	answers  []dfsm.Event // of checksums
@@ -36,7 +36,9 @@ type Group struct {
 
 	figures figures
 
-	// The rest is Run's.
+	// own guards the rest. Run holds it but while it waits for events; whoever has
+	// queued something carries it out itself if it gets it (see pump).
+	own        sync.Mutex
 	machine    *dfsm.Machine
 	self       dfsm.Member
 	conn       Transport // nil: not connected
@@ -48,7 +50,9 @@ type Group struct {
 	final      bool      // never join again
 	notBefore  time.Time // of the next attempt to connect or join
 	now        uint32    // seconds since 1970, as the machine knows
-	events     []Event
+	byCaller   bool      // who holds own is not Run
+	owed       int       // normal messages that were sent and have not come back
+	events     []Event   // Run's own
 	viewDirty  bool
 	good, bad  uint64     // the machine's verifications, as counted
 	syncSince  time.Time  // when the present sync began; zero: there is none
@@ -102,6 +106,8 @@ func (g *Group) Run(ctx context.Context) {
 	g.mu.Lock()
 	g.running = true
 	g.mu.Unlock()
+	g.own.Lock()
+	defer g.own.Unlock()
 	for ctx.Err() == nil {
 		g.round(g.wait())
 	}
@@ -144,29 +150,11 @@ func (g *Group) untilNextTry() time.Duration {
 
 // round waits for events and handles them, and what others have asked for.
 func (g *Group) round(wait time.Duration) {
-	var err error
-	clear(g.events)
-	g.events = g.events[:0]
-	if g.conn != nil {
-		g.events, err = g.conn.Next(g.events, wait)
-	} else {
-		t := time.NewTimer(wait)
-		select {
-		case <-g.kick:
-		case <-t.C:
-		}
-		t.Stop()
-	}
-	g.tick()
-	requests, answers := g.takeInput()
-	for _, a := range answers {
-		g.step(a)
-	}
-	for _, r := range requests {
-		g.step(dfsm.Submit{ID: r.id, Subtype: r.subtype, Payload: r.payload})
-	}
-	clear(requests)
-	if len(requests) > 0 && g.conn != nil && !g.leaving {
+	err := g.await(wait)
+	g.mu.Lock()
+	g.pong()
+	g.mu.Unlock()
+	if g.takeInput() && g.conn != nil && !g.leaving {
 		// Before the batch is applied: the group orders them meanwhile.
 		if _, e := g.send(); e != nil && err == nil {
 			err = e
@@ -181,6 +169,29 @@ func (g *Group) round(wait time.Duration) {
 	g.publish()
 }
 
+// await waits for events, with own let go.
+func (g *Group) await(wait time.Duration) (err error) {
+	clear(g.events)
+	g.events = g.events[:0]
+	conn := g.conn // which only Run changes
+	g.own.Unlock()
+	defer g.own.Lock()
+	if g.pending() { // who came while we held it relies on us
+		wait = 0
+	}
+	if conn != nil {
+		g.events, err = conn.Next(g.events, wait)
+		return err
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-g.kick:
+	case <-t.C:
+	}
+	return nil
+}
+
 // dispatch steps the events of one batch.
 func (g *Group) dispatch() {
 	g.figures.batches.Add(1)
@@ -190,6 +201,9 @@ func (g *Group) dispatch() {
 			g.figures.delivered.add(b)
 			// Whatever is not a normal message may change who is synced.
 			g.viewDirty = g.viewDirty || len(b) >= 2 && b[0]|b[1] != 0
+			if g.owed > 0 && e.From == g.self && normal(b) {
+				g.owed--
+			}
 			g.step(dfsm.Deliver{From: e.From, Bytes: e.Bytes})
 			continue
 		}
@@ -271,9 +285,9 @@ func (g *Group) checksum(a dfsm.Checksum) {
 		done := dfsm.ChecksumDone{ID: a.ID, Epoch: a.Epoch}
 		done.Sum, done.Err = sum()
 		g.mu.Lock()
-		defer g.mu.Unlock()
 		g.answers = append(g.answers, done)
-		g.wake()
+		g.mu.Unlock()
+		g.pump()
 	})
 }
 
@@ -366,6 +380,7 @@ func (g *Group) leave() (wait time.Duration, busy bool) {
 func (g *Group) left() {
 	g.joined, g.leaving, g.asked, g.leaveBy = false, false, false, time.Time{}
 	g.out.drop()
+	g.owed = 0
 	g.viewDirty = true
 	if t := time.Now().Add(g.cfg.Backoff); !g.final && t.After(g.notBefore) {
 		g.notBefore = t
@@ -405,15 +420,29 @@ func (g *Group) stop() {
 	g.disconnect(nil)
 	g.step(dfsm.Restart{})
 	g.hashing.Wait()
+	g.end()
 	g.publish()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.running, g.stopped = false, true
+	g.running = false
 	g.pong()
-	g.requests = nil
 	for id, ch := range g.waiters {
 		delete(g.waiters, id)
 		ch <- dfsm.ErrDisconnected
 	}
 	g.figures.waiting.Store(0)
+}
+
+// end takes what comes up to now, and nothing any more.
+func (g *Group) end() {
+	for {
+		g.mu.Lock()
+		if len(g.requests) == 0 && len(g.answers) == 0 {
+			g.stopped = true
+			g.mu.Unlock()
+			return
+		}
+		g.mu.Unlock()
+		g.takeInput()
+	}
 }

@@ -9,11 +9,12 @@ import (
 	"pmxcfs/dfsm"
 )
 
-// request is a submission on its way to the machine.
+// request is a submission on its way to the machine, or a call.
 type request struct {
 	id      uint64 // 0: nobody waits
 	subtype uint16
 	payload []byte
+	call    func() error // nil: a submission
 }
 
 // Submit sends a message and waits until it has been delivered and applied
@@ -27,39 +28,63 @@ func (g *Group) Submit(ctx context.Context, subtype uint16, payload []byte) erro
 	if err := ctx.Err(); err != nil {
 		return gaveUp(err, true)
 	}
-	result := make(chan error, 1)
+	s := g.Begin(subtype, payload)
+	select {
+	case err := <-s.Done():
+		return err
+	case <-ctx.Done():
+		return s.GiveUp(ctx.Err())
+	}
+}
+
+// Submission is a message that somebody waits for.
+type Submission struct {
+	group  *Group
+	id     uint64
+	result chan error
+}
+
+// Begin is the first part of Submit: it sends the message, or sees to it that it is
+// sent.
+func (g *Group) Begin(subtype uint16, payload []byte) *Submission {
+	s := &Submission{group: g, result: make(chan error, 1)}
 	g.mu.Lock()
 	if g.stopped {
 		g.mu.Unlock()
-		return dfsm.ErrDisconnected
+		s.result <- dfsm.ErrDisconnected
+		return s
 	}
 	g.lastID++
-	id := g.lastID
-	g.waiters[id] = result
+	s.id = g.lastID
+	g.waiters[s.id] = s.result
 	g.figures.waiting.Add(1)
-	g.requests = append(g.requests, request{id, subtype, payload})
-	g.wake()
+	g.requests = append(g.requests, request{id: s.id, subtype: subtype, payload: payload})
 	g.mu.Unlock()
+	g.pump()
+	return s
+}
 
-	select {
-	case err := <-result:
-		return err
-	case <-ctx.Done():
-	}
+// Done gives what Submit returns of a message that was not given up, once.
+func (s *Submission) Done() <-chan error { return s.result }
+
+// GiveUp ends the waiting and returns what Submit does then: Done's error, if there is
+// one after all, or what follows from cause, the error of a context.
+func (s *Submission) GiveUp(cause error) error {
+	g := s.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
-	case err := <-result: // it came after all
+	case err := <-s.result:
 		return err
 	default:
 	}
-	delete(g.waiters, id)
+	delete(g.waiters, s.id)
 	g.figures.waiting.Add(-1)
-	at := slices.IndexFunc(g.requests, func(r request) bool { return r.id == id })
+	at := slices.IndexFunc(g.requests, func(r request) bool { return r.id == s.id && r.call == nil })
 	if at >= 0 {
 		g.requests = slices.Delete(g.requests, at, at+1)
 	}
-	return gaveUp(ctx.Err(), at >= 0)
+	return gaveUp(cause, at >= 0)
 }
 
 func gaveUp(cause error, withdrawn bool) error {
@@ -77,13 +102,78 @@ func gaveUp(cause error, withdrawn bool) error {
 // dropped. The payload must not be changed afterwards. The application may
 // call it from within its methods.
 func (g *Group) Post(subtype uint16, payload []byte) {
+	g.add(request{subtype: subtype, payload: payload})
+}
+
+// Call has f called while none of the application's methods runs, soon: often before
+// Call returns, by this goroutine. An error of f's counts as one of such a method: the
+// node leaves the group. It reports false, and f is not called, after the end of Run.
+// The application may call it from within its methods.
+func (g *Group) Call(f func() error) bool { return g.add(request{call: f}) }
+
+func (g *Group) add(r request) bool {
+	g.mu.Lock()
+	if g.stopped {
+		g.mu.Unlock()
+		return false
+	}
+	g.requests = append(g.requests, r)
+	g.mu.Unlock()
+	g.pump()
+	return true
+}
+
+// maxOwed and maxDirect are how many messages may be under way, and how large one may be,
+// for a caller to send by itself. A corosync that stands still takes some 250 messages, and
+// then holds up who sends the next one; a message that it takes in parts, the first. That
+// must happen to Run only, for whom nobody waits without limit.
+const (
+	maxOwed   = 64
+	maxDirect = 512 << 10
+)
+
+// pump carries out what is queued, unless somebody is about to: whoever holds own looks
+// again when they have let go of it. So a message leaves without waiting for another
+// goroutine to wake up, and in the order of the counts.
+func (g *Group) pump() {
+	for g.own.TryLock() {
+		g.byCaller = true
+		left := g.takeInput() && !g.sendDirectly()
+		g.byCaller = false
+		g.own.Unlock()
+		if left {
+			g.mu.Lock()
+			g.wake()
+			g.mu.Unlock()
+		}
+		if !g.pending() {
+			return
+		}
+	}
+}
+
+// sendDirectly sends what is to be sent, and reports whether that was all. The rest, and
+// all errors, are Run's.
+func (g *Group) sendDirectly() bool {
+	if g.conn == nil || g.leaving {
+		return g.conn == nil
+	}
+	o := &g.out
+	for o.normals.len() > 0 {
+		msg := *o.normals.first()
+		if g.owed >= maxOwed || len(msg) > maxDirect || o.wait > 0 || g.mcast(msg) != nil {
+			return false
+		}
+		o.popNormal(g)
+	}
+	return o.others.len() == 0
+}
+
+// pending tells whether something is queued.
+func (g *Group) pending() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.stopped {
-		return
-	}
-	g.requests = append(g.requests, request{0, subtype, payload})
-	g.wake()
+	return len(g.requests) > 0 || len(g.answers) > 0
 }
 
 // reply tells a waiter, if it still waits.
@@ -97,14 +187,25 @@ func (g *Group) reply(id uint64, err error) {
 	}
 }
 
-// takeInput returns what came from other goroutines since the last time, and
-// answers their pings.
-func (g *Group) takeInput() (requests []request, answers []dfsm.Event) {
+// takeInput steps what came from other goroutines since the last time, and reports
+// whether there was anything. own is held.
+func (g *Group) takeInput() bool {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	requests, g.requests = g.requests, g.spare[:0]
-	g.spare = requests
-	answers, g.answers = g.answers, nil
-	g.pong()
-	return requests, answers
+	requests, answers := g.requests, g.answers
+	g.requests, g.spare, g.answers = g.spare[:0], nil, nil
+	g.mu.Unlock()
+	g.tick()
+	for _, a := range answers {
+		g.step(a)
+	}
+	for _, r := range requests {
+		if r.call == nil {
+			g.step(dfsm.Submit{ID: r.id, Subtype: r.subtype, Payload: r.payload})
+		} else if err := r.call(); err != nil {
+			g.step(dfsm.Failed{Err: err})
+		}
+	}
+	clear(requests)
+	g.spare = requests[:0]
+	return len(requests)+len(answers) > 0
 }

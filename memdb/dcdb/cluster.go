@@ -229,27 +229,9 @@ func (c *Cluster) safe(op *memdb.Op) *memdb.Op {
 
 // submit sends a message and waits for its result.
 func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte) (memdb.Change, error) {
-	ctx, stop := context.WithTimeout(context.Background(), c.timeout)
-	defer stop()
-	if cancel != nil {
-		go func() {
-			select {
-			case <-cancel:
-			case <-ctx.Done():
-				return
-			}
-			grace := time.NewTimer(interruptGrace) // as the local store gives
-			defer grace.Stop()
-			select {
-			case <-grace.C:
-				stop()
-			case <-ctx.Done():
-			}
-		}()
-	}
 	begin := time.Now()
 	waiting := c.app.calls.begin(subtype, payload)
-	err := c.group.Submit(ctx, subtype, payload)
+	err := c.await(cancel, c.group.Begin(subtype, payload))
 	done, ok := err.(*success)
 	c.app.calls.end(waiting, ok)
 	switch {
@@ -270,6 +252,29 @@ func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte)
 		return memdb.Change{}, nil
 	}
 	return memdb.Change{}, err
+}
+
+// await waits for a submission's result, as long as it may take.
+func (c *Cluster) await(cancel <-chan struct{}, s *group.Submission) error {
+	late := time.NewTimer(c.timeout)
+	defer late.Stop()
+	select {
+	case err := <-s.Done():
+		return err
+	case <-late.C:
+		return s.GiveUp(context.DeadlineExceeded)
+	case <-cancel:
+	}
+	grace := time.NewTimer(interruptGrace) // as the local store gives
+	defer grace.Stop()
+	select {
+	case err := <-s.Done():
+		return err
+	case <-late.C:
+		return s.GiveUp(context.DeadlineExceeded)
+	case <-grace.C:
+		return s.GiveUp(context.Canceled)
+	}
 }
 
 // logTimeout says what a change waited for in vain.
