@@ -62,7 +62,8 @@ type Updates interface {
 // the event Applied.
 type Application interface {
 	// Apply makes the changes of a batch, in order, in one transaction if it
-	// has such. When it returns, what is done is stored.
+	// has such. Whoever waits for one is told its result when Apply returns:
+	// by then it is stored, or the result says how to wait for that.
 	Apply(batch []Message) Applied
 	// State returns the present state; the bytes are the machine's.
 	State() ([]byte, error)

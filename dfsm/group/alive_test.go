@@ -88,7 +88,7 @@ func TestOutsideTellsThatTheTransportDoesNotLetGo(t *testing.T) {
 		})
 		time.Sleep(time.Second)
 		wantSynced(t, n, 1)
-		go func() { _ = submit(n, 1, 1) }()
+		n.Post(1, make([]byte, maxDirect+1)) // which is Run's to send
 		time.Sleep(time.Minute)
 		if err := ping(t, n.Group, time.Second); err == nil {
 			t.Error("Ping is answered by a goroutine that is stuck")

@@ -2,13 +2,15 @@
 // it joins, dispatches, sends, leaves and comes back, and lets any number of
 // goroutines submit messages and wait for what became of them.
 //
-// One goroutine, Run's, owns the connection, the machine and the application.
-// It takes what one dispatch brought as one batch, so the application makes
-// the changes of a batch in one transaction, and wakes those who wait for them
-// when Apply has returned, that is, when they are stored. Sending never waits:
-// when the group's queues are full, the messages stay here and are tried again
-// a moment later, while deliveries go on; that is what empties the queues.
+// One goroutine, Run's, receives. It takes what one dispatch brought as one batch,
+// so the application makes the changes of a batch in one transaction, and wakes
+// those who wait for them when Apply has returned.
 //
-// Everything else (callers, applications' checksums) reaches that goroutine
-// through one list under a mutex and a wake-up of the transport.
+// A message leaves by whoever submits it, if the group is at rest: machine and
+// connection belong to who holds a lock, which Run lets go of only while it waits for
+// events. Who doesn't get the lock leaves the message in a list, which the holder
+// looks through again when it has let go. So sending waits for nobody to wake up, and
+// messages leave in the order of their counts. Sending never blocks a caller: when the
+// group's queues are full, or nothing comes back, messages stay here for Run to try
+// again a moment later, while deliveries go on; that is what empties the queues.
 package group

@@ -31,9 +31,12 @@ type app struct {
 	log   *slog.Logger
 	clock func() time.Time
 	calls *calls
+	saver *committer // its lock is held while a batch is applied
+	told  []*call    // whose changes are not stored for certain; guarded by saver.mu
 
 	self        func() dfsm.Member                   // this node; asked only while it is a member
 	post        func(subtype uint16, payload []byte) // sends a message that nobody waits for
+	failed      func(error)                          // ends the membership; it does not block
 	confChanged func(own bool)
 	timings     Timings
 
@@ -46,33 +49,53 @@ type app struct {
 	stats   Stats
 }
 
+// start completes a new app.
+func (a *app) start() {
+	a.saver = newCommitter(a.tree, a.db, a.log, func(changes []memdb.Change) { a.calls.reset(changes, a.told) })
+	a.saver.timings = a.timings
+	a.saver.onFailure = func(err error) {
+		a.failing(err)
+		a.failed(err)
+	}
+}
+
 // success is the result of an own message that was applied: the group hands
 // results to their callers as errors.
 type success struct {
 	change    memdb.Change
 	delivered time.Time // that is, when the batch with it was about to be applied
+	commit    *Commit   // to wait for; nil: it is stored
 }
 
 func (*success) Error() string { return "dcdb: applied" }
 
 // transaction is what Apply makes of a batch.
 type transaction struct {
-	delta   memdb.Delta
 	results []error
 	begin   time.Time
-	kinds   []memdb.Kind // of the operations in delta
-	told    []*call      // whose changes are in delta
-	conf    bool         // corosync.conf was touched
-	confOwn bool         // by this node
+	changed bool
+	now     bool // a caller waits for it to be stored
+	conf    bool // corosync.conf was touched
+	confOwn bool // by this node
 }
 
-// Apply implements dfsm.Application.
+// Apply implements dfsm.Application. It returns when what callers of this node wait for is
+// stored, with all before it. What nobody waits for, as other nodes' changes, joins the
+// next transaction, which follows within writeDelay: it is in the tree here, and in the
+// file where it came from.
 func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 	a.stats.Batches.Add(1)
 	t := &transaction{results: make([]error, len(batch)), begin: time.Now()}
 	now := a.clock()
 	done := len(batch)
 	var failed error
+	a.saver.mu.Lock()
+	if err := a.health.err.Load(); err != nil {
+		// What was applied last has been taken back, and this node is about to leave.
+		a.saver.mu.Unlock()
+		return dfsm.Applied{Err: *err}
+	}
+	a.told = a.told[:0]
 	for i := range batch {
 		m := &batch[i]
 		if !a.quorate.Load() {
@@ -85,15 +108,23 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 			break
 		}
 	}
-	if t.delta.Len() > 0 {
-		if err := a.store(t.delta.Changes()); err != nil {
-			a.takeBack(t, err)
-			return dfsm.Applied{Done: done, Results: t.results, Err: errors.Join(err, failed)}
+	var err error
+	switch next := a.saver.next; {
+	case t.changed && (t.now || next.bytes > maxUnsaved || a.saver.delay == 0):
+		err = a.saver.wait(next, nil)
+	case t.changed:
+		a.saver.later(next)
+		fallthrough
+	default:
+		a.saver.mu.Unlock()
+	}
+	if err != nil {
+		for i, r := range t.results {
+			if _, ok := r.(*success); ok {
+				t.results[i] = err
+			}
 		}
-		took := time.Since(t.begin)
-		for _, kind := range t.kinds {
-			a.timings.Stored(kind, took)
-		}
+		return dfsm.Applied{Done: done, Results: t.results, Err: errors.Join(err, failed)}
 	}
 	if t.conf && a.confChanged != nil {
 		a.confChanged(t.confOwn)
@@ -120,9 +151,15 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 			*result = err
 			return nil
 		}
-		a.record(t, op, res, m)
+		commit := a.record(t, op, res, m)
 		if m.Own {
-			*result = &success{res.Change(), t.begin}
+			ok := &success{change: res.Change(), delivered: t.begin}
+			if kind == memdb.OpWrite && op.Offset > 0 && !op.Truncate {
+				ok.commit = commit // one write of several: close waits for it
+			} else {
+				t.now = true
+			}
+			*result = ok
 		}
 	case msgUnlockRequest:
 		path, digest, err := decodeUnlock(m.Payload)
@@ -146,13 +183,15 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 	return nil
 }
 
-// record takes note of an operation that was applied.
-func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Message) {
+// record takes note of an operation that was applied, and returns the transaction that
+// it is part of.
+func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Message) *Commit {
 	a.stats.Changes.Add(1)
-	t.delta.Add(res.Changes)
-	t.kinds = append(t.kinds, op.Kind)
+	t.changed = true
+	commit := a.saver.add(res.Changes, len(op.Data))
+	commit.kinds = append(commit.kinds, op.Kind)
 	if c := a.calls.applied(op, res.Changes, m.Own, m.Subtype, m.Payload); c != nil {
-		t.told = append(t.told, c)
+		a.told = append(a.told, c)
 	}
 	var target string
 	switch op.Kind {
@@ -165,6 +204,7 @@ func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Mes
 		t.conf = true
 		t.confOwn = t.confOwn || m.Own
 	}
+	return commit
 }
 
 // unlockRequested has everybody delete a lock that has expired here, if this is
@@ -180,18 +220,6 @@ func (a *app) unlockRequested(path string, digest memdb.Digest, now time.Time) {
 	a.log.Log(context.Background(), event.LevelNotice, "a lock has expired", "lock", lock.Name, "since", lock.Since,
 		event.LockExpired.Attr("path", memdb.CleanPath(path), "age", now.Sub(lock.Since)))
 	a.post(msgUnlock, encodeUnlock(memdb.CleanPath(path), digest))
-}
-
-// takeBack makes a transaction that failed undone: the tree goes back to what
-// the file holds, and who waits gets the error.
-func (a *app) takeBack(t *transaction, err error) {
-	a.tree.Revert(&t.delta)
-	a.calls.reset(t.delta.Changes(), t.told)
-	for i, r := range t.results {
-		if _, ok := r.(*success); ok {
-			t.results[i] = err
-		}
-	}
 }
 
 // Checksum implements dfsm.Application.

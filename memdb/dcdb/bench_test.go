@@ -86,6 +86,7 @@ func BenchmarkSync(b *testing.B) {
 					b.Fatal(err)
 				}
 				a.tree, a.db = build(b, entries), newClocked(db)
+				a.start()
 				if err := a.ApplyUpdates(payloads); err != nil {
 					b.Fatal(err)
 				}

@@ -43,8 +43,8 @@ type Timings interface {
 	// Delivered tells how long it took from a call of this node until its change
 	// came back, to be applied.
 	Delivered(kind memdb.Kind, took time.Duration)
-	// Stored tells how long it took from then until the change was in the file.
-	// It tells of every node's changes.
+	// Stored tells how long the transaction took that put a change, of any node,
+	// into the file.
 	Stored(kind memdb.Kind, took time.Duration)
 }
 
@@ -93,9 +93,11 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 		calls:       newCalls(cfg.Observer),
 		self:        func() dfsm.Member { return c.group.Status().Self },
 		post:        func(subtype uint16, payload []byte) { c.group.Post(subtype, payload) },
+		failed:      func(err error) { c.group.Call(func() error { return err }) },
 		confChanged: cfg.ConfChanged,
 		timings:     cfg.Timings,
 	}
+	c.app.start()
 	g, err := group.New(group.Config{
 		Version: ProtocolVersion, Checksums: true,
 		App: c.app, Connect: cfg.Connect, Ready: c.app.ready, Synced: cfg.Synced, Backoff: cfg.Backoff, Logger: cfg.Log,
@@ -128,7 +130,7 @@ func (c *Cluster) Run(ctx context.Context) {
 }
 
 // Close closes the database. Run must have returned, or never been called.
-func (c *Cluster) Close() error { return c.app.db.Close() }
+func (c *Cluster) Close() error { return errors.Join(c.app.saver.flush(nil), c.app.db.Close()) }
 
 // Tree returns the tree, for reading.
 func (c *Cluster) Tree() *memdb.Tree { return c.app.tree }
@@ -151,36 +153,56 @@ func (c *Cluster) Quorate() bool { return c.app.quorate.Load() }
 // EACCES, ENOSPC, EIO, ETIMEDOUT and EINTR the change may still be made by the
 // group.
 func (c *Cluster) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
-	if err := c.refuse(op); err != nil {
+	done, err := c.do(cancel, op)
+	if err == nil && done.commit != nil {
+		if err = done.commit.Wait(cancel); err != nil && err != syscall.EINTR {
+			err = wrap(op, err)
+		}
+	}
+	if err != nil {
 		return memdb.Change{}, err
+	}
+	return done.change, nil
+}
+
+// Write is Do for an OpWrite. Of a write that is not the first of several to a file, it
+// returns when it is in the tree: it is in the file when the Commit says so, or a tenth of
+// a second later. Any other is stored, and there is no Commit.
+func (c *Cluster) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *Commit, error) {
+	done, err := c.do(cancel, op)
+	return done.change, done.commit, err
+}
+
+// do sends one operation and returns when it was applied here.
+func (c *Cluster) do(cancel <-chan struct{}, op *memdb.Op) (success, error) {
+	if err := c.refuse(op); err != nil {
+		return success{}, err
 	}
 	if op.Kind == memdb.OpMTime && op.MTime == 0 {
 		if lock, ok := c.app.tree.Lock(op.Path, c.app.clock()); ok {
 			c.group.Post(msgUnlockRequest, encodeUnlock(memdb.CleanPath(op.Path), lock.Digest))
 		}
 	}
-	change, err := c.submit(cancel, uint16(op.Kind), encodeOp(c.safe(op)))
+	ok, err := c.submit(cancel, uint16(op.Kind), encodeOp(c.safe(op)))
 	switch {
 	case err == nil || err == syscall.EINTR:
-		return change, err
+		return ok, err
 	case errors.Is(err, syscall.ETIMEDOUT):
 		c.logTimeout(op)
 	}
-	if pe, ok := err.(*fs.PathError); ok && pe.Path == op.Path {
-		return memdb.Change{}, err
+	if pe, yes := err.(*fs.PathError); yes && pe.Path == op.Path {
+		return success{}, err
 	}
-	return memdb.Change{}, wrap(op, err)
-}
-
-// Write is Do for an OpWrite. The change is stored when it returns, so there is
-// never a Commit to wait for.
-func (c *Cluster) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *Commit, error) {
-	change, err := c.Do(cancel, op)
-	return change, nil, err
+	return success{}, wrap(op, err)
 }
 
 // Sync returns when everything done before has reached the disk.
-func (c *Cluster) Sync(<-chan struct{}) error { return c.app.db.Sync() }
+func (c *Cluster) Sync(cancel <-chan struct{}) error {
+	if err := c.app.saver.flush(cancel); err != nil {
+		return err
+	}
+	return c.app.db.Sync()
+}
 
 // refuse says what is not to be sent: what this node may not do, or is refused
 // whatever the state of the tree, and what a peer could not digest. Everything
@@ -228,7 +250,7 @@ func (c *Cluster) safe(op *memdb.Op) *memdb.Op {
 }
 
 // submit sends a message and waits for its result.
-func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte) (memdb.Change, error) {
+func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte) (success, error) {
 	begin := time.Now()
 	waiting := c.app.calls.begin(subtype, payload)
 	err := c.await(cancel, c.group.Begin(subtype, payload))
@@ -237,21 +259,21 @@ func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte)
 	switch {
 	case ok:
 		c.timings.Delivered(memdb.Kind(subtype), done.delivered.Sub(begin))
-		return done.change, nil
+		return *done, nil
 	case errors.Is(err, group.ErrInterrupted):
 		c.app.stats.Interrupts.Add(1)
-		return memdb.Change{}, syscall.EINTR
+		return success{}, syscall.EINTR
 	case errors.Is(err, group.ErrTimeout):
 		c.app.stats.Timeouts.Add(1)
-		return memdb.Change{}, fmt.Errorf("%w: %w", err, syscall.ETIMEDOUT)
+		return success{}, fmt.Errorf("%w: %w", err, syscall.ETIMEDOUT)
 	case errors.Is(err, dfsm.ErrDisconnected) && c.app.fatal.Load():
-		return memdb.Change{}, fmt.Errorf("%w: %w", err, syscall.EIO)
+		return success{}, fmt.Errorf("%w: %w", err, syscall.EIO)
 	case errors.Is(err, dfsm.ErrDisconnected):
-		return memdb.Change{}, fmt.Errorf("%w: %w", err, syscall.EACCES)
+		return success{}, fmt.Errorf("%w: %w", err, syscall.EACCES)
 	case err == nil: // of a message without a change of the tree
-		return memdb.Change{}, nil
+		return success{}, nil
 	}
-	return memdb.Change{}, err
+	return success{}, err
 }
 
 // await waits for a submission's result, as long as it may take.

@@ -40,6 +40,7 @@ type Commit struct {
 	c     *committer
 	delta memdb.Delta
 	bytes int           // written by changes in it
+	kinds []memdb.Kind  // of the operations in it, if timings are told of them
 	done  chan struct{} // closed once err is final
 	err   error
 	lead  chan struct{} // one token: its receiver carries out the transaction
@@ -82,6 +83,10 @@ type committer struct {
 	// with mu held and must not block.
 	reverted func([]memdb.Change)
 
+	delay     time.Duration // before a change that nobody waits for is stored
+	onFailure func(error)   // nil: nobody; called like reverted, after it
+	timings   Timings       // are told of operations that were stored
+
 	mu      sync.Mutex // guards the fields below, and makes applying a change and joining a batch one step
 	next    *Commit    // gathers changes
 	running bool       // somebody carries out a transaction, or has been told to
@@ -92,7 +97,7 @@ type committer struct {
 }
 
 func newCommitter(tree *memdb.Tree, db Database, log *slog.Logger, reverted func([]memdb.Change)) *committer {
-	c := &committer{tree: tree, db: db, log: log, reverted: reverted}
+	c := &committer{tree: tree, db: db, log: log, reverted: reverted, delay: writeDelay}
 	c.next = c.newCommit()
 	return c
 }
@@ -113,7 +118,7 @@ func (c *committer) add(changes []memdb.Change, bytes int) *Commit {
 // is held.
 func (c *committer) later(t *Commit) {
 	if t.timer == nil {
-		t.timer = time.AfterFunc(writeDelay, func() { t.Wait(nil) })
+		t.timer = time.AfterFunc(c.delay, func() { t.Wait(nil) })
 	}
 }
 
@@ -186,6 +191,7 @@ func (c *committer) take() {
 
 // run carries out t's transaction, and sees to the one after it.
 func (c *committer) run(t *Commit) {
+	begin := time.Now()
 	err := c.db.Commit(t.delta.Changes())
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -197,6 +203,10 @@ func (c *committer) run(t *Commit) {
 				event.DatabaseRecovered.Attr("failing", time.Since(c.since)))
 			c.failing = 0
 			c.failure.Store(nil)
+		}
+		took := time.Since(begin)
+		for _, kind := range t.kinds {
+			c.timings.Stored(kind, took)
 		}
 		close(t.done)
 	}
@@ -221,10 +231,15 @@ func (c *committer) revert(t *Commit, err error) {
 	}
 	c.next = c.newCommit()
 	for _, b := range []*Commit{later, t} {
-		c.tree.Revert(&b.delta)
-		c.reverted(b.delta.Changes())
+		if b.delta.Len() > 0 {
+			c.tree.Revert(&b.delta)
+			c.reverted(b.delta.Changes())
+		}
 		b.err = err
 		close(b.done)
+	}
+	if c.onFailure != nil {
+		c.onFailure(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,20 +25,34 @@ const (
 // health is what is known of the database's file.
 type health struct {
 	err     atomic.Pointer[error] // why it can't be written; nil: it can, for all we know
+	mu      sync.Mutex            // guards the rest
 	since   time.Time             // of the first failure
 	well    time.Time             // when it was last found to be well after a failure
 	wait    time.Duration
 	retryAt time.Time
 }
 
-// store carries out a transaction. An error makes the node leave the group
-// until the file can be written again.
+// store carries out a transaction, after all that is not stored yet. An error makes
+// the node leave the group until the file can be written again.
 func (a *app) store(changes []memdb.Change) error {
-	err := a.db.Commit(changes)
+	err := a.saver.flush(nil)
 	if err == nil {
-		return nil
+		if err = a.db.Commit(changes); err != nil {
+			logFailure(a.log, "storing a synchronisation failed", len(changes), err)
+			a.failing(err)
+		}
 	}
+	if err != nil {
+		return fmt.Errorf("dcdb: storing: %w", err)
+	}
+	return nil
+}
+
+// failing takes note of a transaction that failed.
+func (a *app) failing(err error) {
 	h, now := &a.health, a.clock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.since, h.retryAt = now, now
 	if !h.well.IsZero() && now.Sub(h.well) < maxRetryWait {
 		h.wait = min(max(2*h.wait, retryWait), maxRetryWait)
@@ -46,8 +61,7 @@ func (a *app) store(changes []memdb.Change) error {
 		h.wait = 0
 	}
 	h.err.Store(&err)
-	logFailure(a.log, "storing a change failed; this node leaves the group until its database can be written", len(changes), err)
-	return fmt.Errorf("dcdb: storing: %w", err)
+	a.log.Error("this node leaves the group until its database can be written", "error", err)
 }
 
 // logFailure says that a transaction failed. A full disk is the administrator's
@@ -69,6 +83,8 @@ func (a *app) ready() error {
 		return nil
 	}
 	now := a.clock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if now.Before(h.retryAt) {
 		return *last
 	}

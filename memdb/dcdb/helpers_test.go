@@ -78,7 +78,8 @@ func build(tb testing.TB, entries []*memdb.Entry) *memdb.Tree {
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// newTestApp returns an application of a node that has quorum and sends nothing.
+// newTestApp returns an application of a node that has quorum and sends nothing. It
+// stores every batch at once.
 func newTestApp(tree *memdb.Tree, db Database) *app {
 	a := &app{
 		tree: tree, db: newClocked(db), log: quiet, clock: time.Now,
@@ -86,7 +87,10 @@ func newTestApp(tree *memdb.Tree, db Database) *app {
 		self:    func() dfsm.Member { return dfsm.Member{Node: 1, PID: 1} },
 		post:    func(uint16, []byte) {},
 		timings: untimed{},
+		failed:  func(error) {},
 	}
+	a.start()
+	a.saver.delay = 0 // no timers
 	a.quorate.Store(true)
 	return a
 }

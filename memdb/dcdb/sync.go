@@ -24,8 +24,17 @@ type behind struct {
 	odd      int // updates that are none of the leader's entries
 }
 
-// State implements dfsm.Application: the tree's index.
-func (a *app) State() ([]byte, error) { return a.tree.Index(), nil }
+// State implements dfsm.Application: the tree's index, of what is stored: a change
+// that was taken back after the others have counted on it could be lost to all.
+func (a *app) State() ([]byte, error) {
+	if err := a.saver.flush(nil); err != nil {
+		return nil, fmt.Errorf("dcdb: storing what the state holds: %w", err)
+	}
+	if err := a.health.err.Load(); err != nil {
+		return nil, *err
+	}
+	return a.tree.Index(), nil
+}
 
 // ProcessStates implements dfsm.Application. All nodes choose the same leader:
 // the greatest version, then the youngest, then the first.
