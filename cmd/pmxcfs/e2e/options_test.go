@@ -259,7 +259,7 @@ func TestLogLinesHaveADomainAndGoToAFileToo(t *testing.T) {
 	b, err := os.ReadFile(file)
 	must(t, err)
 	wantLogLines(t, string(b))
-	for _, want := range []string{"[main] info: the file system is up", "[main] info: stopping"} {
+	for _, want := range []string{"[main] notice: the file system is up", "[main] notice: stopping"} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("the log file lacks %q:\n%s", want, b)
 		}
