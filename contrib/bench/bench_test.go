@@ -71,9 +71,10 @@ func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
 		if o.Floor.Written > 0 {
 			t.Errorf("%s: the file system in memory wrote %v bytes to the disk per operation", o.Name, o.Floor.Written)
 		}
-		// OPEN and RELEASE; what the kernel has cached asks for nothing more.
-		if w := o.Floor.Writes; o.Name == "read" && o.Clients == 1 && (w < 1.9 || w > 2.1) {
-			t.Errorf("read: %v requests per operation to the floor", w)
+		// OPEN and RELEASE; what the kernel has cached asks for nothing more. Of a round's first
+		// and last operation a part lies outside of what is counted, or something before it inside.
+		if n, extra := float64(o.Floor.Ops), (o.Floor.Writes-2)*float64(o.Floor.Ops); o.Name == "read" && o.Clients == 1 && max(extra, -extra) > 4 {
+			t.Errorf("read: %.1f requests to the floor for %v operations", 2*n+extra, n)
 		}
 	}
 	if len(r.SQLite) != 3 || len(r.Memory) != 2 || len(r.Start) != 2 {

@@ -40,6 +40,7 @@ type Op struct {
 
 // Figures are one server's at one operation.
 type Figures struct {
+	Ops       int           `json:"operations"`    // in all rounds
 	PerSecond float64       `json:"per_second"`    // operations, median over the rounds
 	P50       time.Duration `json:"p50"`           // of all operations of all rounds
 	P99       time.Duration `json:"p99"`           //
@@ -75,6 +76,7 @@ func FiguresOf(rounds []*load.Result) Figures {
 	}
 	n := float64(max(ops, 1))
 	return Figures{
+		Ops:       ops,
 		PerSecond: median(rates),
 		P50:       latency.Quantile(0.50),
 		P99:       latency.Quantile(0.99),
