@@ -136,12 +136,12 @@ func TestInstallBringsDependenciesAndStaysOffTheMachinesNetwork(t *testing.T) {
 	if got := mustExec(t, h, "ip", "route", "show", "default"); got != "" {
 		t.Errorf("the host reaches out: %q", got)
 	}
-	// What the cache lost is fetched anew.
-	mustExec(t, h, "sh", "-c", "rm -f /var/cache/apt/archives/netcat-openbsd_*; echo junk > /var/cache/apt/archives/netcat-openbsd_1_amd64.deb")
-	mustExec(t, h, "sh", "-c", "for f in /var/lib/apt/lists/*_Packages*; do echo junk > $f; done")
 	if _, err := h.Apt(ctx, "purge", "vmlab-test", "netcat-openbsd"); err != nil {
 		t.Fatal(err)
 	}
+	// What the cache lost is fetched anew.
+	mustExec(t, h, "sh", "-c", "rm -f /var/cache/apt/archives/netcat-openbsd_*; echo junk > /var/cache/apt/archives/netcat-openbsd_1_amd64.deb")
+	mustExec(t, h, "sh", "-c", "for f in /var/lib/apt/lists/*_Packages*; do echo junk > $f; done")
 	if out, err := h.Install(ctx, []string{deb}); err != nil {
 		t.Fatalf("with a damaged cache: %v\n%s", err, out)
 	}
