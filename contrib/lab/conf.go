@@ -13,6 +13,7 @@ type Conf struct {
 	Token   time.Duration // totem token timeout, in whole milliseconds
 	Nodes   []int         // node ids, also the last byte of the addresses
 	Votes   map[int]int   // quorum_votes by node id; absent: 1
+	Fair    bool          // see Options
 }
 
 // Address is the IPv4 address of host i.
@@ -60,5 +61,8 @@ nodelist {
 			Name(n), n, votes, Address(n))
 	}
 	b.WriteString("}\n")
+	if c.Fair {
+		b.WriteString("\nsystem {\n  sched_rr: no\n  priority: 0\n}\n")
+	}
 	return b.String()
 }

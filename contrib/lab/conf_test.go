@@ -17,6 +17,11 @@ func TestConfNamesEveryNodeWithItsVotes(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, text)
 		}
 	}
+	fair := Conf{Fair: true}.String()
+	if !strings.Contains(fair, "sched_rr: no\n") || strings.Contains(text, "sched_rr") {
+		t.Errorf("the priority is not as asked:\n%s", fair)
+	}
+	text += fair
 	if strings.Count(text, "{") != strings.Count(text, "}") {
 		t.Errorf("unbalanced:\n%s", text)
 	}

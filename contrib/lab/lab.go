@@ -28,6 +28,12 @@ type Options struct {
 	Token      time.Duration // totem token timeout; 0: 1 s
 	NoCorosync bool          // don't start corosync
 	Dir        string        // parent of the lab's directory; "": os.TempDir()
+
+	// Fair has corosync run with everybody's priority instead of its real-time one. While
+	// a message is under way the hosts' corosyncs hand the token round without a pause:
+	// where there are fewer processors than hosts, real-time ones keep everything
+	// else from running, which on hosts of their own they don't.
+	Fair bool
 }
 
 // Lab is a running set of hosts. Its methods may be called from any goroutine.

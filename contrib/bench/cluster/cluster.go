@@ -40,9 +40,9 @@ type Node struct {
 }
 
 // Up brings up n hosts below the directory dir, quorate, without daemons. The caller
-// owes a Down.
+// owes a Down. corosync has no real-time priority there: the hosts share processors.
 func Up(ctx context.Context, n int, dir string) (*Cluster, error) {
-	l, err := lab.Up(lab.Options{Hosts: n, Dir: dir})
+	l, err := lab.Up(lab.Options{Hosts: n, Dir: dir, Fair: true})
 	if err != nil {
 		return nil, err
 	}
