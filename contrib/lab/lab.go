@@ -137,7 +137,7 @@ func Up(opts Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{dir: dir, dirLock: lock, pidfd: -1, bridges: 1,
-		conf: Conf{Cluster: "lab", Version: 1, Token: opts.Token}}
+		conf: Conf{Cluster: "lab", Version: 1, Token: opts.Token, Fair: opts.Fair}}
 	for i := range opts.Hosts {
 		l.conf.Nodes = append(l.conf.Nodes, i+1)
 	}

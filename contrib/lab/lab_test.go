@@ -399,3 +399,12 @@ func TestParseQuorum(t *testing.T) {
 		}
 	}
 }
+
+func TestCorosyncsPriorityIsAsAsked(t *testing.T) {
+	for fair, want := range map[bool]string{true: "SCHED_OTHER", false: "SCHED_RR"} {
+		l := NewWith(t, Options{Hosts: 1, Fair: fair})
+		if got := mustExec(t, l.Host(1), "sh", "-c", "chrt -p $(pidof corosync)"); !strings.Contains(got, want) {
+			t.Errorf("fair %v: %s", fair, got)
+		}
+	}
+}
