@@ -85,6 +85,7 @@ run: build
 	echo '    the tree      $(RUN)/pve          (write to it:  echo hello > run/pve/hello)'; \
 	echo '    the database  $(RUN)/config.db'; \
 	echo '    the log       $(RUN)/pmxcfs.log'; \
+	echo 'Look at it with:  bin/pmxcfs status --socket run/state/pmxcfs.sock'; \
 	echo 'Stop it with:     make stop'
 
 stop:

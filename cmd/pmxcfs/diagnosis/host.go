@@ -17,8 +17,9 @@ import (
 
 // Host is where to look, and how to ask what the program that looks knows better.
 type Host struct {
-	MountPoint, Database, LockFile, RunDir, PidFile string
-	CorosyncConf, RRDDir, RRDSocket, Socket         string
+	MountPoint                              string // of a daemon that answers: what it says
+	Database, LockFile, RunDir, PidFile     string
+	CorosyncConf, RRDDir, RRDSocket, Socket string
 
 	Version string // of this program
 	Group   string // that may read what is not private

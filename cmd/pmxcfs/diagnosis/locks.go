@@ -53,6 +53,9 @@ func (h *Host) BreakLock(ctx context.Context, seen *inspect.Lock) error {
 	if now.Version != seen.Version {
 		return fmt.Errorf("the lock %q has just been taken or renewed by %s: it was left alone", seen.Name, or(now.Holder, "another node"))
 	}
+	if status, err := ask(ctx, h, (*inspect.Client).Status); err == nil {
+		h.MountPoint = status.Daemon.MountPoint
+	}
 	path := filepath.Join(h.MountPoint, memdb.LockDir, seen.Name)
 	if !now.Expired {
 		_, err := within(breakTime, func() (struct{}, error) { return struct{}{}, os.Remove(path) })

@@ -27,8 +27,6 @@ type Overview struct {
 // Look gathers an overview, and judges it.
 func Look(ctx context.Context, h *Host) *Overview {
 	o := &Overview{Time: h.now()}
-	var all sync.WaitGroup
-	all.Go(func() { o.Mount = h.mount() })
 	o.Daemon = h.daemon()
 	status, err := ask(ctx, h, (*inspect.Client).Status)
 	if err == nil {
@@ -38,10 +36,13 @@ func Look(ctx context.Context, h *Host) *Overview {
 			}
 		}
 		o.Status, o.Daemon.Answers = status, true
+		h.MountPoint = status.Daemon.MountPoint
 	} else {
 		o.Daemon.Error = err.Error()
 		o.Offline = h.offline()
 	}
+	var all sync.WaitGroup
+	all.Go(func() { o.Mount = h.mount() })
 	if o.cluster() {
 		o.Corosync = h.corosync()
 	}

@@ -26,6 +26,7 @@ func TestCommandsFindTheDaemonBySameOptions(t *testing.T) {
 		{"status", "--root", n.root, "--socket", socket},
 		{"--root", n.root, "--socket", socket, "status"},
 		{"--socket", socket, "status", "--root", n.root},
+		{"status", "--socket", socket}, // the daemon says where it has mounted
 		{"--root", "/nowhere", "--socket", "/nowhere", "status", "--root", n.root, "--socket", socket},
 	} {
 		n.eventually(strings.Join(args, " "), func() bool {
