@@ -11,7 +11,7 @@ import (
 // Operation is a kind of request of the kernel's.
 type Operation uint8
 
-// The operations that are timed. What else there is answers at once.
+// The operations that are counted. What else there is answers at once.
 const (
 	OpLookup Operation = iota
 	OpGetAttr
@@ -43,14 +43,27 @@ const operationNames = "lookup getattr setattr readlink mknod mkdir unlink rmdir
 // String returns the operation's name, as FUSE has it.
 func (o Operation) String() string { return strings.Fields(operationNames)[o] }
 
-// Observer is told of requests when they have been answered.
-type Observer interface {
-	// Served tells of a request, how it was answered (0: success) and how long that
-	// took. It is called from many goroutines, and must be quick.
-	Served(op Operation, errno syscall.Errno, took time.Duration)
+// quick tells whether requests of this kind are answered from memory, and wait for
+// nobody. They are the many.
+func (o Operation) quick() bool {
+	switch o {
+	case OpLookup, OpGetAttr, OpReadlink, OpOpen, OpRead, OpRelease, OpOpenDir, OpReadDir, OpReleaseDir, OpStatFs:
+		return true
+	}
+	return false
 }
 
-// observed is a file system whose requests are timed.
+// Observer is told of requests when they have been answered. Its methods are called from
+// many goroutines, and must be quick.
+type Observer interface {
+	// Took tells how long a request took: each that may wait, and one of 16 of those that
+	// are answered from memory.
+	Took(op Operation, took time.Duration)
+	// Failed tells of a request that was answered with an error.
+	Failed(op Operation, errno syscall.Errno)
+}
+
+// observed is a file system whose requests are counted, and timed.
 type observed struct {
 	*FS
 	to Observer
@@ -58,150 +71,154 @@ type observed struct {
 
 // done ends a request that begin began.
 func (o *observed) done(op Operation, r running, st gofuse.Status) {
-	took := o.inFlight.end(r)
-	o.to.Served(op, syscall.Errno(max(st, 0)), took)
+	if took, timed := o.inFlight.end(op, r); timed {
+		o.to.Took(op, took)
+	}
+	if st > 0 {
+		o.to.Failed(op, syscall.Errno(st))
+	}
 }
 
 func (o *observed) Lookup(cancel <-chan struct{}, in *gofuse.InHeader, name string, out *gofuse.EntryOut) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpLookup)
 	st := o.FS.Lookup(cancel, in, name, out)
 	o.done(OpLookup, r, st)
 	return st
 }
 
 func (o *observed) GetAttr(cancel <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrOut) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpGetAttr)
 	st := o.FS.GetAttr(cancel, in, out)
 	o.done(OpGetAttr, r, st)
 	return st
 }
 
 func (o *observed) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpSetAttr)
 	st := o.FS.SetAttr(cancel, in, out)
 	o.done(OpSetAttr, r, st)
 	return st
 }
 
 func (o *observed) Readlink(cancel <-chan struct{}, in *gofuse.InHeader) ([]byte, gofuse.Status) {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpReadlink)
 	b, st := o.FS.Readlink(cancel, in)
 	o.done(OpReadlink, r, st)
 	return b, st
 }
 
 func (o *observed) Mknod(cancel <-chan struct{}, in *gofuse.MknodIn, name string, out *gofuse.EntryOut) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpMknod)
 	st := o.FS.Mknod(cancel, in, name, out)
 	o.done(OpMknod, r, st)
 	return st
 }
 
 func (o *observed) Mkdir(cancel <-chan struct{}, in *gofuse.MkdirIn, name string, out *gofuse.EntryOut) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpMkdir)
 	st := o.FS.Mkdir(cancel, in, name, out)
 	o.done(OpMkdir, r, st)
 	return st
 }
 
 func (o *observed) Unlink(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpUnlink)
 	st := o.FS.Unlink(cancel, in, name)
 	o.done(OpUnlink, r, st)
 	return st
 }
 
 func (o *observed) Rmdir(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpRmdir)
 	st := o.FS.Rmdir(cancel, in, name)
 	o.done(OpRmdir, r, st)
 	return st
 }
 
 func (o *observed) Rename(cancel <-chan struct{}, in *gofuse.RenameIn, from, to string) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpRename)
 	st := o.FS.Rename(cancel, in, from, to)
 	o.done(OpRename, r, st)
 	return st
 }
 
 func (o *observed) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, out *gofuse.CreateOut) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpCreate)
 	st := o.FS.Create(cancel, in, name, out)
 	o.done(OpCreate, r, st)
 	return st
 }
 
 func (o *observed) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpOpen)
 	st := o.FS.Open(cancel, in, out)
 	o.done(OpOpen, r, st)
 	return st
 }
 
 func (o *observed) Read(cancel <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofuse.ReadResult, gofuse.Status) {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpRead)
 	res, st := o.FS.Read(cancel, in, buf)
 	o.done(OpRead, r, st)
 	return res, st
 }
 
 func (o *observed) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32, gofuse.Status) {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpWrite)
 	n, st := o.FS.Write(cancel, in, data)
 	o.done(OpWrite, r, st)
 	return n, st
 }
 
 func (o *observed) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpFlush)
 	st := o.FS.Flush(cancel, in)
 	o.done(OpFlush, r, st)
 	return st
 }
 
 func (o *observed) Fsync(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpFsync)
 	st := o.FS.Fsync(cancel, in)
 	o.done(OpFsync, r, st)
 	return st
 }
 
 func (o *observed) Release(cancel <-chan struct{}, in *gofuse.ReleaseIn) {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpRelease)
 	o.FS.Release(cancel, in)
 	o.done(OpRelease, r, gofuse.OK)
 }
 
 func (o *observed) OpenDir(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpOpenDir)
 	st := o.FS.OpenDir(cancel, in, out)
 	o.done(OpOpenDir, r, st)
 	return st
 }
 
 func (o *observed) ReadDir(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpReadDir)
 	st := o.FS.ReadDir(cancel, in, out)
 	o.done(OpReadDir, r, st)
 	return st
 }
 
 func (o *observed) ReleaseDir(in *gofuse.ReleaseIn) {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpReleaseDir)
 	o.FS.ReleaseDir(in)
 	o.done(OpReleaseDir, r, gofuse.OK)
 }
 
 func (o *observed) FsyncDir(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpFsyncDir)
 	st := o.FS.FsyncDir(cancel, in)
 	o.done(OpFsyncDir, r, st)
 	return st
 }
 
 func (o *observed) StatFs(cancel <-chan struct{}, in *gofuse.InHeader, out *gofuse.StatfsOut) gofuse.Status {
-	r := o.inFlight.begin()
+	r := o.inFlight.begin(OpStatFs)
 	st := o.FS.StatFs(cancel, in, out)
 	o.done(OpStatFs, r, st)
 	return st

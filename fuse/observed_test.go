@@ -11,14 +11,22 @@ import (
 	"pmxcfs/memdb"
 )
 
-// served is an Observer that counts.
+// served is an Observer that counts errors, and adds up times.
 type served struct {
 	mu    sync.Mutex
 	count map[Operation]map[syscall.Errno]int
 	took  [Operations]time.Duration
+	timed [Operations]int
 }
 
-func (s *served) Served(op Operation, errno syscall.Errno, took time.Duration) {
+func (s *served) Took(op Operation, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.took[op] += took
+	s.timed[op]++
+}
+
+func (s *served) Failed(op Operation, errno syscall.Errno) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.count == nil {
@@ -28,7 +36,6 @@ func (s *served) Served(op Operation, errno syscall.Errno, took time.Duration) {
 		s.count[op] = make(map[syscall.Errno]int)
 	}
 	s.count[op][errno]++
-	s.took[op] += took
 }
 
 func (s *served) times(op Operation, errno syscall.Errno) int {
@@ -63,7 +70,12 @@ func TestRequestsAreTimedByOperationAndError(t *testing.T) {
 		{OpMkdir, 0, 1}, {OpMkdir, syscall.EACCES, 1}, {OpRmdir, syscall.ENOTEMPTY, 1}, {OpCreate, 0, 1},
 		{OpWrite, 0, 1}, {OpFlush, 0, 1}, {OpOpen, 0, 2}, {OpRead, 0, 1}, {OpLookup, 0, 2}, {OpFsync, 0, 1}, {OpRelease, 0, 2},
 	} {
-		soon(t, want.op.String()+" is counted", func() bool { return m.times(want.op, want.errno) >= want.times })
+		soon(t, want.op.String()+" is counted", func() bool {
+			if want.errno != 0 {
+				return m.times(want.op, want.errno) >= want.times
+			}
+			return m.fs.Stats().Requests[want.op] >= uint64(want.times)
+		})
 		m.served.mu.Lock()
 		if took := m.took[want.op]; took <= 0 || took > time.Minute {
 			t.Errorf("%v took %v", want.op, took)
@@ -104,24 +116,45 @@ func TestMoreRequestsThanSlotsAreCounted(t *testing.T) {
 	f := &inFlight{epoch: time.Now()}
 	var list []running
 	for range 3 * len(f.slots) {
-		list = append(list, f.begin())
+		list = append(list, f.begin(OpWrite))
 	}
-	if n := f.count.Load(); n != int64(len(list)) || f.oldest() <= 0 {
+	if _, n := f.counts(); n != len(list) || f.oldest() <= 0 {
 		t.Errorf("%d in flight, the oldest for %v", n, f.oldest())
 	}
 	for _, r := range list {
-		if took := f.end(r); took <= 0 {
+		if took, timed := f.end(OpWrite, r); took <= 0 || !timed {
 			t.Errorf("took %v", took)
 		}
 	}
-	if f.count.Load() != 0 || f.oldest() != 0 {
-		t.Errorf("%d are left, for %v", f.count.Load(), f.oldest())
+	if all, n := f.counts(); n != 0 || f.oldest() != 0 || all[OpWrite] != uint64(len(list)) {
+		t.Errorf("%d are left, for %v; %d answered", n, f.oldest(), all[OpWrite])
+	}
+}
+
+func TestOfTheManySomeAreTimedTheFirstAmongThem(t *testing.T) {
+	f := &inFlight{epoch: time.Now()}
+	for op := range Operation(Operations) {
+		timed := 0
+		for i := range 10 * timeEvery {
+			if _, ok := f.end(op, f.begin(op)); ok {
+				timed++
+			} else if i == 0 {
+				t.Errorf("the first %v is not timed", op)
+			}
+		}
+		if want := map[bool]int{true: 10, false: 10 * timeEvery}[op.quick()]; timed != want {
+			t.Errorf("%v: %d are timed, want %d", op, timed, want)
+		}
 	}
 }
 
 func BenchmarkObservingARequest(b *testing.B) {
-	f := &inFlight{epoch: time.Now()}
-	for b.Loop() {
-		f.end(f.begin())
+	for _, op := range []Operation{OpRead, OpWrite} {
+		b.Run(op.String(), func(b *testing.B) {
+			f := &inFlight{epoch: time.Now()}
+			for b.Loop() {
+				f.end(op, f.begin(op))
+			}
+		})
 	}
 }

@@ -35,7 +35,7 @@ func (d *daemon) observeMount(cfg *fuse.Config) {
 
 func (d *daemon) observeIPC(cfg *ipc.Config) {
 	if d.metrics != nil {
-		cfg.Observe = d.metrics.IPC.Observe
+		cfg.Observer = d.metrics.IPC
 	}
 }
 
@@ -71,12 +71,7 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 		RRD: d.samples.Stats, Log: d.status.LogCounts,
 	}
 	if d.o.IPCName != "" {
-		s.Clients = func() (full, readOnly int) {
-			if service := d.serving.Load(); service != nil {
-				return service.Clients()
-			}
-			return 0, 0
-		}
+		s.IPC = servedIPC{&d.serving}
 	}
 	if c := d.cluster; c != nil {
 		s.Cluster = c.store.Stats()
@@ -95,6 +90,23 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 		}
 	}
 	d.metrics.Watch(s)
+}
+
+// servedIPC is the IPC service once there is one.
+type servedIPC struct{ *atomic.Pointer[ipc.Service] }
+
+func (s servedIPC) Clients() (full, readOnly int) {
+	if service := s.Load(); service != nil {
+		return service.Clients()
+	}
+	return 0, 0
+}
+
+func (s servedIPC) Requests() (c ipc.Counts) {
+	if service := s.Load(); service != nil {
+		return service.Requests()
+	}
+	return c
 }
 
 // confVersion returns the version of a corosync.conf; 0: there is none.

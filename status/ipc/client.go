@@ -23,7 +23,12 @@ func (c *client) Closed() { c.service.connected(c.access).Add(-1) }
 
 // Try answers, on the IPC loop's thread, what is quick.
 func (c *client) Try(op int32, data []byte) (out []byte, errno syscall.Errno, done bool) {
-	start := c.clock()
+	var start time.Time
+	observer := c.service.cfg.Observer
+	timed := observer != nil && c.service.requests[knownOp(op)].Load()%timeEvery == 0
+	if timed {
+		start = time.Now()
+	}
 	switch {
 	case quick(op):
 		out, errno = c.serve(op, data)
@@ -35,29 +40,29 @@ func (c *client) Try(op int32, data []byte) (out []byte, errno syscall.Errno, do
 	default:
 		return nil, 0, false
 	}
-	c.observe(op, errno, start)
+	if timed {
+		observer.Took(knownOp(op), time.Since(start))
+	}
+	c.answered(op, errno)
 	return out, errno, true
 }
 
 // Serve answers what Try left.
 func (c *client) Serve(op int32, data []byte) ([]byte, syscall.Errno) {
-	start := c.clock()
+	start := time.Now()
 	out, errno := c.serve(op, data)
-	c.observe(op, errno, start)
+	if observer := c.service.cfg.Observer; observer != nil {
+		observer.Took(knownOp(op), time.Since(start))
+	}
+	c.answered(op, errno)
 	return out, errno
 }
 
-// clock returns the time if anybody wants to know how long an answer takes.
-func (c *client) clock() time.Time {
-	if c.service.cfg.Observe == nil {
-		return time.Time{}
-	}
-	return time.Now()
-}
-
-func (c *client) observe(op int32, errno syscall.Errno, start time.Time) {
-	if observe := c.service.cfg.Observe; observe != nil {
-		observe(knownOp(op), errno, time.Since(start))
+func (c *client) answered(op int32, errno syscall.Errno) {
+	op = knownOp(op)
+	c.service.requests[op].Add(1)
+	if observer := c.service.cfg.Observer; errno != 0 && observer != nil {
+		observer.Failed(op, errno)
 	}
 }
 

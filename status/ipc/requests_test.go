@@ -3,6 +3,8 @@ package ipc
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -316,27 +318,52 @@ func TestSetStatusIsTriedOnTheLoop(t *testing.T) {
 	}
 }
 
-func TestObserveSeesOpAndErrno(t *testing.T) {
+// observer is an Observer that keeps all.
+type observer struct {
+	t      *testing.T
+	timed  []int32
+	failed map[int32]syscall.Errno
+}
+
+func (o *observer) Took(op int32, took time.Duration) {
+	if took < 0 || took > time.Minute {
+		o.t.Errorf("op %d took %v", op, took)
+	}
+	o.timed = append(o.timed, op)
+}
+
+func (o *observer) Failed(op int32, errno syscall.Errno) { o.failed[op] = errno }
+
+func TestRequestsAreCountedAndObserved(t *testing.T) {
 	f := newFakes()
-	type seen struct {
-		op    int32
-		errno syscall.Errno
-	}
-	var got []seen
 	c := f.direct(t, Full)
-	c.service.cfg.Observe = func(op int32, errno syscall.Errno, took time.Duration) {
-		if took < 0 {
-			t.Error("negative duration")
-		}
-		got = append(got, seen{op, errno})
-	}
+	o := &observer{t: t, failed: map[int32]syscall.Errno{}}
+	c.service.cfg.Observer = o
 	c.Try(OpVersion, nil)
 	c.Try(OpGetConfig, cat("x", 0))
 	c.Try(4711, nil)
 	c.Try(OpRRDDump, nil) // not done
 	c.Serve(OpRRDDump, nil)
-	if want := []seen{{1, 0}, {6, enoent}, {0, syscall.ECHRNG}, {10, 0}}; fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Fatalf("got %v, want %v", got, want)
+	if want := []int32{OpVersion, OpGetConfig, 0, OpRRDDump}; !slices.Equal(o.timed, want) {
+		t.Errorf("timed are %v, want %v", o.timed, want)
+	}
+	if want := map[int32]syscall.Errno{OpGetConfig: enoent, 0: syscall.ECHRNG}; !maps.Equal(o.failed, want) {
+		t.Errorf("failed are %v, want %v", o.failed, want)
+	}
+	for range 4*timeEvery - 1 {
+		c.Try(OpVersion, nil)
+		c.Serve(OpRRDDump, nil)
+	}
+	timed := map[int32]int{}
+	for _, op := range o.timed {
+		timed[op]++
+	}
+	if timed[OpVersion] != 4 || timed[OpRRDDump] != 4*timeEvery {
+		t.Errorf("timed are %v", timed)
+	}
+	want := Counts{0: 1, OpVersion: 4 * timeEvery, OpGetConfig: 1, OpRRDDump: 4 * timeEvery}
+	if got := c.service.Requests(); got != want {
+		t.Errorf("counted are %v, want %v", got, want)
 	}
 }
 

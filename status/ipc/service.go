@@ -29,11 +29,26 @@ type Config struct {
 	// Logger takes a line for each client that is refused or dropped.
 	Logger *slog.Logger
 
-	// Observe, if not nil, is called after each request with its op (0 for a number that
-	// is none), the answer's errno (0: success) and how long the answer took to make. It
-	// is called from several goroutines and must be quick.
-	Observe func(op int32, errno syscall.Errno, took time.Duration)
+	// Observer is told of requests; nil: nobody is.
+	Observer Observer
 }
+
+// Observer is told of requests when they have been answered, with their op, 0 for a number
+// that is none. Its methods are called from several goroutines and must be quick.
+type Observer interface {
+	// Took tells how long an answer took to make: each that waited for somebody, and
+	// one of 16 of the others.
+	Took(op int32, took time.Duration)
+	// Failed tells of a request that was answered with an error.
+	Failed(op int32, errno syscall.Errno)
+}
+
+// timeEvery is how many quick requests there are to one that is timed: reading the clock
+// twice and keeping the result takes longer than most answers.
+const timeEvery = 16
+
+// Counts is how many requests of each op have been answered; 0: of numbers that are none.
+type Counts [OpGuestProperties + 1]uint64
 
 // Service is a running pve2.
 type Service struct {
@@ -42,6 +57,7 @@ type Service struct {
 	props  propCache
 
 	full, readOnly atomic.Int32 // connected clients
+	requests       [len(Counts{})]atomic.Uint64
 }
 
 // Start serves until Stop. The error wraps EADDRINUSE if another process serves under
@@ -108,6 +124,15 @@ func (s *Service) connected(access Access) *atomic.Int32 {
 		return &s.full
 	}
 	return &s.readOnly
+}
+
+// Requests returns how many requests have been answered. It may be called from any
+// goroutine.
+func (s *Service) Requests() (c Counts) {
+	for op := range s.requests {
+		c[op] = s.requests[op].Load()
+	}
+	return c
 }
 
 // Clients returns how many clients are connected, by access. It may be called from any

@@ -70,8 +70,8 @@ func newCollector(s Sources) *collector {
 	if s.Log != nil {
 		c.parts = append(c.parts, c.clusterLog())
 	}
-	if s.Clients != nil {
-		c.parts = append(c.parts, c.clients())
+	if s.IPC != nil {
+		c.parts = append(c.parts, c.ipc())
 	}
 	if s.Cluster != nil {
 		c.parts = append(c.parts, c.cluster())
@@ -189,12 +189,16 @@ func (c *collector) database() part {
 }
 
 func (c *collector) fuse() part {
+	requests := total("fuse_requests_total", "Requests of the kernel's that were answered, by operation.", "operation")
 	inFlight := gauge("fuse_requests_in_flight", "Requests of the kernel's that are being served.")
-	oldest := gauge("fuse_oldest_request_age_seconds", "How long the oldest of them has been; 0: there is none.")
+	oldest := gauge("fuse_oldest_request_age_seconds", "How long the oldest of them has been that are timed; 0: there is none.")
 	invalidations := total("fuse_invalidations_total", "Times that the kernel was told to forget something, by what and by its answer.", "kind", "result")
 	pending := gauge("fuse_invalidations_pending", "Things that the kernel is still to be told to forget.")
-	return part{[]*family{&inFlight, &oldest, &invalidations, &pending}, func(to chan<- prometheus.Metric) {
+	return part{[]*family{&requests, &inFlight, &oldest, &invalidations, &pending}, func(to chan<- prometheus.Metric) {
 		s := c.from.FUSE()
+		for op, n := range s.Requests {
+			requests.value(to, float64(n), fuse.Operation(op).String())
+		}
 		inFlight.value(to, float64(s.InFlight))
 		oldest.value(to, s.Oldest.Seconds())
 		for i, n := range s.Invalidations {
@@ -233,12 +237,17 @@ func (c *collector) clusterLog() part {
 	}}
 }
 
-func (c *collector) clients() part {
+func (c *collector) ipc() part {
 	clients := gauge("ipc_clients", "Clients connected to the IPC service, by what they may do.", "access")
-	return part{[]*family{&clients}, func(to chan<- prometheus.Metric) {
-		full, readOnly := c.from.Clients()
+	requests := total("ipc_requests_total", "Requests of the IPC service that were answered, by operation.", "operation")
+	return part{[]*family{&clients, &requests}, func(to chan<- prometheus.Metric) {
+		full, readOnly := c.from.IPC.Clients()
 		clients.value(to, float64(full), "full")
 		clients.value(to, float64(readOnly), "read_only")
+		counts := c.from.IPC.Requests()
+		for op, name := range ipcOperations {
+			requests.value(to, float64(counts[op]), name)
+		}
 	}}
 }
 

@@ -19,8 +19,8 @@ var update = flag.Bool("update", false, "write the golden list anew")
 
 func TestMetricsAreThoseOfTheList(t *testing.T) {
 	m, _, _ := newNode(t, 10)
-	m.FUSE.Served(fuse.OpWrite, syscall.ENOSPC, 0)
-	m.IPC.Observe(ipc.OpLog, syscall.EPERM, 0)
+	m.FUSE.Failed(fuse.OpWrite, syscall.ENOSPC)
+	m.IPC.Failed(ipc.OpLog, syscall.EPERM)
 	m.Syncs.Of(ConfigGroup)
 	m.Changes.SetNodes(map[corosync.NodeID]string{1: "a"})
 	families, err := metricstest.Read(strings.NewReader(scrape(t, m)))

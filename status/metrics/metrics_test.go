@@ -75,16 +75,23 @@ func newNode(t testing.TB, entries int) (*Metrics, *dcdb.Local, *memdb.Tree) {
 				Config: health.Group{Connected: true, Mode: dfsm.ModeSynced}, Status: health.Group{Mode: dfsm.ModeSynced}}
 		},
 		Tree: tree, Database: db,
-		FUSE:    func() fuse.Stats { return fuse.Stats{InFlight: 3, Oldest: 2 * time.Second, Pending: 4} },
+		FUSE: func() fuse.Stats {
+			return fuse.Stats{Requests: [fuse.Operations]uint64{fuse.OpRead: 9}, InFlight: 3, Oldest: 2 * time.Second, Pending: 4}
+		},
 		RRD:     func() rrd.Stats { return rrd.Stats{Cached: 1, Direct: 2, Failed: 3, Dropped: 4, Created: 5, Queued: 6} },
 		Log:     func() clusterlog.Counts { return clusterlog.Counts{Own: 1, Foreign: 2, Repeated: 3} },
-		Clients: func() (int, int) { return 2, 7 },
+		IPC:     fakeIPC{},
 		Cluster: new(dcdb.Stats), Groups: map[GroupName]func() group.Status{ConfigGroup: of, StatusGroup: of},
 		Corosync: func() Corosync { return Corosync{TreeVersion: 5, HostVersion: 4, RunningVersion: 3, Nodes: 3} },
 		Peers:    func() []Peer { return []Peer{{"b", 77, 3 * time.Second}} },
 	})
 	return m, store, tree
 }
+
+type fakeIPC struct{}
+
+func (fakeIPC) Clients() (full, readOnly int) { return 2, 7 }
+func (fakeIPC) Requests() ipc.Counts          { return ipc.Counts{ipc.OpLog: 8} }
 
 func scrape(t testing.TB, m *Metrics) string {
 	t.Helper()
@@ -107,12 +114,13 @@ func TestWhatSourcesTellIsGiven(t *testing.T) {
 	if err := store.Sync(nil); err != nil {
 		t.Fatal(err)
 	}
-	m.FUSE.Served(fuse.OpWrite, 0, 3*time.Millisecond)
-	m.FUSE.Served(fuse.OpWrite, syscall.ENOSPC, time.Millisecond)
-	m.FUSE.Served(fuse.OpRename, 133, time.Millisecond)
-	m.FUSE.Served(fuse.OpRename, 100000, time.Millisecond)
-	m.IPC.Observe(ipc.OpGetConfig, 0, time.Millisecond)
-	m.IPC.Observe(99, syscall.ECHRNG, time.Millisecond)
+	m.FUSE.Took(fuse.OpWrite, 3*time.Millisecond)
+	m.FUSE.Took(fuse.OpWrite, time.Millisecond)
+	m.FUSE.Failed(fuse.OpWrite, syscall.ENOSPC)
+	m.FUSE.Failed(fuse.OpRename, 133)
+	m.FUSE.Failed(fuse.OpRename, 100000)
+	m.IPC.Took(ipc.OpGetConfig, time.Millisecond)
+	m.IPC.Failed(0, syscall.ECHRNG)
 	m.Timings.Delivered(memdb.OpCreate, time.Second)
 	m.Timings.Stored(memdb.OpCreate, time.Second)
 	m.Timings.Stored(0, time.Second)
@@ -138,6 +146,8 @@ func TestWhatSourcesTellIsGiven(t *testing.T) {
 		`pmxcfs_ipc_request_duration_seconds_count{operation="get_config"} 1`,
 		`pmxcfs_ipc_request_errors_total{errno="ECHRNG",operation="unknown"} 1`,
 		`pmxcfs_ipc_clients{access="read_only"} 7`,
+		`pmxcfs_ipc_requests_total{operation="log"} 8`,
+		`pmxcfs_fuse_requests_total{operation="read"} 9`,
 		`pmxcfs_change_commit_duration_seconds_count{operation="create"} 1`,
 		`pmxcfs_change_delivery_duration_seconds_sum{operation="create"} 1`,
 		`pmxcfs_group_sync_duration_seconds_count{group="kvstore",reason="own_join"} 1`,
@@ -171,7 +181,7 @@ func TestWhatSourcesTellIsGiven(t *testing.T) {
 func TestNativeHistogramsAreGivenToWhoAsksForThem(t *testing.T) {
 	m, _, _ := newNode(t, 1)
 	for i := range 1000 {
-		m.FUSE.Served(fuse.OpRead, 0, time.Duration(i)*time.Microsecond)
+		m.FUSE.Took(fuse.OpRead, time.Duration(i)*time.Microsecond)
 	}
 	families, err := m.reg.Gather()
 	if err != nil {
@@ -235,7 +245,8 @@ func BenchmarkScrape(b *testing.B) {
 			m, _, _ := newNode(b, entries)
 			for op := range fuse.Operation(fuse.Operations) {
 				for i := range 1000 {
-					m.FUSE.Served(op, syscall.Errno(i%30), time.Duration(i)*time.Microsecond)
+					m.FUSE.Took(op, time.Duration(i)*time.Microsecond)
+					m.FUSE.Failed(op, syscall.Errno(1+i%30))
 				}
 			}
 			h := m.Handler()
@@ -256,6 +267,6 @@ func BenchmarkScrape(b *testing.B) {
 func BenchmarkObserve(b *testing.B) {
 	m := New(Config{})
 	for i := 0; b.Loop(); i++ {
-		m.FUSE.Served(fuse.OpWrite, 0, time.Duration(i%1000)*time.Microsecond)
+		m.FUSE.Took(fuse.OpWrite, time.Duration(i%1000)*time.Microsecond)
 	}
 }

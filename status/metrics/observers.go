@@ -17,6 +17,7 @@ import (
 
 var (
 	_ fuse.Observer   = (*FUSEObserver)(nil)
+	_ ipc.Observer    = (*IPCObserver)(nil)
 	_ sqlite.Observer = (*DatabaseObserver)(nil)
 	_ dcdb.Timings    = (*TimingsObserver)(nil)
 	_ dcdb.Observer   = (*ChangeCounter)(nil)
@@ -53,7 +54,7 @@ type FUSEObserver struct {
 }
 
 func newFUSEObserver(reg prometheus.Registerer) *FUSEObserver {
-	took := histogram(reg, "fuse_request_duration_seconds", "Time to answer a request of the kernel's, by its operation.", durations[:], "operation")
+	took := histogram(reg, "fuse_request_duration_seconds", "Time to answer a request of the kernel's, by its operation; of those that are answered from memory one in 16 is timed.", durations[:], "operation")
 	errors := counter(reg, "fuse_request_errors_total", "Requests of the kernel's that were answered with an error, by operation and errno.", "operation", "errno")
 	o := &FUSEObserver{}
 	for op := range fuse.Operation(fuse.Operations) {
@@ -63,27 +64,27 @@ func newFUSEObserver(reg prometheus.Registerer) *FUSEObserver {
 	return o
 }
 
-// Served implements fuse.Observer.
-func (o *FUSEObserver) Served(op fuse.Operation, errno syscall.Errno, took time.Duration) {
+// Took implements fuse.Observer.
+func (o *FUSEObserver) Took(op fuse.Operation, took time.Duration) {
 	o.took[op].Observe(took.Seconds())
-	if errno != 0 {
-		o.errors[op].count(errno)
-	}
 }
+
+// Failed implements fuse.Observer.
+func (o *FUSEObserver) Failed(op fuse.Operation, errno syscall.Errno) { o.errors[op].count(errno) }
 
 // IPCObserver observes the requests of Proxmox's tools.
 type IPCObserver struct {
-	took   map[int32]prometheus.Observer
-	errors map[int32]*errorCounters
+	took   [len(ipc.Counts{})]prometheus.Observer
+	errors [len(ipc.Counts{})]errorCounters
 }
 
 func newIPCObserver(reg prometheus.Registerer) *IPCObserver {
-	took := histogram(reg, "ipc_request_duration_seconds", "Time to make the answer to a request of the IPC service, by its operation.", durations[:], "operation")
+	took := histogram(reg, "ipc_request_duration_seconds", "Time to make the answer to a request of the IPC service, by its operation; of those that are answered at once one in 16 is timed.", durations[:], "operation")
 	errors := counter(reg, "ipc_request_errors_total", "Requests of the IPC service that were answered with an error, by operation and errno.", "operation", "errno")
-	o := &IPCObserver{took: make(map[int32]prometheus.Observer), errors: make(map[int32]*errorCounters)}
+	o := &IPCObserver{}
 	for op, name := range ipcOperations {
 		o.took[op] = took.WithLabelValues(name)
-		o.errors[op] = &errorCounters{vec: errors, operation: name}
+		o.errors[op].vec, o.errors[op].operation = errors, name
 	}
 	return o
 }
@@ -105,16 +106,11 @@ var ipcOperations = map[int32]string{
 	ipc.OpGuestProperties: "guest_properties",
 }
 
-// Observe is for ipc.Config.Observe.
-func (o *IPCObserver) Observe(op int32, errno syscall.Errno, took time.Duration) {
-	if _, ok := o.took[op]; !ok {
-		op = 0
-	}
-	o.took[op].Observe(took.Seconds())
-	if errno != 0 {
-		o.errors[op].count(errno)
-	}
-}
+// Took implements ipc.Observer.
+func (o *IPCObserver) Took(op int32, took time.Duration) { o.took[op].Observe(took.Seconds()) }
+
+// Failed implements ipc.Observer.
+func (o *IPCObserver) Failed(op int32, errno syscall.Errno) { o.errors[op].count(errno) }
 
 // DatabaseObserver observes the database file.
 type DatabaseObserver struct{ rows, bytes, took, synced, checkpointed prometheus.Observer }

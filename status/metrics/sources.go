@@ -10,6 +10,7 @@ import (
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status/clusterlog"
 	"pmxcfs/status/health"
+	"pmxcfs/status/ipc"
 	"pmxcfs/status/rrd"
 )
 
@@ -31,7 +32,7 @@ type Sources struct {
 	FUSE     func() fuse.Stats
 	RRD      func() rrd.Stats
 	Log      func() clusterlog.Counts
-	Clients  func() (full, readOnly int) // of the IPC service
+	IPC      IPC
 
 	Cluster  *dcdb.Stats
 	Groups   map[GroupName]func() group.Status
@@ -42,6 +43,12 @@ type Sources struct {
 // Tree is the tree (memdb.Tree).
 type Tree interface {
 	Figures(now time.Time) memdb.Figures
+}
+
+// IPC is the IPC service (ipc.Service).
+type IPC interface {
+	Clients() (full, readOnly int)
+	Requests() ipc.Counts
 }
 
 // Database is the database file (sqlite.DB).
