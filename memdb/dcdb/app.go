@@ -189,7 +189,7 @@ func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Mes
 	a.stats.Changes.Add(1)
 	t.changed = true
 	commit := a.saver.add(res.Changes, len(op.Data))
-	commit.kinds = append(commit.kinds, op.Kind)
+	commit.timed = append(commit.timed, arrival{op.Kind, t.begin})
 	if c := a.calls.applied(op, res.Changes, m.Own, m.Subtype, m.Payload); c != nil {
 		a.told = append(a.told, c)
 	}

@@ -43,8 +43,8 @@ type Timings interface {
 	// Delivered tells how long it took from a call of this node until its change
 	// came back, to be applied.
 	Delivered(kind memdb.Kind, took time.Duration)
-	// Stored tells how long the transaction took that put a change, of any node,
-	// into the file.
+	// Stored tells how long it took from then, or from the delivery of another node's
+	// change, until the change was in the file.
 	Stored(kind memdb.Kind, took time.Duration)
 }
 

@@ -40,7 +40,7 @@ type Commit struct {
 	c     *committer
 	delta memdb.Delta
 	bytes int           // written by changes in it
-	kinds []memdb.Kind  // of the operations in it, if timings are told of them
+	timed []arrival     // of the operations in it, if timings are told of them
 	done  chan struct{} // closed once err is final
 	err   error
 	lead  chan struct{} // one token: its receiver carries out the transaction
@@ -94,6 +94,12 @@ type committer struct {
 	since   time.Time  // of the first of them
 
 	failure atomic.Pointer[error] // of the last transaction; nil: it did not fail
+}
+
+// arrival is when an operation was delivered.
+type arrival struct {
+	kind memdb.Kind
+	at   time.Time
 }
 
 func newCommitter(tree *memdb.Tree, db Database, log *slog.Logger, reverted func([]memdb.Change)) *committer {
@@ -191,7 +197,6 @@ func (c *committer) take() {
 
 // run carries out t's transaction, and sees to the one after it.
 func (c *committer) run(t *Commit) {
-	begin := time.Now()
 	err := c.db.Commit(t.delta.Changes())
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,9 +209,9 @@ func (c *committer) run(t *Commit) {
 			c.failing = 0
 			c.failure.Store(nil)
 		}
-		took := time.Since(begin)
-		for _, kind := range t.kinds {
-			c.timings.Stored(kind, took)
+		now := time.Now()
+		for _, a := range t.timed {
+			c.timings.Stored(a.kind, now.Sub(a.at))
 		}
 		close(t.done)
 	}

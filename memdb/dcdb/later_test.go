@@ -34,8 +34,15 @@ func TestOthersChangesAreStoredWithTheNextOwnOne(t *testing.T) {
 
 func TestOthersChangesAreStoredSoonByThemselves(t *testing.T) {
 	a, file := laterApp(time.Millisecond)
+	w := &timed{}
+	a.saver.timings = w
 	apply(t, a, opFrom(2, mkdir("a")))
 	until(t, "stored", func() bool { return file.tree(t).Checksum() == a.tree.Checksum() })
+	until(t, "timed from its delivery on", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.least >= time.Millisecond
+	})
 }
 
 func TestManyBytesAreNotKeptFromTheFile(t *testing.T) {

@@ -13,6 +13,7 @@ type timed struct {
 	mu                sync.Mutex
 	delivered, stored map[memdb.Kind]int
 	odd               []time.Duration
+	least             time.Duration
 }
 
 func (w *timed) note(m *map[memdb.Kind]int, kind memdb.Kind, took time.Duration) {
@@ -22,6 +23,9 @@ func (w *timed) note(m *map[memdb.Kind]int, kind memdb.Kind, took time.Duration)
 		*m = make(map[memdb.Kind]int)
 	}
 	(*m)[kind]++
+	if w.least == 0 || took < w.least {
+		w.least = took
+	}
 	if took < 0 || took > time.Minute {
 		w.odd = append(w.odd, took)
 	}

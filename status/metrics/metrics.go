@@ -94,6 +94,13 @@ func histogram(reg prometheus.Registerer, name, help string, buckets []float64, 
 	return h
 }
 
+// sizes makes a classic histogram alone, which is half as much work for each change.
+func sizes(reg prometheus.Registerer, name, help string, buckets ...float64) prometheus.Observer {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets})
+	reg.MustRegister(h)
+	return h
+}
+
 func counter(reg prometheus.Registerer, name, help string, labels ...string) *prometheus.CounterVec {
 	c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 	reg.MustRegister(c)

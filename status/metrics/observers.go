@@ -116,15 +116,15 @@ func (o *IPCObserver) Failed(op int32, errno syscall.Errno) { o.errors[op].count
 type DatabaseObserver struct{ rows, bytes, took, synced, checkpointed prometheus.Observer }
 
 func newDatabaseObserver(reg prometheus.Registerer) *DatabaseObserver {
-	one := func(name, help string, buckets []float64) prometheus.Observer {
-		return histogram(reg, name, help, buckets).WithLabelValues()
+	duration := func(name, help string) prometheus.Observer {
+		return histogram(reg, name, help, durations[:]).WithLabelValues()
 	}
 	return &DatabaseObserver{
-		rows:         one("database_transaction_rows", "Rows written or deleted by a transaction.", []float64{1, 2, 5, 10, 20, 50, 100, 1000, 10000, 100000}),
-		bytes:        one("database_transaction_bytes", "Bytes of content written by a transaction.", []float64{0, 256, 1024, 4096, 16384, 65536, 262144, 1 << 20, 4 << 20, 16 << 20, 64 << 20}),
-		took:         one("database_transaction_duration_seconds", "Time to carry out a transaction that succeeded.", durations[:]),
-		synced:       one("database_sync_duration_seconds", "Time to bring the write-ahead log to the disk for an fsync.", durations[:]),
-		checkpointed: one("database_checkpoint_duration_seconds", "Time to copy the write-ahead log into the database file.", durations[:]),
+		rows:         sizes(reg, "database_transaction_rows", "Rows written or deleted by a transaction.", 1, 2, 5, 10, 20, 50, 100, 1000, 10000, 100000),
+		bytes:        sizes(reg, "database_transaction_bytes", "Bytes of content written by a transaction.", 0, 256, 1024, 4096, 16384, 65536, 262144, 1<<20, 4<<20, 16<<20, 64<<20),
+		took:         duration("database_transaction_duration_seconds", "Time to carry out a transaction that succeeded."),
+		synced:       duration("database_sync_duration_seconds", "Time to bring the write-ahead log to the disk for an fsync."),
+		checkpointed: duration("database_checkpoint_duration_seconds", "Time to copy the write-ahead log into the database file."),
 	}
 }
 
