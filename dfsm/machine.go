@@ -191,6 +191,9 @@ func (m *Machine) process(e Event) bool {
 		}
 		m.restart()
 	case Failed:
+		if m.mode.Failed() || m.mode == ModeStart && !errors.Is(e.Err, ErrFatal) {
+			break // there is no membership to end
+		}
 		if m.flush() {
 			return false
 		}

@@ -385,7 +385,7 @@ func FuzzStep(f *testing.F) {
 			return b
 		}
 		for len(script) > 0 {
-			switch op := next(); op % 8 {
+			switch op := next(); op % 9 {
 			case 0:
 				m.Step(dfsm.EndOfBatch{})
 			case 1:
@@ -420,6 +420,17 @@ func FuzzStep(f *testing.F) {
 				m.Step(dfsm.Tick{Now: uint32(op) * 600})
 			case 7:
 				m.Step(dfsm.Restart{})
+			case 8:
+				before := m.Mode()
+				err := errors.New("no room")
+				if op&0x80 != 0 {
+					err = dfsm.ErrFatal
+				}
+				m.Step(dfsm.Failed{Err: err})
+				do()
+				if after := m.Mode(); before == dfsm.ModeStart && err != dfsm.ErrFatal && after != before {
+					t.Fatalf("a failure without a membership ends in mode %v", after)
+				}
 			}
 			do()
 			if _, bytes := m.Queued(); bytes > 4096 {

@@ -44,7 +44,8 @@ type RRDWriter interface {
 // Poster sends messages of the process group (group.Group).
 type Poster interface {
 	// Post sends a normal message that nobody waits for, or drops it if this
-	// node is not in the group. It must not wait, nor call the application.
+	// node is not in the group. It must not wait for a delivery, nor call the application but
+	// for ModeChanged and Cleanup.
 	// Neither side changes the payload afterwards.
 	Post(subtype uint16, payload []byte)
 }

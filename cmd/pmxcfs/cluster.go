@@ -147,8 +147,7 @@ func (c *cluster) setInfo(info clusterInfo) {
 // not gone, does not hold it up for long.
 func (c *cluster) Close() error {
 	if err := closeWorkers(c.workers...); err != nil {
-		// Nothing is lost: what a group has delivered is in the database before
-		// its goroutine has to do with corosync again.
+		// Nothing is lost: closing the store has what it has applied stored.
 		c.cfg.logs.domain("main").Warn("stopping without an answer of corosync's", "error", err)
 	}
 	return c.store.Close()

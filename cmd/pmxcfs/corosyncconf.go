@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pmxcfs/corosync"
 	"pmxcfs/corosync/cfg"
 	"pmxcfs/corosync/conf"
 	"pmxcfs/status/event"
@@ -109,9 +110,28 @@ func (m *confMirror) run(ctx context.Context) {
 		m.own = false
 		m.mu.Unlock()
 		if m.update(own) && pause(ctx, m.settle) {
-			if err := m.reload(); err != nil {
+			if err := m.reloadSoon(ctx); err != nil {
 				m.log.Error("corosync could not reload its configuration", "error", err, event.ConfFailed.Attr("path", m.path))
 			}
+		}
+	}
+}
+
+// reloadFor is how long a corosync that is busy, or away, is asked again to reload, every
+// reloadRetry.
+const (
+	reloadFor   = 10 * time.Second
+	reloadRetry = 500 * time.Millisecond
+)
+
+// reloadSoon has corosync reload: it refuses while its membership changes.
+func (m *confMirror) reloadSoon(ctx context.Context) error {
+	until := time.Now().Add(reloadFor)
+	for {
+		err := m.reload()
+		busy := errors.Is(err, corosync.ErrTryAgain) || errors.Is(err, corosync.ErrConnectionLost)
+		if !busy || time.Now().After(until) || !pause(ctx, reloadRetry) {
+			return err
 		}
 	}
 }

@@ -34,15 +34,18 @@ func (g *Group) pong() {
 	g.pings = nil
 }
 
-// Outside returns for how long Run's goroutine has been in its present call of
-// the transport; 0: it is in none. While a Ping waits, a Next is woken, so a long
-// time means that the service behind the transport does not let go of it.
+// Outside returns for how long Run's goroutine, or a caller that sends and that Run waits
+// for, has been in its present call of the transport; 0: they are in none. While a Ping
+// waits, a Next is woken, so a long time means that the service behind the transport does
+// not let go of it.
 func (g *Group) Outside() time.Duration {
-	called := g.called.Load()
-	if called == 0 {
-		return 0
+	longest := time.Duration(0)
+	for _, called := range [...]int64{g.called.Load(), g.lent.Load()} {
+		if called != 0 {
+			longest = max(longest, 1, time.Since(g.epoch)-time.Duration(called))
+		}
 	}
-	return max(1, time.Since(g.epoch)-time.Duration(called))
+	return longest
 }
 
 // outside notes that a call of the transport begins; the function returned,
@@ -72,6 +75,8 @@ func (c *clocked) Leave() error {
 
 func (c *clocked) Mcast(msg []byte) error {
 	if c.g.byCaller { // while Run is in Next
+		c.g.lent.Store(max(1, int64(time.Since(c.g.epoch))))
+		defer c.g.lent.Store(0)
 		return c.Transport.Mcast(msg)
 	}
 	defer c.g.outside()()

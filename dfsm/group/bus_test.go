@@ -21,7 +21,10 @@ type bus struct {
 	down  bool       // nobody can connect
 }
 
-var errBusDown = errors.New("bus: down")
+var (
+	errBusDown   = errors.New("bus: down")
+	errBusJoined = errors.New("bus: a connection is a member once")
+)
 
 // busConn is a connection of a node. Its daemon has a pid that stays.
 type busConn struct {
@@ -103,6 +106,9 @@ func (c *busConn) Join() error {
 	if c.b.busy > 0 {
 		c.b.busy--
 		return ErrTryAgain
+	}
+	if c.joined {
+		return errBusJoined
 	}
 	c.joined = true
 	c.b.conns = append(c.b.conns, c)

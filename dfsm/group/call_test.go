@@ -1,10 +1,12 @@
 package group
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pmxcfs/dfsm"
 )
@@ -118,4 +120,96 @@ func TestAFailedCallEndsTheMembership(t *testing.T) {
 			t.Error("called after the end")
 		}
 	})
+}
+
+func TestAFailureWithoutAMembershipKeepsNobodyOut(t *testing.T) {
+	for name, failure := range map[string]error{"for now": errors.New("no room"), "for good": dfsm.ErrFatal} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bus{}
+				n := startNode(t, b, 1, nil)
+				wantSynced(t, n, 1)
+				b.set(func(b *bus) { b.down = true })
+				b.cut(1)
+				time.Sleep(time.Second)
+				n.Call(func() error { return failure })
+				time.Sleep(time.Minute) // which never ends if Run spins
+				b.set(func(b *bus) { b.down = false })
+				time.Sleep(time.Minute)
+				if failure != dfsm.ErrFatal {
+					wantSynced(t, n, 1)
+				} else if s := n.Status(); !s.Mode.Final() || s.Connected {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
+// A connection is a member once: cpg_join(3) on a handle that has left fails.
+func TestWhoHasLeftJoinsOnANewConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bus{}
+		n := startNode(t, b, 1, func(c *Config) { c.Backoff = time.Second })
+		wantSynced(t, n, 1)
+		n.Call(func() error { return errors.New("no room") })
+		time.Sleep(1100 * time.Millisecond)
+		wantSynced(t, n, 1)
+		if s := n.Status(); s.Leaves != 1 || s.Joins != 2 || s.Connects != 2 || s.LastError != nil {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// stuckSender is a Transport whose Mcast does not return.
+type stuckSender struct {
+	Transport
+	stuck *atomic.Bool
+	thaw  chan struct{}
+}
+
+func (s stuckSender) Mcast(msg []byte) error {
+	if s.stuck.Load() {
+		<-s.thaw
+	}
+	return s.Transport.Mcast(msg)
+}
+
+func (n *node) lentSince(d time.Duration) bool {
+	at := n.lent.Load()
+	return at != 0 && time.Since(n.epoch)-time.Duration(at) >= d
+}
+
+// Not in a bubble: who waits for a mutex does not count as blocked there.
+func TestOutsideTellsOfACallerWhoSendsToo(t *testing.T) {
+	b, thaw := &bus{}, make(chan struct{})
+	var stuck atomic.Bool
+	n := startNode(t, b, 1, func(cfg *Config) {
+		cfg.Connect = func() (Transport, error) {
+			conn, err := b.connect(1)
+			return stuckSender{conn, &stuck, thaw}, err
+		}
+	})
+	for n.Status().Mode != dfsm.ModeSynced {
+		time.Sleep(time.Millisecond)
+	}
+	stuck.Store(true)
+	posted := make(chan struct{})
+	go func() {
+		defer close(posted)
+		n.Post(1, op(1, 1))
+	}()
+	for !n.lentSince(time.Millisecond) {
+		time.Sleep(time.Millisecond)
+	}
+	const asked = 200 * time.Millisecond
+	if err := ping(t, n.Group, asked); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Ping is answered although nothing can be done: %v", err)
+	}
+	if d := n.Outside(); d < asked { // Run is back from its Next, and waits
+		t.Errorf("outside for %v", d)
+	}
+	stuck.Store(false)
+	close(thaw)
+	<-posted
 }

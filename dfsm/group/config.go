@@ -14,8 +14,9 @@ type Config struct {
 	Version   uint32
 	Checksums bool
 	MaxQueued int
-	// App is called by the goroutine of Run only; its checksums are computed
-	// in another one.
+	// App is called by the goroutine of Run; its ModeChanged and Cleanup also by one in
+	// a Submit, Post or Call that ends the membership; never by two at a time. Checksums
+	// are computed in another goroutine.
 	App dfsm.Application
 	// Connect makes a new connection, not joined yet.
 	Connect func() (Transport, error)

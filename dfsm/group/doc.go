@@ -10,7 +10,9 @@
 // connection belong to who holds a lock, which Run lets go of only while it waits for
 // events. Who doesn't get the lock leaves the message in a list, which the holder
 // looks through again when it has let go. So sending waits for nobody to wake up, and
-// messages leave in the order of their counts. Sending never blocks a caller: when the
+// messages leave in the order of their counts. Sending does not block a caller: when the
 // group's queues are full, or nothing comes back, messages stay here for Run to try
 // again a moment later, while deliveries go on; that is what empties the queues.
+// Whoever calls Submit, Post or Call may hold locks of its own, but none that
+// ModeChanged or Cleanup take: they may be called from within.
 package group

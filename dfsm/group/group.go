@@ -32,6 +32,7 @@ type Group struct {
 	epoch time.Time     // of called
 	// called is when Run's present call of the transport began, in nanoseconds
 	// after epoch; 0: it is in none.
+	lent   atomic.Int64 // likewise of a caller that sends
 	called atomic.Int64
 
 	figures figures
@@ -51,7 +52,7 @@ type Group struct {
 	notBefore  time.Time // of the next attempt to connect or join
 	now        uint32    // seconds since 1970, as the machine knows
 	byCaller   bool      // who holds own is not Run
-	owed       int       // normal messages that were sent and have not come back
+	owed       int       // messages that were sent and have not come back
 	events     []Event   // Run's own
 	viewDirty  bool
 	good, bad  uint64     // the machine's verifications, as counted
@@ -116,6 +117,9 @@ func (g *Group) Run(ctx context.Context) {
 
 // wait does what is due, and returns how long to wait for events.
 func (g *Group) wait() time.Duration {
+	if g.conn == nil && g.leaving {
+		g.left() // there is nothing to leave
+	}
 	if g.conn != nil && g.leaving {
 		if wait, busy := g.leave(); busy {
 			return wait
@@ -201,7 +205,7 @@ func (g *Group) dispatch() {
 			g.figures.delivered.add(b)
 			// Whatever is not a normal message may change who is synced.
 			g.viewDirty = g.viewDirty || len(b) >= 2 && b[0]|b[1] != 0
-			if g.owed > 0 && e.From == g.self && normal(b) {
+			if g.owed > 0 && e.From == g.self {
 				g.owed--
 			}
 			g.step(dfsm.Deliver{From: e.From, Bytes: e.Bytes})
@@ -209,8 +213,8 @@ func (g *Group) dispatch() {
 		}
 		g.viewDirty = true
 		if g.leaving && g.asked && !slices.Contains(e.View.Members, g.self) {
-			g.left()
-			continue
+			g.disconnect(nil) // a connection is a member once
+			break
 		}
 		g.figures.views.Add(1)
 		before := g.machine.Mode()

@@ -57,11 +57,6 @@ func (o *outbox) pushNormal(msg []byte) {
 // count reads the counter of a normal message of our own.
 func count(msg []byte) uint64 { return binary.LittleEndian.Uint64(msg[wire.HeaderSize:]) }
 
-// normal tells whether bytes are a normal message.
-func normal(msg []byte) bool {
-	return len(msg) >= 2 && binary.LittleEndian.Uint16(msg) == uint16(wire.Normal)
-}
-
 func (o *outbox) empty() bool { return o.normals.len() == 0 && o.others.len() == 0 }
 
 func (o *outbox) dropOthers() {
@@ -118,7 +113,7 @@ func (g *Group) send() (time.Duration, error) {
 		if err := g.mcast(*o.normals.first()); err != nil {
 			return g.full(err)
 		}
-		o.popNormal(g)
+		o.normals.pop()
 	}
 	for range turn {
 		if o.others.len() == 0 {
@@ -135,17 +130,12 @@ func (g *Group) send() (time.Duration, error) {
 	return 0, nil
 }
 
-// popNormal says that the first normal message has been sent.
-func (o *outbox) popNormal(g *Group) {
-	o.normals.pop()
-	g.owed++
-}
-
 func (g *Group) mcast(msg []byte) error {
 	if err := g.conn.Mcast(msg); err != nil {
 		return err
 	}
 	g.out.wait = 0
+	g.owed++
 	g.figures.sent.add(msg)
 	return nil
 }

@@ -82,7 +82,7 @@ func (t *traffic) read() (r Traffic) {
 	return r
 }
 
-// figures are what Status is made of. They are written by Run, and read without a
+// figures are what Status is made of. They are written by who holds own, and read without a
 // lock: whoever watches holds nobody up.
 type figures struct {
 	standing atomic.Pointer[standing]

@@ -123,8 +123,8 @@ func (g *Group) add(r request) bool {
 	return true
 }
 
-// maxOwed and maxDirect are how many messages may be under way, and how large one may be,
-// for a caller to send by itself. A corosync that stands still takes some 250 messages, and
+// maxOwed and maxDirect are how many messages of this node may be under way, of whatever
+// kind, and how large one may be, for a caller to send by itself. A corosync that stands still takes some 250 messages, and
 // then holds up who sends the next one; a message that it takes in parts, the first. That
 // must happen to Run only, for whom nobody waits without limit.
 const (
@@ -164,7 +164,7 @@ func (g *Group) sendDirectly() bool {
 		if g.owed >= maxOwed || len(msg) > maxDirect || o.wait > 0 || g.mcast(msg) != nil {
 			return false
 		}
-		o.popNormal(g)
+		o.normals.pop()
 	}
 	return o.others.len() == 0
 }

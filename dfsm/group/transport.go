@@ -15,7 +15,8 @@ type Event struct {
 }
 
 // Transport is one connection to the process groups' service, for one group.
-// Only the goroutine of Run calls it, but for Wake.
+// Run calls it, but for Wake, and for Mcast, which callers call while Run is in Next:
+// one call at a time but for those two beside a Next.
 type Transport interface {
 	// Self is this process as a member.
 	Self() (dfsm.Member, error)

@@ -26,13 +26,14 @@ const confPath = "corosync.conf"
 // app is the configuration database as the group's application. One goroutine
 // calls its methods (the group's), except quorate's.
 type app struct {
-	tree  *memdb.Tree
-	db    *clocked
-	log   *slog.Logger
-	clock func() time.Time
-	calls *calls
-	saver *committer // its lock is held while a batch is applied
-	told  []*call    // whose changes are not stored for certain; guarded by saver.mu
+	tree   *memdb.Tree
+	db     *clocked
+	log    *slog.Logger
+	clock  func() time.Time
+	calls  *calls
+	saver  *committer // its lock is held while a batch is applied
+	told   []*call    // whose changes are not stored for certain; guarded by saver.mu
+	closed bool       // the database is; guarded by saver.mu
 
 	self        func() dfsm.Member                   // this node; asked only while it is a member
 	post        func(subtype uint16, payload []byte) // sends a message that nobody waits for
@@ -59,6 +60,10 @@ func (a *app) start() {
 	}
 }
 
+// errClosed is the error of what comes after Close: corosync may let go of the group's
+// goroutine late.
+var errClosed = errors.New("dcdb: the store is closed")
+
 // success is the result of an own message that was applied: the group hands
 // results to their callers as errors.
 type success struct {
@@ -75,7 +80,7 @@ type transaction struct {
 	begin   time.Time
 	changed bool
 	now     bool // a caller waits for it to be stored
-	conf    bool // corosync.conf was touched
+	conf    bool // corosync.conf was touched: it is stored before the host gets it
 	confOwn bool // by this node
 }
 
@@ -90,6 +95,10 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 	done := len(batch)
 	var failed error
 	a.saver.mu.Lock()
+	if a.closed {
+		a.saver.mu.Unlock()
+		return dfsm.Applied{Err: errClosed}
+	}
 	if err := a.health.err.Load(); err != nil {
 		// What was applied last has been taken back, and this node is about to leave.
 		a.saver.mu.Unlock()
@@ -110,7 +119,7 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 	}
 	var err error
 	switch next := a.saver.next; {
-	case t.changed && (t.now || next.bytes > maxUnsaved || a.saver.delay == 0):
+	case t.changed && (t.now || t.conf || next.bytes > maxUnsaved || a.saver.delay == 0):
 		err = a.saver.wait(next, nil)
 	case t.changed:
 		a.saver.later(next)

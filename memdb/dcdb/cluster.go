@@ -129,8 +129,15 @@ func (c *Cluster) Run(ctx context.Context) {
 	c.group.Run(ctx)
 }
 
-// Close closes the database. Run must have returned, or never been called.
-func (c *Cluster) Close() error { return errors.Join(c.app.saver.flush(nil), c.app.db.Close()) }
+// Close stores what is not stored yet, and closes the database. What the group delivers
+// after that, if Run has not returned, is not applied.
+func (c *Cluster) Close() error {
+	s := c.app.saver
+	s.mu.Lock()
+	c.app.closed = true
+	s.mu.Unlock()
+	return errors.Join(s.flush(nil), c.app.db.Close())
+}
 
 // Tree returns the tree, for reading.
 func (c *Cluster) Tree() *memdb.Tree { return c.app.tree }
@@ -165,9 +172,9 @@ func (c *Cluster) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error)
 	return done.change, nil
 }
 
-// Write is Do for an OpWrite. Of a write that is not the first of several to a file, it
-// returns when it is in the tree: it is in the file when the Commit says so, or a tenth of
-// a second later. Any other is stored, and there is no Commit.
+// Write is Do for an OpWrite. Of a write behind the file's beginning it returns when it is
+// in the tree: it is in the database when the Commit says so, or a tenth of a second later.
+// Any other is stored, and there is no Commit.
 func (c *Cluster) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *Commit, error) {
 	done, err := c.do(cancel, op)
 	return done.change, done.commit, err

@@ -83,7 +83,7 @@ type committer struct {
 	// with mu held and must not block.
 	reverted func([]memdb.Change)
 
-	delay     time.Duration // before a change that nobody waits for is stored
+	delay     time.Duration // before a change that nobody waits for is stored; negative: until somebody waits for another
 	onFailure func(error)   // nil: nobody; called like reverted, after it
 	timings   Timings       // are told of operations that were stored
 
@@ -123,7 +123,7 @@ func (c *committer) add(changes []memdb.Change, bytes int) *Commit {
 // later makes sure that t is carried out soon, although nobody waits for it. mu
 // is held.
 func (c *committer) later(t *Commit) {
-	if t.timer == nil {
+	if t.timer == nil && c.delay >= 0 {
 		t.timer = time.AfterFunc(c.delay, func() { t.Wait(nil) })
 	}
 }
@@ -246,6 +246,14 @@ func (c *committer) revert(t *Commit, err error) {
 	if c.onFailure != nil {
 		c.onFailure(err)
 	}
+}
+
+// well says that the file can be written again: somebody has tried it.
+func (c *committer) well() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failing = 0
+	c.failure.Store(nil)
 }
 
 // flush waits until everything applied so far is in the file.

@@ -22,11 +22,13 @@
 // pve_dcdb_v1 and waits for it to come back in its place in the one order that
 // all nodes share (package dfsm and its driver, group); every node applies what
 // is delivered, and answers its own callers when that is stored. What nobody here
-// waits for, other nodes' changes and all but the first of several writes to a
-// file, joins the next transaction, at most 50 ms later: three nodes that store each
+// waits for, other nodes' changes and own writes behind a file's beginning, which
+// close(2) waits for, joins the next transaction, which begins at most 50 ms later: three nodes that store each
 // change at once cost three times what one does, and a file written in 128 pieces
 // is 128 rows. A node that is killed meanwhile gets those changes from the others
-// again. What depends on the tree is decided at the delivery, by the same
+// again. So for that long an acknowledged change may be in the file of its own node
+// only: should that be lost for good and all others be killed in the same moment,
+// it is lost. As long as one daemon that has applied it runs, it is not. What depends on the tree is decided at the delivery, by the same
 // rules on all nodes. Only what is certain, or what a peer could not digest, is
 // refused before.
 //

@@ -53,7 +53,10 @@ func (a *app) failing(err error) {
 	h, now := &a.health, a.clock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.since, h.retryAt = now, now
+	if h.err.Load() == nil {
+		h.since = now
+	}
+	h.retryAt = now
 	if !h.well.IsZero() && now.Sub(h.well) < maxRetryWait {
 		h.wait = min(max(2*h.wait, retryWait), maxRetryWait)
 		h.retryAt = now.Add(h.wait)
@@ -95,6 +98,7 @@ func (a *app) ready() error {
 		return err
 	}
 	h.err.Store(nil)
+	a.saver.well()
 	h.well = now
 	a.log.Log(context.Background(), event.LevelNotice, "the database can be written again", "since", h.since,
 		event.DatabaseRecovered.Attr("failing", now.Sub(h.since)))

@@ -160,3 +160,47 @@ func TestAStateIsOfWhatIsStored(t *testing.T) {
 		}
 	}
 }
+
+func TestAFileThatFailsWhileCorosyncIsAwayKeepsNobodyOut(t *testing.T) {
+	r := &ring{}
+	nodes := r.startAll(t, 2, nil)
+	bad := nodes[1]
+	bad.file.setFail(syscall.EIO)
+	nodes[0].do(t, mkdir("d")) // its transaction there is still to come
+	until(t, "applied", func() bool { return has(bad.Tree(), "d") || len(nodes[0].Status().Group.Members) == 1 })
+	r.set(func() { r.down = true })
+	r.cutAll()
+	until(t, "taken back", func() bool { return !has(bad.Tree(), "d") })
+	bad.file.setFail(nil)
+	r.set(func() { r.down = false })
+	for _, n := range nodes {
+		n.synced(t, 2)
+	}
+	alike(t, nodes...)
+}
+
+func TestConfIsStoredBeforeItIsToldOf(t *testing.T) {
+	a, file := laterApp(time.Hour)
+	told := 0
+	a.confChanged = func(bool) {
+		told++
+		if file.tree(t).Checksum() != a.tree.Checksum() {
+			t.Error("the file does not hold it")
+		}
+	}
+	apply(t, a, opFrom(2, create("corosync.conf")))
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+}
+
+func TestNothingIsAppliedAfterClose(t *testing.T) {
+	a, file := emptyApp()
+	c := &Cluster{app: a}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := a.Apply([]dfsm.Message{opFrom(2, mkdir("d"))}); r.Err == nil || r.Done != 0 || file.commits != 0 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -47,6 +47,7 @@ type history struct {
 	// that was sent.
 	main    lineage
 	of      []lineage
+	late    bool // what nobody waits for stays out of the files until somebody waits for another
 	byState map[string]lineage
 	out     outcome
 	err     error
@@ -176,6 +177,12 @@ func (h *history) newApp(p *dfsmtest.Process) dfsmtest.App {
 		tree = memdb.New()
 	}
 	s := &simApp{app: newTestApp(tree, file), h: h, p: p, made: make(map[uint64]string)}
+	if h.late {
+		s.saver.delay = -1
+	}
+	if own := &h.of[s.host()]; h.late && h.kind.lineal() {
+		*own = (*own)[:tree.Root().Version+1] // the daemon before has taken with it what it had not stored
+	}
 	s.clock = func() time.Time { return time.Unix(int64(h.Now()), 0) }
 	s.self = p.Self
 	s.post = p.Post
@@ -367,6 +374,7 @@ func runHistory(seed uint64, trace io.Writer) (outcome, error) {
 	if h.kind == agreed {
 		h.cut = dfsmtest.CutAgreed
 	}
+	h.late = seed/uint64(kinds)%2 == 1
 	h.main = lineage{0, 0} // an empty tree is at version 1
 	n := 2 + h.rnd.IntN(4)
 	h.Cluster = dfsmtest.NewCluster(dfsmtest.Config{Hosts: n, Version: ProtocolVersion, Checksums: true, NewApp: h.newApp, Trace: trace})
@@ -429,6 +437,9 @@ func (h *history) checkEnd() {
 	for i, host := range h.hosts {
 		p := host.Process()
 		s := p.App.(*simApp)
+		if err := s.saver.flush(nil); err != nil {
+			h.failf("%v ends with a file that can't be written: %v", p.Self(), err)
+		}
 		index := s.tree.Index()
 		if first == nil {
 			first = index

@@ -26,15 +26,19 @@ type ring struct {
 }
 
 type ringConn struct {
-	r     *ring
-	self  dfsm.Member
-	queue []group.Event
-	woken bool
-	lost  bool
-	wake  chan struct{}
+	r      *ring
+	self   dfsm.Member
+	queue  []group.Event
+	woken  bool
+	lost   bool
+	joined bool
+	wake   chan struct{}
 }
 
-var errRingDown = errors.New("ring: down")
+var (
+	errRingDown   = errors.New("ring: down")
+	errRingJoined = errors.New("ring: a connection is a member once")
+)
 
 func (r *ring) connect(node int) func() (group.Transport, error) {
 	return func() (group.Transport, error) {
@@ -84,6 +88,18 @@ func (r *ring) view(joined bool, also ...*ringConn) {
 	r.tell(group.Event{View: &dfsm.View{Members: members, Joined: joined}}, append(also, r.conns...)...)
 }
 
+// cutAll takes all connections away.
+func (r *ring) cutAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	conns := r.conns
+	r.conns = nil
+	for _, c := range conns {
+		c.lost = true
+		c.signal()
+	}
+}
+
 func (c *ringConn) signal() {
 	select {
 	case c.wake <- struct{}{}:
@@ -96,6 +112,10 @@ func (c *ringConn) Self() (dfsm.Member, error) { return c.self, nil }
 func (c *ringConn) Join() error {
 	c.r.mu.Lock()
 	defer c.r.mu.Unlock()
+	if c.joined {
+		return errRingJoined
+	}
+	c.joined = true
 	c.r.conns = append(c.r.conns, c)
 	c.r.view(true)
 	return nil
