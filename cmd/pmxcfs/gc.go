@@ -2,8 +2,10 @@ package main
 
 import (
 	"math"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 	"time"
 )
 
@@ -15,14 +17,16 @@ import (
 // So the collector is given a fixed headroom instead of a share. It must not be
 // small: the mount's request buffers, a megabyte each, are dropped at each
 // collection and made anew. What a burst of changes has left behind is given
-// back when nothing goes on.
+// back when nothing goes on, and the heap is limited until something does.
 type memoryTuner struct {
 	quit chan struct{}
 	done chan struct{}
 
 	live   int64  // for which the collector is set
 	allocs uint64 // bytes allocated up to the last look
-	tight  bool   // memory was given back, and is limited
+
+	mu    sync.Mutex // guards tight
+	tight bool       // memory was given back, and is limited
 }
 
 const (
@@ -68,13 +72,40 @@ func (m *memoryTuner) adjust() {
 		debug.SetGCPercent(int(min(gcMaxPercent, max(gcMinPercent, gcHeadroom*100/max(live, 1)))))
 	}
 	idle := allocs-m.allocs < idleBytes
-	switch m.allocs = allocs; {
+	m.allocs = allocs
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
 	case idle && !m.tight:
-		debug.FreeOSMemory()
-		metrics.Read(sample)
-		debug.SetMemoryLimit(int64(sample[0].Value.Uint64()) + memoryExtra)
+		m.tighten()
 	case !idle && m.tight:
-		debug.SetMemoryLimit(math.MaxInt64)
+		m.loosen()
 	}
-	m.tight = idle
 }
+
+// tighten gives memory back and limits it. mu is held.
+func (m *memoryTuner) tighten() {
+	debug.FreeOSMemory()
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	debug.SetMemoryLimit(int64(sample[0].Value.Uint64()) + memoryExtra)
+	m.tight = true
+	// A collection means that something goes on again, or soon would: under the limit one
+	// follows the other, and takes half of the time until the next look.
+	runtime.AddCleanup(new(canary), func(m *memoryTuner) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.tight {
+			m.loosen()
+		}
+	}, m)
+}
+
+// loosen ends the limit. mu is held.
+func (m *memoryTuner) loosen() {
+	debug.SetMemoryLimit(math.MaxInt64)
+	m.tight = false
+}
+
+// canary is found dead by the next collection.
+type canary struct{ _ [64]byte }
