@@ -36,7 +36,7 @@ define install_packages
 	fi
 endef
 
-.PHONY: help deps build run stop test lint bench fuzz install deb deps-deb deb-reproducible deps-package test-package clean
+.PHONY: help deps deps-build build run stop test lint bench fuzz install deb deps-deb deb-reproducible deps-package test-package clean
 help:
 	@echo 'make deps      install what building, running and testing need (Debian 12, as root)'
 	@echo 'make build     build bin/pmxcfs'
@@ -52,8 +52,11 @@ help:
 	@echo 'make clean     remove what was built'
 
 # The toolchain comes as a Go module: where modules can be had, so can it.
-deps:
-	$(call install_packages,$(DEB_BUILD) $(DEB_RUN) $(DEB_TEST))
+deps: deps-build
+	$(call install_packages,$(DEB_RUN) $(DEB_TEST))
+
+deps-build:
+	$(call install_packages,$(DEB_BUILD))
 	@have=$$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null || true); \
 	if [ "$$(printf '%s\n' "go1.26" "$${have:-none}" | sort -V | head -n 1)" != go1.26 ] || [ -z "$$have" ]; then \
 		[ "$$(id -u)" = 0 ] || { echo "Go $(GO_VERSION) is missing, and installing it in /usr/local/go needs root" >&2; exit 1; }; \
@@ -125,7 +128,7 @@ install: build
 
 # DEB_VERSION=1:0.4 builds as if that were the version.
 DEB_VERSION ?=
-deps-deb: deps
+deps-deb: deps-build
 	$(call install_packages,$(DEB_DEB))
 
 deb: deps-deb
@@ -137,7 +140,7 @@ deb: deps-deb
 deb-reproducible: deps-deb
 	@debian/reproducible
 
-deps-package: deps-deb
+deps-package: deps deps-deb
 	$(call install_packages,$(DEB_HOSTS))
 
 # Nothing is skipped here; docs/testing.md says how it works.

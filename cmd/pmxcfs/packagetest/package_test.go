@@ -43,6 +43,7 @@ func TestPackage(t *testing.T) {
 	t.Run("UnitIsSound", h.unitIsSound)
 	part("StopStartRestart", h.stopsAndStarts)
 	part("KilledDaemonIsBack", h.comesBackAfterKill)
+	part("KilledServiceLeavesNoDeadMount", h.leavesNoDeadMount)
 	part("StoppedDaemonIsReplaced", h.comesBackAfterStandingStill)
 	t.Run("JournalHasFieldsAndCatalog", h.journals)
 	part("RebootBringsItUpBeforeCorosync", h.reboots)

@@ -30,8 +30,14 @@ func (h host) changesReleases(t *testing.T, old, current release) {
 }
 
 func (h host) removes(t *testing.T, r release) {
+	h.run(t, "systemctl", "stop", unit)
+	h.fails(t, "touch", mount+"/stray") // nobody would see it later
+	h.run(t, "systemctl", "start", unit)
 	h.apt(t, "remove", pkg)
 	h.gone(t)
+	if flags := strings.Fields(h.run(t, "lsattr", "-d", mount))[0]; strings.Contains(flags, "i") {
+		t.Errorf("%s stays immutable: %s", mount, flags)
+	}
 	if got := h.fails(t, "systemctl", "cat", unit); !strings.Contains(got, "No files found") {
 		t.Errorf("the unit is still there: %s", got)
 	}
@@ -68,10 +74,11 @@ func (h host) purges(t *testing.T, r release, clean []string) {
 	if got := h.run(t, "cat", "/root/other/file"); got != "precious" {
 		t.Errorf("after a purge beside a mount (its error: %v), the file there holds %q", err, got)
 	}
-	if err != nil { // it may refuse; without the mount it must not
-		h.run(t, "umount", mount)
-		h.apt(t, "purge", pkg)
+	if err == nil {
+		t.Error("a purge went on beside somebody else's mount")
 	}
+	h.run(t, "umount", mount)
+	h.apt(t, "purge", pkg)
 	h.run(t, "rm", "-r", "/root/other")
 	h.gone(t)
 	for _, line := range h.snapshot(t) {

@@ -67,6 +67,28 @@ func (h host) unitIsSound(t *testing.T) {
 	t.Log(lines[len(lines)-1])
 }
 
+// leavesNoDeadMount kills everything of a service that is not restarted.
+func (h host) leavesNoDeadMount(t *testing.T) {
+	const dropIn = "/etc/systemd/system/" + unit + ".d/test.conf"
+	if err := h.WriteFile(dropIn, []byte("[Service]\nRestart=no\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.run(t, "systemctl", "daemon-reload")
+	h.run(t, "systemctl", "kill", "--kill-whom=all", "--signal=KILL", unit)
+	eventually(t, soon, func() error {
+		if state := h.property(t, unit, "ActiveState"); state != "failed" {
+			return fmt.Errorf("the unit is %s", state)
+		}
+		return nil
+	})
+	h.gone(t)
+	h.run(t, "rm", "-r", "/etc/systemd/system/"+unit+".d")
+	h.run(t, "systemctl", "daemon-reload")
+	h.run(t, "systemctl", "reset-failed", unit)
+	h.run(t, "systemctl", "start", unit)
+	h.serves(t, soon, "first", "hello\n")
+}
+
 func (h host) stopsAndStarts(t *testing.T) {
 	h.run(t, "systemctl", "stop", unit)
 	h.gone(t)
