@@ -154,12 +154,15 @@ func (c *cluster) observe(store *dcdb.ClusterConfig, kv *group.Config) {
 // them: a member may call itself anything.
 func (c *cluster) peerVersions() []metrics.Peer {
 	told := c.peers.Peers()
-	state := c.cfg.status.Cluster()
+	info := c.info.Load() // not the status store's: a scrape takes none of its locks
+	if info == nil {
+		return nil
+	}
 	var list []metrics.Peer
-	for _, n := range state.Nodes {
-		i := slices.IndexFunc(told, func(p inspect.PeerState) bool { return p.Member.Node == n.ID })
-		if i >= 0 && n.ID != state.Self {
-			list = append(list, metrics.Peer{Node: n.Name, Version: told[i].Version, Age: time.Since(told[i].Heard)})
+	for _, n := range info.nodes {
+		i := slices.IndexFunc(told, func(p inspect.PeerState) bool { return p.Member.Node == n.id })
+		if i >= 0 && n.id != info.local {
+			list = append(list, metrics.Peer{Node: n.name, Version: told[i].Version, Age: time.Since(told[i].Heard)})
 		}
 	}
 	return list

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pmxcfs/status/event"
@@ -24,8 +25,10 @@ type watchdog struct {
 	done    chan struct{}
 	pending sync.WaitGroup
 
-	mu   sync.Mutex // guards note, and the checks' state
+	mu   sync.Mutex // guards note, and the checks' state; held while it is logged
 	note string
+
+	standstill atomic.Pointer[error] // of the last look; nil: nothing stands still
 }
 
 // check is one part that is watched.
@@ -112,17 +115,13 @@ func (w *watchdog) waiting() string {
 	return w.note
 }
 
-// stuck is an error that names what stands still; nil: nothing does.
+// stuck is an error that names what stands still; nil: nothing does. It waits for
+// nothing.
 func (w *watchdog) stuck() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var errs []error
-	for _, c := range w.checks {
-		if c.state == checkStuck {
-			errs = append(errs, fmt.Errorf("%s does not answer: %s", c.name, c.reason))
-		}
+	if err := w.standstill.Load(); err != nil {
+		return *err
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // look judges every part by the pings so far, feeds the manager's watchdog if none
@@ -130,13 +129,13 @@ func (w *watchdog) stuck() error {
 func (w *watchdog) look(ctx context.Context, tick time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	well := true
+	var errs []error
 	w.note = ""
 	for _, c := range w.checks {
 		w.judge(c, tick)
 		switch c.state {
 		case checkStuck:
-			well = false
+			errs = append(errs, fmt.Errorf("%s does not answer: %s", c.name, c.reason))
 			w.note = c.name + " does not answer"
 		case checkWaits:
 			if w.note == "" && c.reason != "" {
@@ -154,9 +153,13 @@ func (w *watchdog) look(ctx context.Context, tick time.Duration) {
 			c.pending, c.missed, c.err = false, 0, err
 		})
 	}
-	if well {
-		w.feed()
+	if len(errs) > 0 {
+		err := errors.Join(errs...)
+		w.standstill.Store(&err)
+		return
 	}
+	w.standstill.Store(nil)
+	w.feed()
 }
 
 // judge decides about a part, and logs what is new.

@@ -63,8 +63,13 @@ type ChangeCounter struct {
 	revert prometheus.Counter
 
 	nodes *prometheus.CounterVec
-	names atomic.Pointer[map[corosync.NodeID]string] // nil: the cluster is not known
-	cache sync.Map                                   // prometheus.Counter by node id
+	known atomic.Pointer[knownNodes]
+}
+
+// knownNodes are the cluster's nodes, as they are now.
+type knownNodes struct {
+	names    map[corosync.NodeID]string // nil: the cluster is not known
+	counters sync.Map                   // prometheus.Counter by node id
 }
 
 func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
@@ -74,6 +79,7 @@ func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
 		revert: counter(reg, "changes_reverted_total", "Inodes that went back to an earlier state, because a transaction failed or a synchronisation replaced the tree.").WithLabelValues(),
 		nodes:  counter(reg, "node_changes_total", "Changes applied to the tree, by the node that made them; \"local\" without a cluster.", "node"),
 	}
+	c.known.Store(&knownNodes{})
 	for k := memdb.OpWrite; k <= memdb.OpMTime; k++ {
 		for i, name := range classes {
 			c.by[k][i] = changes.WithLabelValues(k.String(), name)
@@ -84,8 +90,7 @@ func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
 
 // SetNodes tells the names of the cluster's nodes.
 func (c *ChangeCounter) SetNodes(names map[corosync.NodeID]string) {
-	c.names.Store(&names)
-	c.cache.Clear()
+	c.known.Store(&knownNodes{names: names})
 	n := 0
 	for id := range names {
 		if n++; n > maxNodes {
@@ -96,21 +101,24 @@ func (c *ChangeCounter) SetNodes(names map[corosync.NodeID]string) {
 }
 
 func (c *ChangeCounter) node(id corosync.NodeID) prometheus.Counter {
-	if have, ok := c.cache.Load(id); ok {
+	known := c.known.Load()
+	if have, ok := known.counters.Load(id); ok {
 		return have.(prometheus.Counter)
 	}
 	name := "other"
-	switch names := c.names.Load(); {
+	switch {
 	case id == 0:
 		name = "local"
-	case names == nil:
-	case len(*names) <= maxNodes && (*names)[id] != "":
-		name = (*names)[id]
+	case len(known.names) <= maxNodes && known.names[id] != "":
+		name = label(known.names[id])
 	}
 	counter := c.nodes.WithLabelValues(name)
-	c.cache.Store(id, counter)
+	known.counters.Store(id, counter)
 	return counter
 }
+
+// label makes text a label's value, which must be UTF-8: nobody has checked a node's name.
+func label(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 // Applied implements dcdb.Observer.
 func (c *ChangeCounter) Applied(op *memdb.Op, _ []memdb.Change, _ bool) {
@@ -159,15 +167,15 @@ func newFailureCounter(reg prometheus.Registerer) *FailureCounter {
 	return f
 }
 
-func (f *FailureCounter) count(err error) {
+func (f *FailureCounter) count(err error, quorate bool) {
 	if err != nil {
-		f.by[failure(err)].Inc()
+		f.by[failure(err, quorate)].Inc()
 	}
 }
 
 // failure returns why a change was not made. The order matters: an error may be
 // several.
-func failure(err error) int {
+func failure(err error, quorate bool) int {
 	switch {
 	case errors.Is(err, group.ErrTimeout), errors.Is(err, syscall.ETIMEDOUT):
 		return failTimeout
@@ -177,7 +185,7 @@ func failure(err error) int {
 		return failOutOfGroup
 	case errors.Is(err, dfsm.ErrDisconnected):
 		return failNotConnected
-	case errors.Is(err, syscall.EACCES):
+	case errors.Is(err, syscall.EACCES) && !quorate:
 		return failNotQuorate
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return failNoSpace
@@ -206,12 +214,20 @@ type countedChanger struct {
 
 func (c *countedChanger) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
 	change, err := c.Changer.Do(cancel, op)
-	c.f.count(err)
+	if op.Kind != memdb.OpMTime || op.MTime != 0 { // who asks for another's lock is refused again and again
+		c.f.count(err, c.Quorate())
+	}
 	return change, err
 }
 
 func (c *countedChanger) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
 	change, commit, err := c.Changer.Write(cancel, op)
-	c.f.count(err)
+	c.f.count(err, c.Quorate())
 	return change, commit, err
+}
+
+func (c *countedChanger) Sync(cancel <-chan struct{}) error {
+	err := c.Changer.Sync(cancel)
+	c.f.count(err, true)
+	return err
 }

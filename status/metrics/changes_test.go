@@ -84,6 +84,15 @@ func TestNamesOfNodesHaveABound(t *testing.T) {
 	}
 }
 
+func TestANameThatIsNotUTF8IsNobodysEnd(t *testing.T) {
+	c := newChangeCounter(prometheus.NewRegistry())
+	c.SetNodes(map[corosync.NodeID]string{1: "n\xf6de"})
+	c.Applied(&memdb.Op{Kind: memdb.OpDelete, Path: "x", Writer: 1}, nil, true)
+	if got := testutil.ToFloat64(c.nodes.WithLabelValues("n\uFFFDde")); got != 1 {
+		t.Errorf("counted %v times", got)
+	}
+}
+
 func TestFailuresHaveTheirReason(t *testing.T) {
 	wrap := func(err error) error { return &fs.PathError{Op: "write", Path: "x", Err: err} }
 	for _, c := range []struct {
@@ -101,9 +110,12 @@ func TestFailuresHaveTheirReason(t *testing.T) {
 		{wrap(syscall.EIO), "io"},
 		{errors.New("anything"), "refused"},
 	} {
-		if got := failures[failure(c.err)]; got != c.want {
+		if got := failures[failure(c.err, false)]; got != c.want {
 			t.Errorf("%v is %s, want %s", c.err, got, c.want)
 		}
+	}
+	if got := failures[failure(wrap(syscall.EACCES), true)]; got != "refused" { // as deleting the root
+		t.Errorf("EACCES with quorum is %s", got)
 	}
 }
 
@@ -112,6 +124,10 @@ type failing struct {
 	Changer
 	n int
 }
+
+func (f *failing) Quorate() bool { return true }
+
+func (f *failing) Sync(<-chan struct{}) error { return syscall.EIO }
 
 func (f *failing) Do(<-chan struct{}, *memdb.Op) (memdb.Change, error) {
 	if f.n++; f.n%2 == 0 {
@@ -128,14 +144,20 @@ func (f *failing) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dc
 func TestFailedChangesOfAStoreAreCounted(t *testing.T) {
 	f := newFailureCounter(prometheus.NewRegistry())
 	s := f.Of(&failing{})
+	op := &memdb.Op{Kind: memdb.OpCreate, Path: "x"}
 	for range 10 {
-		c, err := s.Do(nil, nil)
+		c, err := s.Do(nil, op)
 		if (c.Inode == 7) != (err == nil) {
 			t.Errorf("%v %v", c, err)
 		}
-		s.Write(nil, nil)
+		s.Write(nil, op)
+		s.Do(nil, &memdb.Op{Kind: memdb.OpMTime, Path: "priv/lock/x"}) // waits for a lock
+		s.Do(nil, &memdb.Op{Kind: memdb.OpMTime, Path: "priv/lock/x"})
 	}
 	if n := testutil.ToFloat64(f.by[failNoSpace]); n != 10 {
 		t.Errorf("%v failures", n)
+	}
+	if err := s.Sync(nil); err == nil || testutil.ToFloat64(f.by[failIO]) != 1 {
+		t.Errorf("a failed fsync (%v) is counted %v times", err, testutil.ToFloat64(f.by[failIO]))
 	}
 }

@@ -351,8 +351,8 @@ func (c *collector) peers() part {
 			if i == maxNodes {
 				break
 			}
-			version.value(to, float64(p.Version), p.Node)
-			age.value(to, p.Age.Seconds(), p.Node)
+			version.value(to, float64(p.Version), label(p.Node))
+			age.value(to, p.Age.Seconds(), label(p.Node))
 		}
 	}}
 }
