@@ -173,7 +173,7 @@ func (d *daemon) start() error {
 		return err
 	}
 	d.mounted.Store(d.mount)
-	if d.guard, err = startGuard(d.o.MountPoint, d.log); err != nil {
+	if d.guard, err = startGuard(d.o.MountPoint, name, d.log); err != nil {
 		d.log.Warn("nobody will end the mount, should this daemon be killed and unable to", "error", err)
 	}
 	spreadProcs()

@@ -31,8 +31,8 @@ import (
 // mountEndedText is what the log says then.
 const mountEndedText = "ended the file system of a killed daemon that could not end"
 
-// guardEnv makes this program a guard. It holds the daemon's process id and the
-// mount point.
+// guardEnv makes this program a guard. It holds the daemon's process id, the node's
+// name and the mount point.
 const guardEnv = "PMXCFS_GUARD"
 
 const (
@@ -45,6 +45,7 @@ const (
 // guard is a running guard, as the daemon sees it.
 type guard struct {
 	mountPoint string
+	node       string
 	log        *slog.Logger
 	quit       chan struct{}
 	done       chan struct{}
@@ -55,8 +56,8 @@ type guard struct {
 
 // startGuard starts a guard of this process's mount, and another one should that
 // end.
-func startGuard(mountPoint string, log *slog.Logger) (*guard, error) {
-	g := &guard{mountPoint: mountPoint, log: log, quit: make(chan struct{}), done: make(chan struct{})}
+func startGuard(mountPoint, node string, log *slog.Logger) (*guard, error) {
+	g := &guard{mountPoint: mountPoint, node: node, log: log, quit: make(chan struct{}), done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		defer close(g.done)
@@ -96,7 +97,7 @@ func startGuard(mountPoint string, log *slog.Logger) (*guard, error) {
 func (g *guard) launch() (*exec.Cmd, <-chan struct{}, error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{"pmxcfs: guard of " + g.mountPoint}
-	cmd.Env = append(os.Environ(), guardEnv+"="+strconv.Itoa(os.Getpid())+" "+g.mountPoint)
+	cmd.Env = append(os.Environ(), guardEnv+"="+strconv.Itoa(os.Getpid())+" "+g.node+" "+g.mountPoint)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: guardSignal, Setsid: true}
 	line, theirs, err := newProbeLine()
@@ -145,7 +146,8 @@ func (g *guard) stop() {
 
 // guardMain is a guard's main.
 func guardMain(task string, in io.Reader, out, stderr io.Writer) int {
-	number, mountPoint, _ := strings.Cut(task, " ")
+	number, rest, _ := strings.Cut(task, " ")
+	node, mountPoint, _ := strings.Cut(rest, " ")
 	pid, err := strconv.Atoi(number)
 	if err != nil {
 		fmt.Fprintf(stderr, "pmxcfs: %s: %q is no process id\n", guardEnv, number)
@@ -167,6 +169,7 @@ func guardMain(task string, in io.Reader, out, stderr io.Writer) int {
 			continue
 		}
 		if j := dialJournal(); j != nil {
+			j.node.Store(&node)
 			attrs := []any{"pid", pid, "path", mountPoint, event.MountEnded.Attr()}
 			if err != nil {
 				attrs = append(attrs, "error", err)

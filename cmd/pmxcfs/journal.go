@@ -30,6 +30,7 @@ const (
 // journal is a connection to the journal, or to the syslog where there is none.
 type journal struct {
 	native bool
+	dial   func() *journal        // where it is after a restart: dialJournal
 	node   atomic.Pointer[string] // this node's name, once it is known
 
 	mu    sync.Mutex // guards all below
@@ -51,7 +52,7 @@ func dialJournal() *journal {
 	for _, path := range []string{journalSocket, syslogSocket} {
 		conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
 		if err == nil {
-			return &journal{conn: conn, native: path == journalSocket}
+			return &journal{conn: conn, native: path == journalSocket, dial: dialJournal}
 		}
 	}
 	return nil
@@ -67,8 +68,8 @@ func (j *journal) isStderr() bool {
 	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// write sends a record. If the journal is gone, there is nobody to tell; one that
-// is there and does not read loses records.
+// write sends a record. One that nobody takes is lost, and
+// counted.
 func (j *journal) write(r *record) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -89,7 +90,7 @@ func (j *journal) write(r *record) {
 	}
 }
 
-// send sends a record, and returns false if nobody reads. mu is held.
+// send sends a record, and returns false if nobody takes it. mu is held.
 func (j *journal) send(r *record) bool {
 	var b []byte
 	if j.native {
@@ -111,14 +112,26 @@ func (j *journal) send(r *record) bool {
 		j.sendLarge(b)
 	default:
 		// It was restarted: its socket is another one.
-		if again := dialJournal(); again != nil && again.native == j.native {
-			j.conn.Close()
-			j.conn = again.conn
-			_ = j.conn.SetWriteDeadline(time.Now().Add(journalPatience))
-			_, _ = j.conn.Write(b)
-		}
+		return j.sendAgain(b)
 	}
 	return true
+}
+
+// sendAgain sends a record over a new connection, which stays. mu is held.
+func (j *journal) sendAgain(b []byte) bool {
+	again := j.dial()
+	if again == nil {
+		return false
+	}
+	if again.native != j.native { // which b is not for
+		again.conn.Close()
+		return false
+	}
+	j.conn.Close()
+	j.conn = again.conn
+	_ = j.conn.SetWriteDeadline(time.Now().Add(journalPatience))
+	_, err := j.conn.Write(b)
+	return err == nil
 }
 
 // sendLarge sends a record that is too large for a datagram: the native protocol

@@ -132,7 +132,44 @@ func journalAt(t *testing.T) (*journal, *net.UnixConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &journal{conn: conn, native: true}, srv
+	return &journal{conn: conn, native: true, dial: func() *journal { return nil }}, srv
+}
+
+// A journal that was restarted has another socket; until it is there, or if only a
+// syslog is, records are lost and counted.
+func TestRecordsThatNobodyTakesAreCounted(t *testing.T) {
+	j, srv := journalAt(t)
+	srv.Close()
+	dialled := 0
+	var other *net.UnixConn
+	j.dial = func() *journal {
+		if dialled++; dialled == 1 {
+			return nil
+		}
+		syslog, _ := journalAt(t)
+		syslog.native, other = false, syslog.conn
+		return syslog
+	}
+	for range 2 {
+		j.write(&record{text: "lost"})
+	}
+	if dialled != 2 || j.lost != 2 {
+		t.Errorf("dialled %d times, %d records are counted as lost", dialled, j.lost)
+	}
+	if err := other.SetDeadline(time.Now()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the connection to the syslog stays open: %v", err)
+	}
+	again, srv := journalAt(t)
+	j.dial = func() *journal { return again }
+	j.write(&record{text: "taken"})
+	for _, want := range []string{"2 messages could not be logged", "taken"} {
+		if got := decodeNative(t, []byte(heard(t, srv))); !strings.Contains(got["MESSAGE"][0], want) {
+			t.Errorf("the entry is %q, want %q", got["MESSAGE"], want)
+		}
+	}
+	if j.lost != 0 {
+		t.Errorf("%d are still counted as lost", j.lost)
+	}
 }
 
 func TestEveryEntryHasTheNode(t *testing.T) {

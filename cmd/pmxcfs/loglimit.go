@@ -38,8 +38,25 @@ type limits struct {
 // lineKind is what makes lines alike: the event, or the text without its numbers.
 type lineKind struct {
 	domain string
-	level  slog.Level
+	level  slog.Level // 0 if what is a state
 	what   string
+}
+
+// stateOf returns what an event tells the state of. Such events are one kind: what is
+// held back and written later is the last one then, so that the log's last word
+// about a state that goes to and fro is true. Empty: of nothing.
+func stateOf(e event.Event) string {
+	switch e {
+	case event.QuorumGained, event.QuorumLost, event.CorosyncAway:
+		return "quorum"
+	case event.LeftGroup, event.OutOfGroup, event.Behind, event.SyncDone:
+		return "group"
+	case event.DatabaseFailed, event.DiskFull, event.DatabaseRecovered:
+		return "database"
+	case event.Stuck, event.HeldUp, event.Unstuck:
+		return "liveness"
+	}
+	return ""
 }
 
 // window is the present window of a kind.
@@ -79,30 +96,33 @@ func (l *limiter) WithGroup(name string) slog.Handler {
 }
 
 func (l *limiter) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level < slog.LevelInfo || l.shared.pass(lineKind{l.domain, r.Level, kindOf(&r)}, &r, l.next) {
+	if r.Level < slog.LevelInfo || l.shared.pass(kindOf(l.domain, &r), &r, l.next) {
 		return l.next.Handle(ctx, r)
 	}
 	return nil
 }
 
-// kindOf returns what a line is about.
-func kindOf(r *slog.Record) string {
-	kind := ""
+// kindOf returns what a line of a domain is about.
+func kindOf(domain string, r *slog.Record) lineKind {
+	var e event.Event
 	r.Attrs(func(a slog.Attr) bool {
-		if o, ok := a.Value.Any().(event.Occurrence); ok && o.Event != "" {
-			kind = string(o.Event)
+		if o, ok := a.Value.Any().(event.Occurrence); ok {
+			e = o.Event
 		}
-		return kind == ""
+		return e == ""
 	})
-	if kind != "" {
-		return kind
+	if state := stateOf(e); state != "" {
+		return lineKind{domain: domain, what: "state of " + state}
 	}
-	return strings.Map(func(c rune) rune {
+	if e != "" {
+		return lineKind{domain, r.Level, string(e)}
+	}
+	return lineKind{domain, r.Level, strings.Map(func(c rune) rune {
 		if c >= '0' && c <= '9' {
 			return -1
 		}
 		return c
-	}, r.Message[:min(len(r.Message), 100)])
+	}, r.Message[:min(len(r.Message), 100)])}
 }
 
 // pass reports whether a line is to be written now.

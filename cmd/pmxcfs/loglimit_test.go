@@ -88,8 +88,8 @@ func TestLinesThatDifferAreNotHeldBack(t *testing.T) {
 			l.Warn("a")
 			l.Info("b", "n", i)
 			l.With(domainKey, "e").Info("a")
-			l.Info("c", event.QuorumGained.Attr())
-			l.Info("c", event.QuorumLost.Attr())
+			l.Info("c", event.ConfWritten.Attr())
+			l.Info("c", event.ConfIgnored.Attr())
 			l.Info(fmt.Sprintf("number %d", i))
 		}
 		if lines, _ := l.take(); len(lines) != 7*limitBurst {
@@ -103,6 +103,35 @@ func TestLinesThatDifferAreNotHeldBack(t *testing.T) {
 		}
 		l.limits.close()
 	})
+}
+
+func TestLastWordAboutAStateIsTrue(t *testing.T) {
+	for _, states := range [][]event.Event{
+		{event.QuorumGained, event.QuorumLost},
+		{event.DatabaseRecovered, event.DiskFull},
+		{event.DatabaseRecovered, event.DatabaseFailed},
+		{event.Unstuck, event.Stuck},
+		{event.SyncDone, event.LeftGroup},
+	} {
+		for n := 2 * limitBurst; n < 2*limitBurst+4; n++ { // ends with the one or the other
+			synctest.Test(t, func(t *testing.T) {
+				l := newLimitedLog()
+				for i := range n {
+					e, level := states[i%2], slog.LevelInfo+slog.Level(4*(i%2))
+					l.Log(context.Background(), level, string(e), e.Attr())
+					time.Sleep(time.Second)
+				}
+				time.Sleep(3 * limitWindow)
+				lines, all := l.take()
+				if last, want := lines[len(lines)-1], string(states[(n-1)%2]); !strings.HasPrefix(last, want) {
+					t.Errorf("after %d changes the last word is %q, not %s", n, last, want)
+				}
+				if all != n {
+					t.Errorf("%d lines stand for %d of %d", len(lines), all, n)
+				}
+			})
+		}
+	}
 }
 
 func TestWhatIsHeldBackIsWrittenAtTheEnd(t *testing.T) {
