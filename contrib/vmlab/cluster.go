@@ -42,8 +42,9 @@ nodelist {
 }
 
 // Cluster makes running hosts that have pve-cluster and corosync installed one
-// cluster, as docs/installation.md tells an administrator to: the first one's tree
-// becomes everybody's. It does not wait until they are one.
+// cluster, in the order of docs/installation.md: the first one's tree becomes
+// everybody's. The others' own are deleted where that moves them aside, and the files
+// are copied from outside, as hosts have no ssh. It does not wait until they are one.
 func (l *Lab) Cluster(ctx context.Context, hosts ...*Host) error {
 	if len(hosts) == 0 {
 		return fmt.Errorf("vmlab: a cluster of no hosts")

@@ -22,7 +22,7 @@ type cluster struct {
 // machine under load.
 const settles = time.Minute
 
-// forms makes the cluster as docs/installation.md tells an administrator to.
+// forms makes the cluster in the order of docs/installation.md.
 func (c cluster) forms(t *testing.T, r release) {
 	first := c.hosts[0]
 	for _, h := range c.hosts {
