@@ -44,7 +44,10 @@ func locksCommand() *cli.Command {
 			Description: "What holds a lock relies on being alone: break it only when you know that its holder does nothing any more.\n" +
 				"An expired lock is broken by the nodes' agreement, as one who wants it would have it done; another one is removed.\n" +
 				"Status 0: broken; 1: it was not.",
-			Flags: []cli.Flag{&cli.BoolFlag{Name: "yes", Usage: "do it; without this, only what would happen is said"}},
+			Flags: []cli.Flag{
+				&cli.BoolFlag{Name: "yes", Usage: "do it; without this, only what would happen is said"},
+				&cli.BoolFlag{Name: "force", Usage: "also if the lock has not expired"},
+			},
 			Action: func(c *cli.Context) error {
 				if c.NArg() != 1 {
 					return cli.Exit("locks break: the argument is the lock's NAME (options come before it)", exitFailure)
@@ -63,6 +66,9 @@ func locksCommand() *cli.Command {
 				p.LockWarning(lock, time.Now())
 				if !c.Bool("yes") {
 					return cli.Exit("nothing was done: give --yes to break it", exitFailure)
+				}
+				if !lock.Expired && !c.Bool("force") {
+					return cli.Exit("nothing was done: the lock has not expired; give --force, too, to break it all the same", exitFailure)
 				}
 				if err := h.BreakLock(ctx, lock); err != nil {
 					return cli.Exit(err.Error(), exitFailure)

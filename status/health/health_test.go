@@ -42,6 +42,7 @@ func TestNodeSaysWhyItIsNotReady(t *testing.T) {
 		},
 			[]Code{NotQuorate, NotSynced, StatusNotSynced}, false},
 		{"the status store alone", func(n *Node) { n.Status.Mode = dfsm.ModeStart }, []Code{StatusNotSynced}, true},
+		{"the status store for good", func(n *Node) { n.Status.Mode = dfsm.ModeError }, []Code{OutOfGroup}, true},
 		{"a newer protocol", func(n *Node) { n.Config.Mode, n.Config.Connected = dfsm.ModeVersionError, false }, []Code{OutOfGroup}, false},
 		{"a full disk", func(n *Node) { n.Database = errors.New("no space left"); n.Config.Mode = dfsm.ModeStart },
 			[]Code{DatabaseFailed, NotSynced}, false},

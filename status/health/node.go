@@ -103,7 +103,11 @@ func (n Node) clusterReasons(add func(Code, string, string)) {
 	if n.Config.Mode != dfsm.ModeSynced {
 		add(NotSynced, "the configuration database is not synchronised ("+explain(n.Config.Mode)+")", "")
 	}
-	if n.Status.Mode != dfsm.ModeSynced {
+	switch {
+	case n.Status.Mode.Final():
+		add(OutOfGroup, fmt.Sprintf("the node stays out of the status store's group (mode %v)", n.Status.Mode),
+			"see the log for the cause, then restart the service: systemctl restart pve-cluster")
+	case n.Status.Mode != dfsm.ModeSynced:
 		add(StatusNotSynced, "the status store is not synchronised ("+explain(n.Status.Mode)+")", "")
 	}
 }

@@ -205,11 +205,11 @@ func (f *findings) corosyncConf(h *Host, o *Overview) {
 func (f *findings) databaseFile(h *Host, o *Overview) {
 	f.check = "database"
 	st, err := os.Stat(h.Database)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && o.Status == nil {
 		return // said already
 	}
 	if err != nil {
-		f.add(Failure, "", "%v", err)
+		f.add(Failure, "see to its directory and disk", "the database's file: %v", err)
 		return
 	}
 	if st.Mode().Perm()&0o077 != 0 {

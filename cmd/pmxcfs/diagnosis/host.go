@@ -17,7 +17,7 @@ import (
 
 // Host is where to look, and how to ask what the program that looks knows better.
 type Host struct {
-	MountPoint                              string // of a daemon that answers: what it says
+	MountPoint                              string // of a daemon that answers: what it says, as Database
 	Database, LockFile, RunDir, PidFile     string
 	CorosyncConf, RRDDir, RRDSocket, Socket string
 

@@ -197,6 +197,7 @@ func (f *findings) corosync(o *Overview) {
 func (f *findings) members(o *Overview) {
 	f.check = "members"
 	var software []string
+	behind, ahead := int64(0), "" // this node, and whose data are newest
 	for _, m := range o.members() {
 		switch {
 		case m.Self:
@@ -208,6 +209,8 @@ func (f *findings) members(o *Overview) {
 		case !m.InDatabase && o.inDatabase():
 			f.add(Warning, "see there: systemctl status pve-cluster", "%s: its corosync is there, its pmxcfs is not", m.Name)
 			continue
+		case m.InDatabase && !m.Online && o.online():
+			f.add(Warning, "it should pass by itself; if not, see there: pmxcfs status", "%s takes part in the configuration database, but not in the status store", m.Name)
 		}
 		p := m.Peer
 		if o.Status == nil || !m.InDatabase {
@@ -229,6 +232,9 @@ func (f *findings) members(o *Overview) {
 			f.add(Warning, "see there: pmxcfs status", "%s has told nothing for %s", m.Name, duration(silent))
 			continue
 		}
+		if p.Lag < -worryLag && -p.Lag > behind {
+			behind, ahead = -p.Lag, m.Name
+		}
 		if p.Lag > worryLag {
 			f.add(Warning, "see its disk and load: pmxcfs status there", "%s is behind by %d changes", m.Name, p.Lag)
 		}
@@ -239,6 +245,9 @@ func (f *findings) members(o *Overview) {
 			f.add(Warning, "see to the time synchronisation of both (timedatectl)", "the clock of %s differs by %.1f s", m.Name, p.ClockOffset)
 		}
 	}
+	if ahead != "" {
+		f.add(Warning, "see this node's disk and load: its journal, and top", "this node is behind %s by %d changes", ahead, behind)
+	}
 	if len(software) > 1 {
 		f.add(Info, "bring all nodes to one version when you can", "different versions run: %s", strings.Join(software, ", "))
 	}
@@ -248,6 +257,11 @@ func (f *findings) members(o *Overview) {
 // who else is.
 func (o *Overview) inDatabase() bool {
 	return slices.ContainsFunc(o.Status.Cluster.Members, func(m inspect.Member) bool { return m.Self && m.InDatabase })
+}
+
+// online tells whether this node is in the status store's group.
+func (o *Overview) online() bool {
+	return slices.ContainsFunc(o.Status.Cluster.Members, func(m inspect.Member) bool { return m.Self && m.Online })
 }
 
 // hearsItself tells whether this node hears what daemons tell.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"pmxcfs/memdb"
@@ -39,6 +40,9 @@ func (h *Host) Lock(ctx context.Context, name string) (*inspect.Lock, error) {
 // breakTime is how long breaking may take: the nodes agree on it by two messages.
 const breakTime = 10 * time.Second
 
+// errNoQuorum is the error of a lock that only a majority may break.
+var errNoQuorum = errors.New("this node has no quorum, and nothing can be changed here: break the lock on a node of the majority (pmxcfs status)")
+
 // errNotBroken is the error of a lock that is still there.
 var errNotBroken = errors.New("the lock is still there: the node with the lowest number does not find it expired yet; try again in two minutes")
 
@@ -51,10 +55,13 @@ func (h *Host) BreakLock(ctx context.Context, seen *inspect.Lock) error {
 		return err
 	}
 	if now.Version != seen.Version {
-		return fmt.Errorf("the lock %q has just been taken or renewed by %s: it was left alone", seen.Name, or(now.Holder, "another node"))
+		return renewed(now)
 	}
 	if status, err := ask(ctx, h, (*inspect.Client).Status); err == nil {
 		h.MountPoint = status.Daemon.MountPoint
+		if status.Cluster != nil && !status.Cluster.Quorate {
+			return errNoQuorum
+		}
 	}
 	path := filepath.Join(h.MountPoint, memdb.LockDir, seen.Name)
 	if !now.Expired {
@@ -78,18 +85,22 @@ func (h *Host) BreakLock(ctx context.Context, seen *inspect.Lock) error {
 		case lerr != nil:
 			return lerr
 		}
-		there := false
-		for _, l := range locks {
-			there = there || l.Name == seen.Name && l.Version == seen.Version
-		}
-		if !there {
+		i := slices.IndexFunc(locks, func(l inspect.Lock) bool { return l.Name == seen.Name })
+		if i < 0 {
 			return nil
+		}
+		if l := &locks[i]; l.Version != seen.Version {
+			return renewed(l)
 		}
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
 		}
 	}
+}
+
+func renewed(l *inspect.Lock) error {
+	return fmt.Errorf("the lock %q has just been taken or renewed by %s: it was left alone", l.Name, or(l.Holder, "another node"))
 }
 
 func ignoreGone(err error) error {

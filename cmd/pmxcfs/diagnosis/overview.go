@@ -36,7 +36,9 @@ func Look(ctx context.Context, h *Host) *Overview {
 			}
 		}
 		o.Status, o.Daemon.Answers = status, true
+		// The options may say something else than the daemon's did.
 		h.MountPoint = status.Daemon.MountPoint
+		h.Database = or(status.Database.Path, h.Database)
 	} else {
 		o.Daemon.Error = err.Error()
 		o.Offline = h.offline()

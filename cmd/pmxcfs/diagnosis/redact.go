@@ -28,12 +28,17 @@ var secretText = []struct {
 	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"'@]+@`), "${1}" + leftOut + "@"},
 	{regexp.MustCompile(`\b(ssh-[a-z0-9]+|ecdsa-[a-z0-9-]+)\s+\S+`), "$1 " + leftOut},
 	{regexp.MustCompile(`\$[0-9a-z]{1,8}\$[^\s:"']+`), leftOut},
-	{regexp.MustCompile(`(?i)([\w-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|private[_-]?key|encryption[_-]?key|credentials?|cookie|ticket|csrf\w*|authkey|psk|sshkeys?|keyring)[\w-]*["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,;"']+)`), "${1}" + leftOut},
-	{regexp.MustCompile(`(?i)\b(passw(?:or)?d|passphrase|secret)\s+(?:is\s+)?("[^"]*"|'[^']*'|[^\s,;"']+)`), "$1 " + leftOut},
+	{regexp.MustCompile(`(?i)([\w-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|private[_-]?key|encryption[_-]?key|credentials?|cookie|ticket|csrf\w*|authkey|psk|sshkeys?|keyring)[\w-]*["']?\s*[:=]\s*)("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "${1}" + leftOut},
+	{regexp.MustCompile(`(?i)\b((?:[\w-]+[_-])?(?:key|pass|pwd?|bindpw)["']?\s*[:=]\s*)("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "${1}" + leftOut},
+	{regexp.MustCompile(`(?i)\b(passw(?:or)?d|passphrase|secret|pass|pwd?|bindpw)\s+(?:is\s+)?("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "$1 " + leftOut},
+	// The word is corosync's, too: what follows it there is a short one.
+	{regexp.MustCompile(`(?i)\b(token|key)\s+("[^"\n]*"?|'[^'\n]*'?|[^\s,;"'()]*[0-9][^\s,;"']*|[^\s,;"']{9,})`), "$1 " + leftOut},
 	// What the daemon logs about locks and entries, which may be below priv.
 	{regexp.MustCompile(`\b(lock|name)=("(?:[^"\\]|\\.)*"|\S+)`), "$1=" + leftOut},
 	{regexp.MustCompile(`"[^"\n]*\bpriv/[^"\n]*"`), `"priv/` + leftOut + `"`},
-	{regexp.MustCompile(`((?:nodes/[^\s/"']+/)?\bpriv/)[^\s"',;]+`), "${1}" + leftOut},
+	{regexp.MustCompile(`((?:nodes/[^\s/"']+/)?\bpriv/)[^"\n]+`), "${1}" + leftOut},
+	// What is said of rows: inode 12 ("name"): its parent 7 ("name"), is no directory.
+	{regexp.MustCompile(`\("(?:[^"\\\n]|\\.)*"?\)?`), "(" + leftOut + ")"},
 	{regexp.MustCompile(`[A-Za-z0-9+/_-]{100,}={0,2}`), leftOut},
 }
 
@@ -104,7 +109,7 @@ var shownFiles = []string{
 
 // shownKeys are the keys in them whose values are shown.
 var shownKeys = strings.Fields(`
-	version cluster_name config_version transport token token_retransmit token_coefficient consensus join
+	version cluster_name config_version transport consensus join
 	ip_version link_mode linknumber bindnetaddr mcastaddr mcastport secauth crypto_cipher crypto_hash
 	knet_transport knet_link_priority interface rrp_mode nodeid name quorum_votes ring0_addr ring1_addr
 	ring2_addr ring3_addr ring4_addr ring5_addr ring6_addr ring7_addr provider expected_votes two_node
@@ -130,6 +135,8 @@ var (
 	sectionHead = regexp.MustCompile(`^([a-z-]+): [A-Za-z0-9._:-]{1,100}$`)
 	// braces open and close a section of corosync.conf.
 	braces = regexp.MustCompile(`^\s*([a-z_]{1,30}\s*\{|\})\s*$`)
+	// counted is a line of corosync.conf whose key sounds secret, and whose value is a number.
+	counted = regexp.MustCompile(`^\s*(token|token_retransmit|token_coefficient|token_warning): ?[0-9]{1,9}$`)
 	// setting is a line of a key and a value.
 	setting = regexp.MustCompile(`^(\s*)([A-Za-z0-9_-]+)(:\s*|\s+)(.*)$`)
 	// plain is a value that can be shown.
@@ -151,6 +158,9 @@ func redactConfig(text []byte) []byte {
 }
 
 func harmless(line string) bool {
+	if counted.MatchString(line) {
+		return true
+	}
 	if redact(line) != line {
 		return false
 	}

@@ -21,7 +21,8 @@ func TestTextsLoseTheirSecrets(t *testing.T) {
 		"-----BEGIN PRIVATE KEY-----\n" + hush + "\n-----END PRIVATE KEY-----", "-----BEGIN RSA PRIVATE KEY-----\ncut " + hush,
 		"can't open /etc/pve/priv/" + hush + ": no", "path=nodes/a/priv/" + hush, `path="nodes/a/priv/a ` + hush + `" x`, "lock=" + hush, `lock="a \" ` + hush + `"`,
 		`wrote "priv/a b ` + hush + `"`, strings.Repeat("aB3", 40) + hush,
-		"token: " + uuid[:8] + hush,
+		"token: " + uuid[:8] + hush, "token " + hush, "token abcSECRET" + hush, "pass=" + hush, "pw=" + hush, "key: " + hush, "bindpw " + hush,
+		`passwd="a ` + hush, "priv/a " + hush + " b", `inode 12 ("` + hush + `"): is odd`, `inode 12 ("a"): its parent 7 ("` + hush + `"), is not a directory`,
 	} {
 		if got := redact(text); strings.Contains(got, hush) || !strings.Contains(got, leftOut) {
 			t.Errorf("%q becomes %q", text, got)

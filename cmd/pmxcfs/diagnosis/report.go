@@ -230,7 +230,7 @@ func (r *report) tree() {
 	}
 	fmt.Fprintf(&list, "%d entries, and %d private ones of %d bytes that are not listed\n", lines, hidden, hiddenBytes)
 	for _, p := range contents.Problems {
-		fmt.Fprintf(&list, "problem: inode %d: %s\n", p.Inode, p.What)
+		fmt.Fprintf(&list, "problem: inode %d: %s\n", p.Inode, redact(p.What))
 	}
 	r.add("tree.txt", list.Bytes())
 	for _, e := range contents.Entries {

@@ -208,3 +208,46 @@ func TestLogIsFollowedOverARestart(t *testing.T) {
 	for range lines { // until the reader has ended
 	}
 }
+
+func TestALivingLockIsBrokenWithForceOnly(t *testing.T) {
+	n := newInstance(t)
+	n.start()
+	lock := n.path("priv/lock/living")
+	must(t, os.MkdirAll(lock, 0o755))
+	for _, args := range [][]string{{"living"}, {"--yes", "living"}, {"--force", "living"}} {
+		code, out, err := n.runToEnd(append([]string{"locks", "break", "--root", n.root}, args...)...)
+		if _, gone := os.Stat(lock); code != 1 || gone != nil || !strings.Contains(out+err, "nothing was done") {
+			t.Errorf("%v: status %d, %v: %s %s", args, code, gone, out, err)
+		}
+	}
+	if code, out, err := n.runToEnd("locks", "break", "--root", n.root, "--yes", "--force", "living"); code != 0 {
+		t.Errorf("status %d: %s %s", code, out, err)
+	}
+	if _, err := os.Stat(lock); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is there: %v", err)
+	}
+}
+
+func TestCommandsAreRoots(t *testing.T) {
+	n := newInstance(t)
+	n.start()
+	// The program lies where only root gets to.
+	dir, err := os.MkdirTemp("/tmp", "pmxcfs-e2e-roots-")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	must(t, os.Chmod(dir, 0o755))
+	content, err := os.ReadFile(program())
+	must(t, err)
+	copied := filepath.Join(dir, "pmxcfs")
+	must(t, os.WriteFile(copied, content, 0o755))
+	cmd := n.command("status", "--root", n.root)
+	cmd.Path = copied
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	var text bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &text, &text
+	err = cmd.Run()
+	out := text.String()
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, "only root") || strings.Contains(out, "move it away") {
+		t.Errorf("%v: %s", err, out)
+	}
+}

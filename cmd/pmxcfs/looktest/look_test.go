@@ -111,7 +111,7 @@ func testLocks(t *testing.T, c *labtest.Cluster) {
 	want(o, "lock-held", 0, "locks")
 	want(o, "lock-warning", 1, "locks", "break", "mine")
 	o.WantDir("priv/lock/mine")
-	out, status := look(o, "locks", "break", "--yes", "mine")
+	out, status := look(o, "locks", "break", "--yes", "--force", "mine")
 	if status != 0 {
 		t.Errorf("status %d", status)
 	}
