@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"pmxcfs/contrib/vmlab"
+	"pmxcfs/status/event"
 )
 
 // cluster is hosts that become one.
@@ -66,6 +68,11 @@ func (c cluster) agree(t *testing.T, hosts ...host) {
 			eventually(t, settles, func() error { return r.holds(name, text) })
 		}
 	}
+	var names []string
+	for _, h := range hosts {
+		names = append(names, h.Name())
+	}
+	want := regexp.MustCompile(`^cluster lab; quorate; members: ` + strings.Join(names, ", ") + `; synced; version [0-9]+$`)
 	for _, h := range hosts {
 		eventually(t, settles, func() error {
 			members, err := h.read(".members")
@@ -73,7 +80,7 @@ func (c cluster) agree(t *testing.T, hosts ...host) {
 				return fmt.Errorf("%s: %d of %d members online (%v):\n%s", h.Name(), n, len(hosts), err, members)
 			}
 			status := h.property(t, unit, "StatusText")
-			if !strings.Contains(status, "quorate") || strings.Contains(status, "not quorate") {
+			if !want.MatchString(status) {
 				return fmt.Errorf("the status of %s is %q", h.Name(), status)
 			}
 			return nil
@@ -128,22 +135,22 @@ func (c cluster) partitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.agree(t, c.hosts...)
-	for _, want := range []string{"node lost quorum", "node has quorum", "all data is up to date"} {
-		entries, err := alone.Journal(within(t, time.Minute), "--boot", "_SYSTEMD_UNIT="+unit, "SYSLOG_IDENTIFIER=pmxcfs")
+	for want, fields := range map[event.Event][]string{
+		event.QuorumLost:   nil,
+		event.QuorumGained: nil,
+		event.SyncDone:     {"PMXCFS_GROUP", "PMXCFS_EPOCH", "PMXCFS_MEMBERS", "PMXCFS_SYNCED", "PMXCFS_TOOK_USEC"},
+	} {
+		entries, err := alone.Journal(within(t, time.Minute), "--boot", "_SYSTEMD_UNIT="+unit, "PMXCFS_EVENT="+string(want))
 		if err != nil {
 			t.Fatal(err)
 		}
-		id := ""
-		for _, e := range entries {
-			if strings.Contains(e.Field("MESSAGE"), want) {
-				id = e.Field("MESSAGE_ID")
-			}
-		}
-		if id == "" {
-			t.Errorf("no entry %q with a MESSAGE_ID", want)
+		if len(entries) == 0 {
+			t.Errorf("no entry of the event %s", want)
 			continue
 		}
-		alone.explains(t, id, want)
+		last := entries[len(entries)-1]
+		alone.hasFields(t, last, fields...)
+		alone.explains(t, last.Field("MESSAGE_ID"), string(want))
 	}
 	for _, h := range c.hosts {
 		h.well(t)

@@ -50,6 +50,8 @@ func TestPackage(t *testing.T) {
 	part("DowngradeAndUpgradeUnderLoad", func(t *testing.T) { h.changesReleases(t, old, current) })
 	part("RemoveAndReinstall", func(t *testing.T) { h.removes(t, current) })
 	part("PurgeLeavesNothing", func(t *testing.T) { h.purges(t, current, clean) })
+	part("RRDFilesArePurgedBesideRRDCached", func(t *testing.T) { h.purgesSamples(t, current) })
+	part("StockPackageAndBack", func(t *testing.T) { h.changesFromStock(t, current) })
 
 	c := cluster{l, []host{h, {l.Host(2)}, {l.Host(3)}}}
 	part("ThreeHostsBecomeACluster", func(t *testing.T) { c.forms(t, old) })

@@ -88,8 +88,45 @@ func (h host) purges(t *testing.T, r release, clean []string) {
 	}
 }
 
+// purgesSamples has the recommended rrdcached beside the package: it is started
+// first, and purging deletes the files that are ours of its directory, and no others.
+func (h host) purgesSamples(t *testing.T, r release) {
+	const dir = "/var/lib/rrdcached/db"
+	h.apt(t, "install", "rrdcached")
+	h.run(t, "systemctl", "stop", "rrdcached")
+	h.install(t, r)
+	h.serves(t, soon, ".debug", "0\n")
+	if got := h.property(t, "rrdcached.service", "ActiveState"); got != "active" {
+		t.Errorf("with the daemon started, rrdcached is %s", got)
+	}
+	started := h.number(t, "rrdcached.service", "ActiveEnterTimestampMonotonic")
+	if begin := h.number(t, unit, "ExecMainStartTimestampMonotonic"); started > begin {
+		t.Errorf("rrdcached was ready at %d µs, the daemon was started before, at %d µs", started, begin)
+	}
+	ours := []string{"pve2-node/node1", "pve2-storage/node1/local", "pve2-vm/100", "pve2.3-vm/100", "pve-node-9.0/node1", "pve-storage-9.0/node1/local", "pve-vm-9.0/100"}
+	foreign := []string{"other/file", "pve2-node.old/file", "file"}
+	for _, name := range append(append([]string(nil), ours...), foreign...) {
+		if err := h.WriteFile(dir+"/"+name, []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.apt(t, "remove", pkg)
+	for _, name := range ours {
+		h.run(t, "test", "-e", dir+"/"+name) // removing deletes nothing
+	}
+	h.apt(t, "purge", pkg)
+	h.gone(t)
+	left := strings.Fields(h.sh(t, "cd "+dir+" && find . -mindepth 1 -printf '%P\\n' | sort"))
+	if want := []string{"file", "other", "other/file", "pve2-node.old", "pve2-node.old/file"}; !slices.Equal(left, want) {
+		t.Errorf("after the purge, %s has %q, not %q", dir, left, want)
+	}
+	h.apt(t, "purge", "rrdcached")
+	h.run(t, "rm", "-rf", "/var/lib/rrdcached")
+	h.well(t)
+}
+
 // snapshot lists what a package could leave on a host: files with owners, modes
-// and for configuration their content, mounts, units and sysctl settings.
+// and for configuration their content, mounts, and units.
 func (h host) snapshot(t *testing.T) []string {
 	t.Helper()
 	return strings.Split(h.sh(t, `
