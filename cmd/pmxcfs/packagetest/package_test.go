@@ -41,6 +41,7 @@ func TestPackage(t *testing.T) {
 	clean := h.snapshot(t)
 	part("FreshInstallIsASingleNode", func(t *testing.T) { h.installsFresh(t, current) })
 	t.Run("UnitIsSound", h.unitIsSound)
+	part("SettingOfTheKernelIsTheAdministrators", func(t *testing.T) { h.setsKernel(t, current) })
 	part("StopStartRestart", h.stopsAndStarts)
 	part("KilledDaemonIsBack", h.comesBackAfterKill)
 	part("KilledServiceLeavesNoDeadMount", h.leavesNoDeadMount)

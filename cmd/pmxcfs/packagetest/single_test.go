@@ -77,6 +77,29 @@ func (h host) unitIsSound(t *testing.T) {
 	t.Log(lines[len(lines)-1])
 }
 
+// setsKernel looks at what configuring the package sets: its own limit, unless an
+// administrator's file has another one. The setting is the machine's, and a host may
+// not write it: what is seen is the attempt.
+func (h host) setsKernel(t *testing.T, r release) {
+	const file = "/etc/sysctl.d/90-test.conf"
+	setting := regexp.MustCompile(`Setting '(?:/proc/sys/)?([^']*)' to '([^']*)'`)
+	for _, want := range []string{"1048576", "2097152"} {
+		out := h.sh(t, "SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console sh /var/lib/dpkg/info/"+pkg+".postinst configure "+r.version+" 2>&1")
+		var got []string
+		for _, m := range setting.FindAllStringSubmatch(out, -1) {
+			got = append(got, m[1]+"="+m[2])
+		}
+		if len(got) != 1 || got[0] != "fs/aio-max-nr="+want {
+			t.Errorf("configuring sets %q, not fs/aio-max-nr to %s alone:\n%s", got, want, out)
+		}
+		if err := h.WriteFile(file, []byte("fs.aio-max-nr = 2097152\nvm.swappiness = 1\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.run(t, "rm", file)
+	h.serves(t, soon, "first", "hello\n")
+}
+
 // leavesNoDeadMount kills everything of a service that is not restarted: without
 // ExecStopPost= first, to see that the mount is left and that `pmxcfs umount` takes it
 // away, then with it.

@@ -76,7 +76,11 @@ func buildsStock(t *testing.T, r release) string {
 			t.Fatal(err)
 		}
 	}
-	machine("dpkg-deb", "--extract", r.deb, "all")
+	deb, err := filepath.Abs(r.deb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine("dpkg-deb", "--extract", deb, "all")
 	machine("install", "-D", "all/usr/bin/pmxcfs", "stock/usr/bin/pmxcfs")
 	write("stock/lib/systemd/system/"+unit, stockUnit, 0o644)
 	control := func(name, depends string) string {
