@@ -53,7 +53,7 @@ func newJournald(t *testing.T) *journald {
 	return j
 }
 
-// about returns the entries about an event.
+// about returns the entries about any of some events.
 func (j *journald) about(events ...string) (list []map[string]string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
