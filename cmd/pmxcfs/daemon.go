@@ -188,7 +188,7 @@ func (d *daemon) start() error {
 	if err := d.writePid(); err != nil {
 		return err
 	}
-	if err := os.Remove(d.restartFlag()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := d.restartFlag().Clear(); err != nil {
 		d.log.Warn("removing the restart flag", "error", err)
 	}
 	d.up = true
@@ -342,15 +342,13 @@ func (d *daemon) writePid() error {
 
 // restartFlag is the file that tells clients, while the daemon is away, that it
 // will be back.
-func (d *daemon) restartFlag() string { return filepath.Join(d.o.RunDir, "cfs-restart-flag") }
-
-func (d *daemon) leaveRestartFlag() error {
-	path := d.restartFlag()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o440)
-	if err != nil {
-		return fmt.Errorf("leaving the restart flag: %w", err)
+// restartFlag is the file that has clients wait for the next daemon.
+func (d *daemon) restartFlag() ipc.RestartFlag {
+	f := ipc.RestartFlag{Path: filepath.Join(d.o.RunDir, "cfs-restart-flag"), GID: -1}
+	if os.Geteuid() == 0 {
+		f.GID = int(d.gid)
 	}
-	return errors.Join(f.Close(), d.toGroup(path))
+	return f
 }
 
 // stop ends what was started, in reverse order.
@@ -365,7 +363,7 @@ func (d *daemon) stop() error {
 	var errs []error
 	d.stopping.Store(true)
 	if d.up {
-		errs = append(errs, d.leaveRestartFlag())
+		errs = append(errs, d.restartFlag().Set())
 	}
 	if d.ipc != nil {
 		d.ipc.Stop()

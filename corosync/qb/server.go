@@ -271,9 +271,7 @@ func (s *Server) turn() bool {
 			if !s.takeReplies() {
 				return false
 			}
-			continue
-		}
-		if w := s.poll.lookup(&events[i]); w != nil {
+		} else if w := s.poll.lookup(&events[i]); w != nil {
 			s.ready(w, revents(events[i].Events))
 		}
 		s.sendLate()

@@ -61,7 +61,7 @@ type Writer struct {
 
 	cached, direct, created, failed, dropped atomic.Uint64
 
-	queued atomic.Int64 // length of queue
+	queued atomic.Int64 // samples that are not written yet, in queue or taken from it
 
 	// The goroutine's own.
 	parser   *parser
@@ -113,7 +113,7 @@ func newWriter(cfg Config, lib library) (*Writer, error) {
 func (w *Writer) Submit(key, text string) bool {
 	s := submitted{strings.Clone(key), strings.Clone(text)}
 	w.mu.Lock()
-	full := len(w.queue) >= w.limit
+	full := w.queued.Load() >= int64(w.limit)
 	first := full && !w.dropping
 	w.dropping = full
 	if !full && !w.closed {
@@ -200,7 +200,6 @@ func (w *Writer) run() {
 		w.mu.Lock()
 		queue, flushes, closed := w.queue, w.flushes, w.closed
 		w.queue, w.flushes = nil, nil
-		w.queued.Store(0)
 		w.mu.Unlock()
 		for len(queue) > 0 {
 			select {
@@ -216,6 +215,7 @@ func (w *Writer) run() {
 			n := min(batchSize, len(queue))
 			w.write(queue[:n])
 			queue = queue[n:]
+			w.queued.Add(-int64(n))
 		}
 		for _, c := range flushes {
 			close(c)

@@ -440,8 +440,8 @@ func (l *stuckLibrary) wait() {
 
 func TestHangingDiskHoldsUpNobody(t *testing.T) {
 	lib := newStuckLibrary(t)
-	w := newTestWriter(t, Config{QueueLimit: 5}, lib)
-	w.Submit("pve-storage-9.0/n/s", "1:1:1")
+	w := newTestWriter(t, Config{QueueLimit: 6}, lib)
+	w.Submit("pve-storage-9.0/n/s", "1:1:1") // which is being written, and counts
 	lib.wait()
 	for i := range 5 {
 		if !w.Submit("pve-storage-9.0/n/s", fmt.Sprintf("%d:1:1", i+2)) {
@@ -453,8 +453,8 @@ func TestHangingDiskHoldsUpNobody(t *testing.T) {
 			t.Fatal("more is queued than the limit")
 		}
 	}
-	w.wantLog("dropping some.*queued=5")
-	if s := w.Stats(); s.Dropped != 3 || s.Queued != 5 {
+	w.wantLog("dropping some.*queued=6")
+	if s := w.Stats(); s.Dropped != 3 || s.Queued != 6 {
 		t.Errorf("%+v", s)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -466,6 +466,29 @@ func TestHangingDiskHoldsUpNobody(t *testing.T) {
 	w.flush()
 	if s := w.Stats(); s.Direct != 6 || s.Queued != 0 {
 		t.Errorf("after it came back: %+v", s)
+	}
+}
+
+func TestTheLimitIsForWhatIsTakenToBeWrittenToo(t *testing.T) {
+	lib := newStuckLibrary(t)
+	const limit = 3 * batchSize
+	w := newTestWriter(t, Config{QueueLimit: limit}, lib)
+	taken := 0
+	for i := range 3 * limit {
+		if w.Submit("pve-storage-9.0/n/s", fmt.Sprintf("%d:1:1", i+1)) {
+			taken++
+		}
+		if i == limit/2 {
+			lib.wait() // the goroutine has taken a part, or all so far
+		}
+	}
+	if s := w.Stats(); taken != limit || s.Queued != limit {
+		t.Errorf("%d are taken, %+v", taken, s)
+	}
+	lib.release()
+	w.flush()
+	if s := w.Stats(); s.Queued != 0 || s.Direct+s.Failed != limit {
+		t.Errorf("afterwards: %+v", s)
 	}
 }
 
