@@ -43,6 +43,9 @@ func TestNodeSaysWhyItIsNotReady(t *testing.T) {
 			[]Code{NotQuorate, NotSynced, StatusNotSynced}, false},
 		{"the status store alone", func(n *Node) { n.Status.Mode = dfsm.ModeStart }, []Code{StatusNotSynced}, true},
 		{"the status store for good", func(n *Node) { n.Status.Mode = dfsm.ModeError }, []Code{OutOfGroup}, true},
+		{"the status store away from corosync", func(n *Node) {
+			n.Status = Group{Mode: dfsm.ModeStart, LastError: errors.New("connection lost")}
+		}, []Code{NotConnected}, true},
 		{"a newer protocol", func(n *Node) { n.Config.Mode, n.Config.Connected = dfsm.ModeVersionError, false }, []Code{OutOfGroup}, false},
 		{"a full disk", func(n *Node) { n.Database = errors.New("no space left"); n.Config.Mode = dfsm.ModeStart },
 			[]Code{DatabaseFailed, NotSynced}, false},

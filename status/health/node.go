@@ -89,12 +89,14 @@ func (n Node) clusterReasons(add func(Code, string, string)) {
 			"see the log for the cause (a newer protocol needs a newer package), then restart the service: systemctl restart pve-cluster")
 		return
 	}
-	if !n.Config.Connected {
-		text := "there is no connection to corosync"
-		if err := n.Config.LastError; err != nil {
-			text += ": " + err.Error()
+	notConnected := func(text string, g Group) {
+		if g.LastError != nil {
+			text += ": " + g.LastError.Error()
 		}
 		add(NotConnected, text, "see whether corosync runs: systemctl status corosync")
+	}
+	if !n.Config.Connected {
+		notConnected("there is no connection to corosync", n.Config)
 		return
 	}
 	if !n.Quorate {
@@ -107,6 +109,8 @@ func (n Node) clusterReasons(add func(Code, string, string)) {
 	case n.Status.Mode.Final():
 		add(OutOfGroup, fmt.Sprintf("the node stays out of the status store's group (mode %v)", n.Status.Mode),
 			"see the log for the cause, then restart the service: systemctl restart pve-cluster")
+	case !n.Status.Connected:
+		notConnected("the status store has no connection to corosync", n.Status)
 	case n.Status.Mode != dfsm.ModeSynced:
 		add(StatusNotSynced, "the status store is not synchronised ("+explain(n.Status.Mode)+")", "")
 	}

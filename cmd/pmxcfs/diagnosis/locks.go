@@ -50,18 +50,16 @@ var errNotBroken = errors.New("the lock is still there: the node with the lowest
 // broken as any client would do it, by setting its time to zero: then the nodes
 // agree on whether it is so. Another one is removed.
 func (h *Host) BreakLock(ctx context.Context, seen *inspect.Lock) error {
+	if err := h.quorate(ctx); err != nil {
+		return err
+	}
+	// The last thing before it is done: nobody shall lose a lock who has just got it.
 	now, err := h.Lock(ctx, seen.Name)
 	if err != nil {
 		return err
 	}
 	if now.Version != seen.Version {
 		return renewed(now)
-	}
-	if status, err := ask(ctx, h, (*inspect.Client).Status); err == nil {
-		h.MountPoint = status.Daemon.MountPoint
-		if status.Cluster != nil && !status.Cluster.Quorate {
-			return errNoQuorum
-		}
 	}
 	path := filepath.Join(h.MountPoint, memdb.LockDir, seen.Name)
 	if !now.Expired {
@@ -73,6 +71,7 @@ func (h *Host) BreakLock(ctx context.Context, seen *inspect.Lock) error {
 	if err = ignoreGone(err); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
+	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, breakTime)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -80,7 +79,12 @@ func (h *Host) BreakLock(ctx context.Context, seen *inspect.Lock) error {
 	for {
 		locks, lerr := h.Locks(ctx)
 		switch {
+		case asked.Err() != nil:
+			return asked.Err()
 		case ctx.Err() != nil:
+			if qerr := h.quorate(asked); qerr != nil {
+				return qerr // it was lost meanwhile
+			}
 			return errors.Join(errNotBroken, err)
 		case lerr != nil:
 			return lerr
@@ -97,6 +101,19 @@ func (h *Host) BreakLock(ctx context.Context, seen *inspect.Lock) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// quorate finds out whether changes are possible here, and where the daemon has mounted.
+func (h *Host) quorate(ctx context.Context) error {
+	status, err := ask(ctx, h, (*inspect.Client).Status)
+	if err != nil {
+		return err
+	}
+	h.MountPoint = status.Daemon.MountPoint
+	if status.Cluster != nil && !status.Cluster.Quorate {
+		return errNoQuorum
+	}
+	return nil
 }
 
 func renewed(l *inspect.Lock) error {

@@ -3,6 +3,7 @@ package diagnosis
 import (
 	"bytes"
 	"encoding/json"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,9 +34,9 @@ var secretText = []struct {
 	{regexp.MustCompile(`(?i)\b(passw(?:or)?d|passphrase|secret|pass|pwd?|bindpw)\s+(?:is\s+)?("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "$1 " + leftOut},
 	// The word is corosync's, too: what follows it there is a short one.
 	{regexp.MustCompile(`(?i)\b(token|key)\s+("[^"\n]*"?|'[^'\n]*'?|[^\s,;"'()]*[0-9][^\s,;"']*|[^\s,;"']{9,})`), "$1 " + leftOut},
-	// What the daemon logs about locks and entries, which may be below priv.
-	{regexp.MustCompile(`\b(lock|name)=("(?:[^"\\]|\\.)*"|\S+)`), "$1=" + leftOut},
-	{regexp.MustCompile(`"[^"\n]*\bpriv/[^"\n]*"`), `"priv/` + leftOut + `"`},
+	// What the daemon logs about locks, entries and rows, which may be below priv.
+	{regexp.MustCompile(`\b(lock|name|row)=("(?:[^"\\]|\\.)*"|\S+)`), "$1=" + leftOut},
+	{regexp.MustCompile(`"(?:[^"\\\n]|\\.)*\bpriv/(?:[^"\\\n]|\\.)*"?`), `"priv/` + leftOut + `"`},
 	{regexp.MustCompile(`((?:nodes/[^\s/"']+/)?\bpriv/)[^"\n]+`), "${1}" + leftOut},
 	// What is said of rows: inode 12 ("name"): its parent 7 ("name"), is no directory.
 	{regexp.MustCompile(`\("(?:[^"\\\n]|\\.)*"?\)?`), "(" + leftOut + ")"},
@@ -83,11 +84,11 @@ func redactValue(v any) any {
 
 // redactComparison leaves out private paths.
 func redactComparison(c *inspect.Comparison) {
-	hide := func(path string) string {
-		if memdb.IsPrivate(memdb.CleanPath(path)) {
+	hide := func(where string) string {
+		if memdb.IsPrivate(memdb.CleanPath(where)) {
 			return "/priv/" + leftOut
 		}
-		return path
+		return where
 	}
 	for i := range c.Differences {
 		d := &c.Differences[i]
@@ -143,13 +144,14 @@ var (
 	plain = regexp.MustCompile(`^[A-Za-z0-9_.,:;/=+*\[\] -]{0,200}$`)
 )
 
-// redactConfig cuts a configuration file down to what is known to be no secret: heads
-// of sections, and the values of known keys. Each other line is said to be left out.
-func redactConfig(text []byte) []byte {
+// redactConfig cuts the configuration file of a name down to what is known to be no
+// secret: heads of sections, and the values of known keys. Each other line is said to
+// be left out.
+func redactConfig(name string, text []byte) []byte {
 	var out bytes.Buffer
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimRight(line, "\r\n")
-		if line != "" && !harmless(line) {
+		if line != "" && !harmless(name, line) {
 			line = leftOut
 		}
 		out.WriteString(line + "\n")
@@ -157,8 +159,8 @@ func redactConfig(text []byte) []byte {
 	return out.Bytes()
 }
 
-func harmless(line string) bool {
-	if counted.MatchString(line) {
+func harmless(name, line string) bool {
+	if path.Base(name) == "corosync.conf" && counted.MatchString(line) {
 		return true
 	}
 	if redact(line) != line {

@@ -22,6 +22,8 @@ func TestTextsLoseTheirSecrets(t *testing.T) {
 		"can't open /etc/pve/priv/" + hush + ": no", "path=nodes/a/priv/" + hush, `path="nodes/a/priv/a ` + hush + `" x`, "lock=" + hush, `lock="a \" ` + hush + `"`,
 		`wrote "priv/a b ` + hush + `"`, strings.Repeat("aB3", 40) + hush,
 		"token: " + uuid[:8] + hush, "token " + hush, "token abcSECRET" + hush, "pass=" + hush, "pw=" + hush, "key: " + hush, "bindpw " + hush,
+		`path="nodes/a/priv/a \" ` + hush + `" x`, `odd row in the database path=/x row="inode 12 (\"` + hush + `\"): is odd"`,
+		`row="inode 12 (\"a \\\"` + hush + `\"): the parent, inode 7 (\"` + hush + `\"), is not a directory"`,
 		`passwd="a ` + hush, "priv/a " + hush + " b", `inode 12 ("` + hush + `"): is odd`, `inode 12 ("a"): its parent 7 ("` + hush + `"), is not a directory`,
 	} {
 		if got := redact(text); strings.Contains(got, hush) || !strings.Contains(got, leftOut) {
@@ -80,13 +82,32 @@ http_proxy: http://a:` + hush + `@b
 nfs: name ` + hush + `
 path "/quoted ` + hush + `"
 `
-	got := string(redactConfig([]byte(in)))
+	got := string(redactConfig("corosync.conf", []byte(in)))
 	if strings.Contains(got, hush) {
 		t.Errorf("it keeps a secret:\n%s", got)
 	}
 	for _, want := range []string{"totem {", "  cluster_name: lab", "    linknumber: 0", "    ring0_addr: 10.99.0.1", "nfs: backup", "\tserver 10.0.0.1", "\texport /data", "keyboard: de", "  }\n}\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it lacks %q:\n%s", want, got)
+		}
+	}
+}
+
+func TestKeysAreKnownByFile(t *testing.T) {
+	for _, tt := range []struct {
+		file, line string
+		kept       bool
+	}{
+		{"corosync.conf", "  token: 3000", true}, {"corosync.conf", "\ttoken_coefficient: 650", true}, {"corosync.conf", "  token: " + hush, false},
+		{"corosync.conf", "  token: 3000 " + hush, false}, {"storage.cfg", "\ttoken abc" + hush, false}, {"storage.cfg", "\ttoken: 3000", false},
+		{"storage.cfg", "\ttoken 3000", false}, {"ha/groups.cfg", "token: 3000", false},
+	} {
+		want := leftOut + "\n"
+		if tt.kept {
+			want = tt.line + "\n"
+		}
+		if got := string(redactConfig(tt.file, []byte(tt.line))); got != want {
+			t.Errorf("%s: %q becomes %q", tt.file, tt.line, got)
 		}
 	}
 }
@@ -124,7 +145,7 @@ func FuzzRedactConfig(f *testing.F) {
 		for line := range strings.Lines(text) {
 			in[strings.TrimRight(line, "\r\n")] = true
 		}
-		for line := range strings.Lines(string(redactConfig([]byte(text)))) {
+		for line := range strings.Lines(string(redactConfig("storage.cfg", []byte(text)))) {
 			if !in[strings.TrimSuffix(line, "\n")] {
 				t.Errorf("%q is new", line)
 			}

@@ -237,12 +237,12 @@ func (r *report) tree() {
 		path := pathOf(byInode, e)
 		for _, shown := range shownFiles {
 			if path == shown && !e.IsDir() {
-				r.add("config/"+path, redactConfig(e.Data()))
+				r.add("config/"+path, redactConfig(path, e.Data()))
 			}
 		}
 	}
 	if text, err := os.ReadFile(r.h.CorosyncConf); err == nil {
-		r.add("config/host-corosync.conf", redactConfig(text))
+		r.add("config/host-corosync.conf", redactConfig("corosync.conf", text))
 	}
 }
 
