@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -221,6 +222,7 @@ func (r *run) nodes(all []dfsm.Member) []inspect.ComparedNode {
 		}
 		list = append(list, n)
 	}
+	slices.SortFunc(list, func(a, b inspect.ComparedNode) int { return cmp.Compare(a.ID, b.ID) }) // a view has them as they joined
 	return list
 }
 
