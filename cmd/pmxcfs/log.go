@@ -61,7 +61,7 @@ func (l *logs) close() { l.limits.close() }
 
 // remember keeps a warning or an error for those who ask what is wrong.
 func (l *logs) remember(r *record) {
-	p := inspect.Problem{First: r.time, Level: "warning", Domain: r.domain, Text: r.text}
+	p := inspect.Problem{First: r.time, Level: "warning", Domain: r.domain, Text: r.text, Remedy: r.event.Remedy()}
 	if r.level >= slog.LevelError {
 		p.Level = "error"
 	}

@@ -12,7 +12,7 @@ func compareCommand() *cli.Command {
 		Usage: "compare the trees of all nodes, now",
 		Description: "Changes may go on meanwhile. It names the entries that differ, and what of them does.\n" +
 			"A stock daemon takes no part; the nodes' own hourly comparison covers it, too.\n" +
-			"Status 0: all nodes hold the same; 1: it could not be found out; 2: those that were compared do, but not all were; 3: they differ.",
+			"Status 0: all nodes hold the same; 1: it could not be found out, also because changes went on; 2: those that were compared do, but not all were; 3: they differ.",
 		Flags: []cli.Flag{jsonFlag()},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {

@@ -4,9 +4,11 @@ import "time"
 
 // Comparison is the document at PathCompare: whether the nodes hold the same tree.
 type Comparison struct {
-	Time  time.Time `json:"time"`
-	Took  float64   `json:"took_seconds"`
-	Equal bool      `json:"equal"` // those that were compared, at least two, hold the same
+	Time time.Time `json:"time"`
+	Took float64   `json:"took_seconds"`
+	// Equal: those that were compared, at least two, hold the same. If they do not,
+	// and Differences is empty: each look found others, for changes went on.
+	Equal bool `json:"equal"`
 	// Complete: every node of the cluster was
 	// compared. Absent nodes are among Nodes all the same.
 	Complete bool           `json:"complete"`

@@ -27,7 +27,7 @@ func (h *Host) Compare(ctx context.Context) (*inspect.Comparison, error) {
 // CompareExit is the exit status for a comparison.
 func CompareExit(c *inspect.Comparison) int {
 	switch n := comparedNodes(c); {
-	case n < 2 && len(c.Nodes) > 1:
+	case n < 2 && len(c.Nodes) > 1, passing(c):
 		return ExitUnknown
 	case n >= 2 && !c.Equal:
 		return ExitBroken
@@ -35,6 +35,11 @@ func CompareExit(c *inspect.Comparison) int {
 		return ExitAttention
 	}
 	return ExitFine
+}
+
+// passing tells whether nodes differed at each look, and never twice in one entry.
+func passing(c *inspect.Comparison) bool {
+	return !c.Equal && len(c.Differences) == 0 && !c.Omitted && comparedNodes(c) >= 2
 }
 
 func comparedNodes(c *inspect.Comparison) (n int) {
@@ -54,6 +59,8 @@ func (p *Painter) Comparison(c *inspect.Comparison) {
 		p.printf("%s: no two nodes could be compared\n", p.paint(yellow, "not known"))
 	case n < 2:
 		p.printf("%s: there is no other node\n", p.paint(green, "equal"))
+	case passing(c):
+		p.printf("%s: the %d nodes that were compared differed each time, but not twice in the same entry: changes go on; try again\n", p.paint(yellow, "not known"), n)
 	case !c.Equal:
 		p.printf("%s: the %d nodes that were compared do not hold the same tree\n", p.paint(red, "different"), n)
 	case !c.Complete:

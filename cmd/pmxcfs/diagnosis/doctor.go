@@ -172,7 +172,7 @@ func (f *findings) corosyncConf(h *Host, o *Overview) {
 		}
 		return
 	case err != nil:
-		f.add(Failure, "", "%v", err)
+		f.add(Failure, "see to the file and its disk: ls -l "+h.CorosyncConf+", dmesg", "%v", err)
 		return
 	}
 	c := conf.Parse(text)
@@ -205,8 +205,17 @@ func (f *findings) corosyncConf(h *Host, o *Overview) {
 func (f *findings) databaseFile(h *Host, o *Overview) {
 	f.check = "database"
 	st, err := os.Stat(h.Database)
-	if errors.Is(err, fs.ErrNotExist) && o.Status == nil {
-		return // said already
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
+	case o.Status != nil:
+		f.add(Failure, "copy all that is below "+h.MountPoint+" to another place first: a restart begins with an empty database, which only the other nodes of a cluster fill again",
+			"the database's file %s is gone, though the daemon works with it", h.Database)
+		return
+	case o.Offline == nil || !o.Offline.Missing: // gone since it was looked at
+		f.add(Failure, "put it or its backup back before the daemon starts", "the database's file %s is gone", h.Database)
+		return
+	default:
+		return // judge has said that there is none
 	}
 	if err != nil {
 		f.add(Failure, "see to its directory and disk", "the database's file: %v", err)

@@ -74,7 +74,7 @@ func (f *findings) daemon(o *Overview) {
 	if off := o.Offline; off != nil {
 		f.check = "database"
 		if off.Missing {
-			f.add(Info, "", "there is no database; the daemon makes one when it starts")
+			f.add(Info, "nothing on a new node; if there was one, put it or its backup back before the daemon starts", "there is no database; the daemon makes one when it starts")
 		}
 		if off.Error != "" {
 			f.add(Failure, brokenDatabase, "the database can't be read: %s", off.Error)

@@ -93,6 +93,12 @@ func TestComparisonIsWrittenForPeople(t *testing.T) {
 	if got := CompareExit(c); got != ExitBroken {
 		t.Errorf("status %d", got)
 	}
+	passing := *c
+	passing.Differences, passing.Omitted = nil, false
+	golden(t, "compare-passing", func(p *Painter) { p.Comparison(&passing) })
+	if got := CompareExit(&passing); got != ExitUnknown {
+		t.Errorf("no difference stays: status %d", got)
+	}
 	c.Equal = true
 	if got := CompareExit(c); got != ExitAttention {
 		t.Errorf("equal, not complete: status %d", got)

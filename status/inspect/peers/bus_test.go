@@ -16,7 +16,8 @@ type bus struct {
 	mu    sync.Mutex
 	conns []*busConn // the joined ones
 	mute  map[dfsm.Member]bool
-	sent  int // bytes
+	sent  int                                     // bytes
+	lose  func(from dfsm.Member, msg []byte) bool // nil: nothing gets lost
 }
 
 var errDown = errors.New("bus: down")
@@ -106,7 +107,7 @@ func (c *busConn) Mcast(msg []byte) error {
 	if c.lost {
 		return errDown
 	}
-	if c.b.mute[c.self] {
+	if c.b.mute[c.self] || c.b.lose != nil && c.b.lose(c.self, msg) {
 		return nil
 	}
 	c.b.sent += len(msg)

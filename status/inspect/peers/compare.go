@@ -35,21 +35,32 @@ func (s *Service) Compare(ctx context.Context, names map[uint32]string) (*inspec
 	}
 	defer s.comparing.Unlock()
 	begin := time.Now()
+	result, err := settle(func() (*inspect.Comparison, error) { return s.compare(ctx, names) })
+	if err != nil {
+		return nil, err
+	}
+	result.Time, result.Took = begin, time.Since(begin).Seconds()
+	return result, nil
+}
+
+// settle looks until trees are equal, or differ in the same entries as the look before.
+func settle(look func() (*inspect.Comparison, error)) (*inspect.Comparison, error) {
 	var result, earlier *inspect.Comparison
 	for range looks {
 		var err error
-		if result, err = s.compare(ctx, names); err != nil {
+		if result, err = look(); err != nil {
 			return nil, err
 		}
+		seen := *result
+		seen.Differences = slices.Clone(result.Differences)
 		if earlier != nil {
 			confirm(result, earlier)
 		}
 		if result.Equal || compared(result) < 2 || earlier != nil && len(result.Differences) > 0 {
 			break
 		}
-		earlier = result
+		earlier = &seen // all that it found: the next look may confirm any of it
 	}
-	result.Time, result.Took = begin, time.Since(begin).Seconds()
 	return result, nil
 }
 
@@ -82,6 +93,7 @@ type run struct {
 	id    uint64 // of the questions about the states that are kept
 	names map[uint32]string
 	of    []dfsm.Member // who is compared, ascending
+	lost  []dfsm.Member // who was, and has not answered all questions
 	snaps map[dfsm.Member]snapshot
 }
 
@@ -91,21 +103,23 @@ func (s *Service) compare(ctx context.Context, names map[uint32]string) (*inspec
 	if err != nil {
 		return nil, err
 	}
-	c := &inspect.Comparison{Nodes: r.nodes(all), Differences: []inspect.Difference{}}
-	if len(r.of) < 2 {
-		return c, nil
+	c := &inspect.Comparison{Differences: []inspect.Difference{}}
+	if len(r.of) > 1 && !r.alike() {
+		if err := r.narrow(ctx, c); err != nil {
+			return nil, err
+		}
 	}
-	c.Equal = true
-	for _, m := range r.of {
-		c.Equal = c.Equal && r.snaps[m].digest == r.snaps[r.of[0]].digest
-	}
-	if c.Equal {
-		return c, nil
-	}
-	if err := r.narrow(ctx, c); err != nil {
-		return nil, err
+	// Who has been lost on the way is not compared, and differs from nobody.
+	if c.Nodes = r.nodes(all); len(r.of) < 2 || r.alike() {
+		c.Equal = len(r.of) > 1
+		c.Differences, c.Omitted, c.AtLeast = []inspect.Difference{}, false, 0
 	}
 	return c, nil
+}
+
+// alike tells whether all who are compared hold the same.
+func (r *run) alike() bool {
+	return !slices.ContainsFunc(r.of, func(m dfsm.Member) bool { return r.snaps[m].digest != r.snaps[r.of[0]].digest })
 }
 
 // agree has all members keep the same state of the tree. It fills in who has, and
@@ -197,7 +211,7 @@ func (r *run) name(m dfsm.Member) string {
 	return fmt.Sprintf("node %d", m.Node)
 }
 
-// nodes describes the members' part.
+// nodes describes the members' part, ascending by name: corosync has them in any order.
 func (r *run) nodes(all []dfsm.Member) []inspect.ComparedNode {
 	software := map[dfsm.Member]string{}
 	for _, p := range r.s.Peers() {
@@ -211,6 +225,8 @@ func (r *run) nodes(all []dfsm.Member) []inspect.ComparedNode {
 			switch {
 			case slices.Contains(r.of, m):
 				n.State, n.Digest = inspect.NodeCompared, hex.EncodeToString(snap.digest[:])
+			case slices.Contains(r.lost, m):
+				n.Reason = "it did not answer all questions"
 			case snap.result == resultBusy:
 				n.Reason = "it is busy with other comparisons"
 			case dfsm.Mode(snap.mode) != dfsm.ModeSynced:
@@ -261,7 +277,11 @@ func (r *run) each(ctx context.Context, answer kind, msg []byte, decode func(m d
 	}
 	r.of = slices.DeleteFunc(slices.Clone(r.of), func(m dfsm.Member) bool {
 		body, ok := bodies[m]
-		return !ok || decode(m, body) != nil
+		if ok && decode(m, body) == nil {
+			return false
+		}
+		r.lost = append(r.lost, m)
+		return true
 	})
 	return nil
 }

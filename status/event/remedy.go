@@ -1,0 +1,40 @@
+package event
+
+// Remedy says in a line what to do about an event that people are alerted of. Empty:
+// nothing has to be done, or the log's line says it. The journal's message catalog
+// (contrib/systemd/pmxcfs.catalog) says more.
+func (e Event) Remedy() string {
+	switch e {
+	case DaemonFailed:
+		return "see why: journalctl -u pve-cluster -e; then: pmxcfs doctor"
+	case Stuck:
+		return "look at the load of the host; if it comes again, report it: pmxcfs report"
+	case HeldUp:
+		return "look at the database's disk (dmesg, iostat), and at corosync: systemctl status corosync"
+	case MountEnded:
+		return "find out who killed the daemon: journalctl -k (out of memory?)"
+	case QuorumLost:
+		return "see which nodes are missing: pmxcfs status; check them and the network between them"
+	case CorosyncAway:
+		return "see whether corosync runs: systemctl status corosync"
+	case LeftGroup:
+		return "nothing, if it came once; if it comes again, see the line before, and the database's disk"
+	case OutOfGroup:
+		return "see the line before for the cause (a newer protocol needs a newer package), then: systemctl restart pve-cluster"
+	case VerificationFailed:
+		return "see what differs: pmxcfs compare"
+	case NotDelivered:
+		return "try the change again; if it comes again, check the links: corosync-cfgtool -n"
+	case DatabaseFailed, CheckpointFailed:
+		return "see to the disk of the database's directory: dmesg, df; the daemon tries again by itself"
+	case DiskFull:
+		return "make room on the disk of the database's directory; the daemon tries again by itself"
+	case Duplicate:
+		return "find out which of the two is right, and delete the other one"
+	case ConfIgnored:
+		return "see which copy of corosync.conf is right: pmxcfs status; change it in the tree, with a higher config_version"
+	case ConfFailed:
+		return "see to the file and its disk, and whether corosync takes it: corosync-cfgtool -R"
+	}
+	return ""
+}
