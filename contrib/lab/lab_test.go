@@ -403,7 +403,7 @@ func TestParseQuorum(t *testing.T) {
 func TestCorosyncsPriorityIsAsAsked(t *testing.T) {
 	for fair, want := range map[bool]string{true: "SCHED_OTHER", false: "SCHED_RR"} {
 		l := NewWith(t, Options{Hosts: 1, Fair: fair})
-		if got := mustExec(t, l.Host(1), "sh", "-c", "chrt -p $(pidof corosync)"); !strings.Contains(got, want) {
+		if got := mustExec(t, l.Host(1), "sh", "-c", "for i in $(seq 100); do chrt -p $(pidof corosync) | grep -q "+want+" && break; sleep 0.05; done; chrt -p $(pidof corosync)"); !strings.Contains(got, want) {
 			t.Errorf("fair %v: %s", fair, got)
 		}
 	}
