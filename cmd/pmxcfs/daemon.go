@@ -158,6 +158,11 @@ func (d *daemon) start() error {
 	if address != nil {
 		d.address = address.String()
 	}
+	// Before there is a mount, and while the database is loaded: a daemon that is killed
+	// with a mount and without a guard may be unable to end.
+	if d.guard, err = startGuard(d.o.MountPoint, name, d.log); err != nil {
+		d.log.Warn(noGuardText, "error", err)
+	}
 	d.tell(statusLine("loading the database"), extension(d.loadTime()))
 	tree, err := d.openStore(name, address, begin)
 	if err != nil {
@@ -169,13 +174,11 @@ func (d *daemon) start() error {
 	} else if n > 0 {
 		d.log.Info("unmounted what an earlier run had left", "path", d.o.MountPoint, "mounts", n)
 	}
+	d.awaitGuard()
 	if d.mount, err = tree.Mount(d.o.MountPoint); err != nil {
 		return err
 	}
 	d.mounted.Store(d.mount)
-	if d.guard, err = startGuard(d.o.MountPoint, name, d.log); err != nil {
-		d.log.Warn("nobody will end the mount, should this daemon be killed and unable to", "error", err)
-	}
 	spreadProcs()
 	mode := "local"
 	if d.cluster != nil {
@@ -196,6 +199,21 @@ func (d *daemon) start() error {
 	d.log.Log(context.Background(), event.LevelNotice, "the file system is up", "path", d.o.MountPoint, "node", name, "address", address, "mode", mode, "took", time.Since(begin).Round(time.Millisecond),
 		event.DaemonUp.Attr("version", d.tree.Root().Version, "program", version))
 	return nil
+}
+
+// noGuardText is what the log says of a daemon without a guard.
+const noGuardText = "nobody will end the mount, should this daemon be killed and unable to"
+
+// awaitGuard returns when the guard looks on, or is not to be waited for any longer.
+func (d *daemon) awaitGuard() {
+	if d.guard == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), guardCheck)
+	defer cancel()
+	if err := d.guard.Ping(ctx); err != nil {
+		d.log.Warn(noGuardText, "error", err)
+	}
 }
 
 // helpToEnd ends what keeps a killed daemon from ending.

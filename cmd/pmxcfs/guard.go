@@ -54,8 +54,9 @@ type guard struct {
 	line *probeLine // to the present guard; nil: there is none
 }
 
-// startGuard starts a guard of this process's mount, and another one should that
-// end.
+// startGuard starts a guard of this process's mount, which may be made later, and
+// another one should that end. The first Ping returns when the guard looks on: before
+// that, what tells it of the daemon's end would end the guard itself.
 func startGuard(mountPoint, node string, log *slog.Logger) (*guard, error) {
 	g := &guard{mountPoint: mountPoint, node: node, log: log, quit: make(chan struct{}), done: make(chan struct{})}
 	started := make(chan error)

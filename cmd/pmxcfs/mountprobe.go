@@ -36,7 +36,8 @@ type probeLine struct {
 	asked bool // and not answered
 }
 
-// newProbeLine returns a line, and the end to give to a guard.
+// newProbeLine returns a line, and the end to give to a guard. The first answer comes
+// unasked, when the guard looks on.
 func newProbeLine() (*probeLine, *os.File, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -45,7 +46,7 @@ func newProbeLine() (*probeLine, *os.File, error) {
 	if err := syscall.SetNonblock(fds[0], true); err != nil { // for deadlines
 		return nil, nil, errors.Join(err, syscall.Close(fds[0]), syscall.Close(fds[1]))
 	}
-	return &probeLine{conn: os.NewFile(uintptr(fds[0]), "probe")}, os.NewFile(uintptr(fds[1]), "probe"), nil
+	return &probeLine{conn: os.NewFile(uintptr(fds[0]), "probe"), asked: true}, os.NewFile(uintptr(fds[1]), "probe"), nil
 }
 
 func (l *probeLine) close() { l.conn.Close() }
@@ -87,11 +88,12 @@ func (l *probeLine) ask(ctx context.Context) error {
 
 // answerProbes is the guard's end. It returns when the daemon's is closed.
 func answerProbes(mountPoint string, in io.Reader, out io.Writer) {
-	for lines := bufio.NewReader(in); ; {
-		if _, err := lines.ReadString('\n'); err != nil {
+	answer := syscall.Errno(0) // that the guard is there
+	for lines := bufio.NewReader(in); ; answer = useMount(filepath.Join(mountPoint, probeFile)) {
+		if _, err := fmt.Fprintf(out, "%s%d\n", probeAnswer, answer); err != nil {
 			return
 		}
-		if _, err := fmt.Fprintf(out, "%s%d\n", probeAnswer, useMount(filepath.Join(mountPoint, probeFile))); err != nil {
+		if _, err := lines.ReadString('\n'); err != nil {
 			return
 		}
 	}

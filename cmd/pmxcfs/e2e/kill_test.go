@@ -336,7 +336,7 @@ func burst(t *testing.T, n *instance, writers []*writer, length time.Duration) {
 	killed.Store(true)
 	n.kill()
 	if n.late != nil {
-		n.start() // those who wait for the killed daemon are freed by the next one only
+		n.abort() // writers that wait keep this process from starting the next one, which would free them
 	}
 	wg.Wait()
 }
