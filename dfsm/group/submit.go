@@ -124,9 +124,10 @@ func (g *Group) add(r request) bool {
 }
 
 // maxOwed and maxDirect are how many messages of this node may be under way, of whatever
-// kind, and how large one may be, for a caller to send by itself. A corosync that stands still takes some 250 messages, and
-// then holds up who sends the next one; a message that it takes in parts, the first. That
-// must happen to Run only, for whom nobody waits without limit.
+// kind, and how large one may be, for a caller to send by itself. A corosync that stands
+// still takes some 250 messages, and then holds up who sends the next one; a message that
+// it takes in parts, the first. That must happen to Run only, for whom nobody waits
+// without limit.
 const (
 	maxOwed   = 64
 	maxDirect = 512 << 10

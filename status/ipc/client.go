@@ -23,10 +23,9 @@ func (c *client) Closed() { c.service.connected(c.access).Add(-1) }
 
 // Try answers, on the IPC loop's thread, what is quick.
 func (c *client) Try(op int32, data []byte) (out []byte, errno syscall.Errno, done bool) {
-	var start time.Time
-	observer := c.service.cfg.Observer
-	timed := observer != nil && c.service.requests[knownOp(op)].Load()%timeEvery == 0
-	if timed {
+	known := knownOp(op)
+	var start time.Time // zero: it is not timed
+	if c.service.cfg.Observer != nil && c.service.requests[known].Load()%timeEvery == 0 {
 		start = time.Now()
 	}
 	switch {
@@ -40,10 +39,7 @@ func (c *client) Try(op int32, data []byte) (out []byte, errno syscall.Errno, do
 	default:
 		return nil, 0, false
 	}
-	if timed {
-		observer.Took(knownOp(op), time.Since(start))
-	}
-	c.answered(op, errno)
+	c.answered(known, errno, start)
 	return out, errno, true
 }
 
@@ -51,18 +47,22 @@ func (c *client) Try(op int32, data []byte) (out []byte, errno syscall.Errno, do
 func (c *client) Serve(op int32, data []byte) ([]byte, syscall.Errno) {
 	start := time.Now()
 	out, errno := c.serve(op, data)
-	if observer := c.service.cfg.Observer; observer != nil {
-		observer.Took(knownOp(op), time.Since(start))
-	}
-	c.answered(op, errno)
+	c.answered(knownOp(op), errno, start)
 	return out, errno
 }
 
-func (c *client) answered(op int32, errno syscall.Errno) {
-	op = knownOp(op)
-	c.service.requests[op].Add(1)
-	if observer := c.service.cfg.Observer; errno != 0 && observer != nil {
-		observer.Failed(op, errno)
+// answered takes note of a request. A zero start is one that was not timed.
+func (c *client) answered(known int32, errno syscall.Errno, start time.Time) {
+	c.service.requests[known].Add(1)
+	observer := c.service.cfg.Observer
+	if observer == nil {
+		return
+	}
+	if !start.IsZero() {
+		observer.Took(known, time.Since(start))
+	}
+	if errno != 0 {
+		observer.Failed(known, errno)
 	}
 }
 
