@@ -17,7 +17,7 @@
  * The loop whose thread this is. libqb's poll callbacks have no context argument,
  * and they run on the thread that called into libqb.
  */
-static __thread uintptr_t this_loop;
+static __thread struct bridge_loop *this_loop;
 
 /*
  * A client can truncate the files of its rings, and whoever touches that memory then gets SIGBUS.
@@ -74,11 +74,27 @@ int bridge_trapped(void)
 	return sigismember(&before, SIGBUS);
 }
 
-void bridge_bind(uintptr_t loop)
+struct bridge_loop *bridge_new(int epfd)
+{
+	struct bridge_loop *l = calloc(1, sizeof(*l));
+
+	if (l != NULL)
+		l->epfd = epfd;
+	return l;
+}
+
+void bridge_free(struct bridge_loop *l)
+{
+	free(l->hot);
+	free(l);
+}
+
+void bridge_bind(struct bridge_loop *l, uintptr_t handle)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-	this_loop = loop;
+	l->handle = handle;
+	this_loop = l;
 	pthread_sigmask(SIG_SETMASK, NULL, &usual_mask);
 	pthread_once(&once, install);
 }
@@ -98,7 +114,8 @@ static int32_t dispatch_add(enum qb_loop_priority p, int32_t fd, int32_t events,
 	int32_t rc;
 
 	(void)p;
-	GO(rc =, qbDispatchAdd(this_loop, fd, events, data, fn));
+	this_loop->attention = 1;
+	GO(rc =, qbDispatchAdd(this_loop->handle, fd, events, data, fn));
 	return rc;
 }
 
@@ -110,7 +127,7 @@ static int32_t dispatch_mod(enum qb_loop_priority p, int32_t fd, int32_t events,
 	(void)p;
 	(void)data;
 	(void)fn;
-	GO(rc =, qbDispatchMod(this_loop, fd, events));
+	GO(rc =, qbDispatchMod(this_loop->handle, fd, events));
 	return rc;
 }
 
@@ -118,7 +135,7 @@ static int32_t dispatch_del(int32_t fd)
 {
 	int32_t rc;
 
-	GO(rc =, qbDispatchDel(this_loop, fd));
+	GO(rc =, qbDispatchDel(this_loop->handle, fd));
 	return rc;
 }
 
@@ -127,7 +144,8 @@ static int32_t job_add(enum qb_loop_priority p, void *data, qb_loop_job_dispatch
 	int32_t rc;
 
 	(void)p;
-	GO(rc =, qbJobAdd(this_loop, data, fn));
+	this_loop->attention = 1;
+	GO(rc =, qbJobAdd(this_loop->handle, data, fn));
 	return rc;
 }
 
@@ -135,12 +153,9 @@ static int32_t accepted(qb_ipcs_connection_t *c, uid_t uid, gid_t gid)
 {
 	int32_t rc;
 
-	GO(rc =, qbAccept(this_loop, c, uid, gid));
+	GO(rc =, qbAccept(this_loop->handle, c, uid, gid));
 	return rc;
 }
-
-/* How long the service's rings are, in bytes. */
-static __thread size_t ring_size;
 
 /*
  * arrived gives the length of the ring's chunk that data is the beginning of, or -1
@@ -160,7 +175,7 @@ static int64_t arrived(const void *data)
 		word[1] = before[1];
 	} else {
 		struct iovec to = { word, sizeof(word) };
-		struct iovec from = { (char *)data + ring_size - sizeof(word), sizeof(word) };
+		struct iovec from = { (char *)data + this_loop->ring_size - sizeof(word), sizeof(word) };
 
 		if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != sizeof(word))
 			return -1;
@@ -172,8 +187,12 @@ static int32_t message(qb_ipcs_connection_t *c, void *data, size_t size)
 {
 	int32_t id = *(volatile int32_t *)data;
 	int64_t length = arrived(data);
-	char small[BRIDGE_SMALL];
 	int32_t claimed = (int32_t)size;
+	char small[BRIDGE_SMALL];
+	struct bridge_answer answer;
+	sigjmp_buf *saved = guard;
+	int32_t send;
+	ssize_t rc;
 
 	/*
 	 * Most requests are short, and their copy is had cheaper here than by another
@@ -181,7 +200,13 @@ static int32_t message(qb_ipcs_connection_t *c, void *data, size_t size)
 	 */
 	if (claimed > BRIDGE_HEADER && claimed <= BRIDGE_HEADER + BRIDGE_SMALL)
 		memcpy(small, (char *)data + BRIDGE_HEADER, (size_t)claimed - BRIDGE_HEADER);
-	GO(, qbMessage(this_loop, c, id, data, small, claimed, length));
+	GO(send =, qbMessage(this_loop->handle, c, id, data, small, claimed, length, &answer));
+	if (send) {
+		rc = bridge_reply(c, id, answer.error, answer.data, answer.len);
+		guard = saved;
+		if (rc < 0)
+			GO(, qbUnsent(this_loop->handle, rc));
+	}
 	/* "Back off": one request per notification byte, see doc.go. */
 	return -ENOBUFS;
 }
@@ -195,7 +220,8 @@ static int32_t closed(qb_ipcs_connection_t *c)
 /* Called for every connection that accepted() was called for, whatever became of it. */
 static void destroyed(qb_ipcs_connection_t *c)
 {
-	GO(, qbDestroyed(this_loop, c));
+	this_loop->attention = 1;
+	GO(, qbDestroyed(this_loop->handle, c));
 }
 
 qb_ipcs_service_t *bridge_create(const char *name, int32_t service_id, uint32_t buffer_size)
@@ -218,7 +244,7 @@ qb_ipcs_service_t *bridge_create(const char *name, int32_t service_id, uint32_t 
 		return NULL;
 	qb_ipcs_enforce_buffer_size(s, buffer_size);
 	/* 13: libqb's margin; then whole pages. */
-	ring_size = ((size_t)buffer_size + 13 + 4095) / 4096 * 4096;
+	this_loop->ring_size = ((size_t)buffer_size + 13 + 4095) / 4096 * 4096;
 	qb_ipcs_poll_handlers_set(s, &poll);
 	return s;
 }
@@ -236,6 +262,68 @@ int32_t bridge_dispatch(qb_ipcs_dispatch_fn_t fn, int32_t fd, int32_t revents, v
 	rc = fn(fd, revents, data);
 	guard = NULL;
 	return rc;
+}
+
+/* bridge_heat makes a descriptor hot, if there is memory for it: it is served without, too. */
+void bridge_heat(struct bridge_loop *l, int32_t fd, int32_t generation, qb_ipcs_dispatch_fn_t fn, void *data)
+{
+	if (fd >= l->hots) {
+		int32_t n = (fd / 64 + 1) * 64;
+		struct bridge_hot *hot = realloc(l->hot, (size_t)n * sizeof(*hot));
+
+		if (hot == NULL)
+			return;
+		memset(hot + l->hots, 0, (size_t)(n - l->hots) * sizeof(*hot));
+		l->hot = hot;
+		l->hots = n;
+	}
+	l->hot[fd] = (struct bridge_hot){ fn, data, generation };
+}
+
+void bridge_cool(struct bridge_loop *l, int32_t fd)
+{
+	if (fd < l->hots)
+		l->hot[fd].fn = NULL;
+}
+
+/*
+ * bridge_wait waits for events. Those of hot descriptors it deals with, and waits again, until
+ * there is something for Go: an event of another descriptor, attention, or a failure. With a
+ * timeout it returns after one look. It returns how many events are left for Go, from
+ * next on, or a negative errno.
+ */
+int bridge_wait(struct bridge_loop *l, int timeout_ms)
+{
+	l->attention = 0;
+	l->failed.events = 0;
+	do {
+		int n = epoll_wait(l->epfd, l->events, BRIDGE_EVENTS, timeout_ms);
+
+		l->next = 0;
+		l->count = n < 0 ? 0 : n;
+		if (n < 0)
+			return errno == EINTR ? 0 : -errno;
+		while (l->next < l->count) {
+			const struct epoll_event *event = &l->events[l->next];
+			int32_t fd = (int32_t)event->data.u64; /* as Go packs it */
+			struct bridge_hot h = { 0 };
+
+			if (fd < l->hots)
+				h = l->hot[fd];
+			if (h.fn == NULL || h.generation != (int32_t)(event->data.u64 >> 32) ||
+			    event->events != EPOLLIN)
+				return l->count - l->next;
+			l->next++;
+			l->failure = bridge_dispatch(h.fn, fd, EPOLLIN, h.data);
+			if (l->failure < 0) {
+				l->failed = *event;
+				return l->count - l->next;
+			}
+			if (l->attention)
+				return l->count - l->next;
+		}
+	} while (timeout_ms < 0);
+	return 0;
 }
 
 /* bridge_copy copies out of a ring. It returns 0, or BRIDGE_FAULT. */

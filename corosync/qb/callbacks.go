@@ -70,8 +70,17 @@ func qbAccept(h C.uintptr_t, c *C.qb_ipcs_connection_t, uid C.uid_t, gid C.gid_t
 }
 
 //export qbMessage
-func qbMessage(h C.uintptr_t, c *C.qb_ipcs_connection_t, id C.int32_t, data, small unsafe.Pointer, claimed C.int32_t, arrived C.int64_t) {
-	serverOf(h).message(c, int32(id), data, small, int64(claimed), int64(arrived))
+func qbMessage(h C.uintptr_t, c *C.qb_ipcs_connection_t, id C.int32_t, data, small unsafe.Pointer, claimed C.int32_t, arrived C.int64_t, out *C.struct_bridge_answer) C.int32_t {
+	if serverOf(h).message(c, int32(id), data, small, int64(claimed), int64(arrived), out) {
+		return 1
+	}
+	return 0
+}
+
+//export qbUnsent
+func qbUnsent(h C.uintptr_t, rc C.ssize_t) {
+	s := serverOf(h)
+	s.sent(&s.answering, rc)
 }
 
 //export qbDestroyed

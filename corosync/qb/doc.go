@@ -14,6 +14,13 @@
 // one. libqb finds the loop through a thread-local variable, as its poll
 // callbacks carry no context.
 //
+// Waiting, dispatching, short requests' copies and short answers' sending are C
+// (bridge.c): a request costs one call into Go, for its answer, and none out of it. The
+// loop returns to Go for all that is rarer: handshakes, hang-ups, workers' replies, long
+// requests, full rings, what is due by time. A connection whose requests C may
+// deal with is called hot. Measured with client and server on one processor: 4.8 instead
+// of 5.8 µs of CPU time a request, where a bare libqb server takes 4.0.
+//
 // # Nobody waits for anybody
 //
 //   - A handler answers at once, on the loop's thread, what is quick (no
@@ -35,7 +42,7 @@
 // libqb hands over the length from the request's header, which is the client's
 // to choose; it is checked against the length of the ring's chunk and against the
 // buffer size. The bytes lie in memory that the client can still write, so
-// they are copied once, before anything looks at them.
+// they are copied once, before anything looks at them (up to 1 KiB once more for a worker).
 //
 // A client can truncate the files of its rings, and then memory that we read or write
 // is gone: SIGBUS. Our calls into libqb and the copy are guarded (bridge.c), and such a

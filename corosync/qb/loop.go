@@ -21,6 +21,7 @@ type watch struct {
 	since  time.Time
 	conn   *conn // nil: the listening socket or a handshake
 	paused bool  // only a hang-up is reported
+	hot    bool  // bridge.c deals with its requests
 }
 
 // A job is a call that libqb wants made when the stack is its own again.
@@ -37,7 +38,7 @@ type poller struct {
 	gen     int32
 	watches map[int32]*watch
 	jobs    []job
-	events  []unix.EpollEvent
+	loop    *C.struct_bridge_loop // C memory
 }
 
 func newPoller() (*poller, error) {
@@ -54,7 +55,12 @@ func newPoller() (*poller, error) {
 		epfd:    epfd,
 		wakefd:  wakefd,
 		watches: make(map[int32]*watch),
-		events:  make([]unix.EpollEvent, 64),
+		loop:    C.bridge_new(C.int(epfd)),
+	}
+	if p.loop == nil {
+		unix.Close(wakefd)
+		unix.Close(epfd)
+		return nil, fmt.Errorf("qb: a loop: %w", unix.ENOMEM)
 	}
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wakefd)}
 	if err := unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, wakefd, &ev); err != nil {
@@ -67,6 +73,7 @@ func newPoller() (*poller, error) {
 func (p *poller) close() {
 	unix.Close(p.wakefd)
 	unix.Close(p.epfd)
+	C.bridge_free(p.loop)
 }
 
 // wake makes wait return. It may be called from any goroutine until close.
@@ -77,20 +84,54 @@ func (p *poller) wake() {
 }
 
 // wait returns the events of the descriptors that are ready, at the latest after d;
-// a negative d has no limit.
+// a negative d has no limit. Requests of hot descriptors are served meanwhile; failed
+// tells if one could not be. The events are valid until the next call.
+//
+//	int epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout);
 func (p *poller) wait(d time.Duration) ([]unix.EpollEvent, error) {
 	ms := -1
 	if d >= 0 {
 		ms = int((d + time.Millisecond - 1) / time.Millisecond)
 	}
-	n, err := unix.EpollWait(p.epfd, p.events, ms)
-	if err == unix.EINTR {
-		return nil, nil
+	n := C.bridge_wait(p.loop, C.int(ms))
+	if n < 0 {
+		return nil, fmt.Errorf("qb: epoll_wait: %w", unix.Errno(-n))
 	}
-	if err != nil {
-		return nil, fmt.Errorf("qb: epoll_wait: %w", err)
+	all := unsafe.Slice((*unix.EpollEvent)(unsafe.Pointer(&p.loop.events[0])), len(p.loop.events))
+	return all[p.loop.next:][:n], nil
+}
+
+// failed returns the descriptor that wait has come back for because the client's shared memory
+// was gone, or -1. Another failure it has dealt with.
+func (p *poller) failed() (fd int32) {
+	ev := (*unix.EpollEvent)(unsafe.Pointer(&p.loop.failed))
+	rc := C.int32_t(p.loop.failure)
+	switch {
+	case ev.Events == 0:
+		return -1
+	case rc == C.BRIDGE_FAULT:
+		return ev.Fd
 	}
-	return p.events[:n], nil
+	if w := p.lookup(ev); w != nil {
+		p.dispatched(w, rc)
+	}
+	return -1
+}
+
+// attend makes wait return as soon as libqb is not on the stack, if it is now.
+func (p *poller) attend() { p.loop.attention = 1 }
+
+// setHot says whether bridge.c may deal with a connection's requests.
+func (p *poller) setHot(w *watch, hot bool) {
+	if w.hot == hot {
+		return
+	}
+	w.hot = hot
+	if hot {
+		C.bridge_heat(p.loop, C.int32_t(w.fd), C.int32_t(w.gen), w.fn, w.data)
+	} else {
+		C.bridge_cool(p.loop, C.int32_t(w.fd))
+	}
 }
 
 // drain takes back all wake-ups so far.
@@ -141,6 +182,7 @@ func (p *poller) remove(fd int32) error {
 	if w == nil {
 		return unix.ENOENT
 	}
+	p.setHot(w, false)
 	delete(p.watches, fd)
 	return p.ctl(unix.EPOLL_CTL_DEL, w)
 }
@@ -163,15 +205,17 @@ func (p *poller) resume(w *watch) {
 // dispatch calls libqb for w. The watch may be gone when it returns. It returns false if
 // the client's shared memory was gone, and libqb has not got to the end.
 func (p *poller) dispatch(w *watch, revents uint32) bool {
-	fd, gen := w.fd, w.gen
-	rc := C.bridge_dispatch(w.fn, C.int32_t(fd), C.int32_t(revents), w.data)
+	return p.dispatched(w, C.bridge_dispatch(w.fn, C.int32_t(w.fd), C.int32_t(revents), w.data))
+}
+
+// dispatched takes note of what libqb returned for w: an error means that it wants no more of
+// it. It returns what dispatch does.
+func (p *poller) dispatched(w *watch, rc C.int32_t) bool {
 	if rc == C.BRIDGE_FAULT {
 		return false
 	}
-	if rc < 0 {
-		if w := p.watches[fd]; w != nil && w.gen == gen {
-			_ = p.remove(fd)
-		}
+	if rc < 0 && p.watches[w.fd] == w {
+		_ = p.remove(w.fd)
 	}
 	return true
 }

@@ -108,9 +108,11 @@ type Server struct {
 	conns   map[*C.qb_ipcs_connection_t]*conn
 	stuck   map[*conn]struct{} // their reply finds no room in the response ring
 	scratch []byte             // the quick request being served
-	late    []reply            // to be sent when libqb is not on the stack
-	doomed  []*conn            // to be dropped then
-	gone    []*conn            // freed by libqb, to be swept up after then
+
+	answering reply   // the one that bridge.c sends
+	late      []reply // to be sent when libqb is not on the stack
+	doomed    []*conn // to be dropped then
+	gone      []*conn // freed by libqb, to be swept up after then
 
 	listener    *watch
 	listenAfter time.Time // the listener is paused until then, unless zero
@@ -206,7 +208,7 @@ func (s *Server) run(started chan<- error) {
 	defer close(s.finished)
 	handle := cgo.NewHandle(s)
 	defer handle.Delete()
-	C.bridge_bind(C.uintptr_t(handle))
+	C.bridge_bind(s.poll.loop, C.uintptr_t(handle))
 	nameThread("qb-loop")
 
 	if err := s.create(); err != nil {
@@ -266,6 +268,14 @@ func (s *Server) turn() bool {
 		s.cfg.Logger.Error("IPC service stops", "error", err)
 		return false
 	}
+	if fd := s.poll.failed(); fd >= 0 {
+		for _, c := range s.conns { // the watch may be gone
+			if c.fd == fd {
+				s.fault(c)
+			}
+		}
+	}
+	s.tidy()
 	for i := range events {
 		if events[i].Fd == int32(s.poll.wakefd) {
 			if !s.takeReplies() {
@@ -274,11 +284,16 @@ func (s *Server) turn() bool {
 		} else if w := s.poll.lookup(&events[i]); w != nil {
 			s.ready(w, revents(events[i].Events))
 		}
-		s.sendLate()
-		s.dropDoomed()
+		s.tidy()
 	}
 	s.poll.runJobs()
 	return true
+}
+
+// tidy does what must not be done while libqb is on the stack.
+func (s *Server) tidy() {
+	s.sendLate()
+	s.dropDoomed()
 }
 
 func (s *Server) ready(w *watch, events uint32) {
@@ -309,6 +324,7 @@ func (s *Server) watched(w *watch) {
 	if c := s.conns[(*C.qb_ipcs_connection_t)(w.data)]; c != nil {
 		c.fd = w.fd
 		w.conn = c
+		s.poll.setHot(w, true)
 		return
 	}
 	if s.listener == nil {
