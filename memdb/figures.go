@@ -20,6 +20,7 @@ type Figures struct {
 // figures are what Figures is made of, published after each change: reading them takes
 // no lock of the tree.
 type figures struct {
+	changes         atomic.Uint64
 	version         atomic.Uint64
 	entries, guests atomic.Int64
 	bytes           atomic.Int64
@@ -29,6 +30,7 @@ type figures struct {
 // publish brings the figures up to date. mu is held.
 func (t *Tree) publish() {
 	f := &t.figures
+	f.changes.Add(1)
 	f.version.Store(t.root.e.Version)
 	f.entries.Store(int64(len(t.nodes)))
 	f.guests.Store(int64(len(t.guests.ids)))
@@ -37,6 +39,11 @@ func (t *Tree) publish() {
 
 // Version returns the database's version. Like Figures, it waits for nobody.
 func (t *Tree) Version() uint64 { return t.figures.version.Load() }
+
+// Changes returns a number that is another after each change of the tree, one that is taken back
+// included. Whoever asks for it before he reads, and again later, knows whether what he read still
+// holds. It waits for nobody.
+func (t *Tree) Changes() uint64 { return t.figures.changes.Load() }
 
 // Figures returns the figures at a time near now. It waits for nobody, and nobody waits
 // for it.

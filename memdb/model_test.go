@@ -262,6 +262,18 @@ func (m *model) diff(tr *Tree) string {
 	for _, g := range guests {
 		got[itoa(uint64(g.VMID))] = path.Dir(g.Path())
 	}
+	for g, e := range tr.GuestFiles {
+		if len(guests) == 0 || g != guests[0] {
+			return fmt.Sprintf("files of guests: %v out of turn", g)
+		}
+		guests = guests[1:]
+		if at, _ := tr.Path(e.Inode); at != g.Path() {
+			return fmt.Sprintf("the configuration of %v is %q", g, at)
+		}
+	}
+	if len(guests) > 0 {
+		return fmt.Sprintf("files of guests: %v are missing", guests)
+	}
 	if !maps.Equal(got, m.guests) {
 		return fmt.Sprintf("the VM list is %v, want %v", got, m.guests)
 	}

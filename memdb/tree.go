@@ -29,6 +29,8 @@ type Tree struct {
 	locks  map[string]lockNote // by path
 	loose  map[*node]uint64    // nodes whose content has much spare room, and the version seen last
 
+	guestView atomic.Pointer[guestView] // nil: nobody has asked yet
+
 	figures figures
 }
 

@@ -96,6 +96,19 @@ func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
 	if want := len(requests()); len(r.Requests) < 2*want {
 		t.Errorf("%d figures of requests, want two for each of %d at least", len(r.Requests), want)
 	}
+	if len(r.Beside) != 4 || len(r.Polling) != 2 {
+		t.Errorf("%d figures of writers beside requests, %d of pollers", len(r.Beside), len(r.Polling))
+	}
+	for _, b := range r.Beside {
+		if b.Subject.PerSecond <= 0 || b.Floor.PerSecond <= 0 || b.Subject.Longest < b.Subject.P50 || (b.Asked > 0) != (b.Clients > 0) || (b.Answer > 0) != (b.Clients > 0) {
+			t.Errorf("%+v", b)
+		}
+	}
+	for _, p := range r.Polling {
+		if p.PerSecond <= 0 || p.P50 <= 0 || p.CPU <= 0 {
+			t.Errorf("%+v", p)
+		}
+	}
 	assertClean(t, temp)
 }
 

@@ -195,7 +195,13 @@ func (c *config) requestRates(ctx context.Context, r *report.Report) (err error)
 			r.Requests = append(r.Requests, o)
 		}
 	}
-	return nil
+	if err := pin(subject.PID(), -1); err != nil {
+		return err
+	}
+	if err := c.beside(ctx, r, subject, service); err != nil {
+		return err
+	}
+	return c.polling(ctx, r, subject, service)
 }
 
 func (c *config) requestRate(ctx context.Context, job *load.RequestJob, at placement) (*load.Result, error) {

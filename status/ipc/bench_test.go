@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"testing"
-	"time"
 )
 
 // guestConf is a configuration of ordinary size.
@@ -53,32 +51,31 @@ func benchFakes(guests int) *fakes {
 // BenchmarkProperties measures the making of the answer alone, over 1,000 guests.
 func BenchmarkProperties(b *testing.B) {
 	f := benchFakes(1000)
-	guests := f.Guests()
 	props := []string{"name", "tags", "memory"}
-	b.Run("parsed", func(b *testing.B) {
-		var c propCache
-		took := make([]time.Duration, 0, 1<<16)
-		for b.Loop() {
-			start := time.Now()
-			c.all(guests, props[:1])
-			took = append(took, time.Since(start))
-		}
-		slices.Sort(took)
-		b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
-		b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
-	})
-	b.Run("parsed3", func(b *testing.B) {
-		var c propCache
-		for b.Loop() {
-			c.all(guests, props)
-		}
-	})
-	b.Run("unparsed", func(b *testing.B) {
-		for b.Loop() {
+	for _, n := range []int{1, 3} {
+		b.Run(fmt.Sprintf("%d/new", n), func(b *testing.B) {
+			for b.Loop() {
+				var c propCache
+				c.all(f, props[:n])
+			}
+		})
+		b.Run(fmt.Sprintf("%d/one-changed", n), func(b *testing.B) {
 			var c propCache
-			c.all(guests, props[:1])
-		}
-	})
+			for b.Loop() {
+				f.setGuest(500, guestConf(500))
+				c.all(f, props[:n])
+			}
+		})
+		b.Run(fmt.Sprintf("%d/ready", n), func(b *testing.B) {
+			var c propCache
+			c.all(f, props[:n])
+			for b.Loop() {
+				if _, ok := c.ready(f, props[:n]); !ok {
+					b.Fatal("not ready")
+				}
+			}
+		})
+	}
 }
 
 func TestPropertiesOfAThousandGuests(t *testing.T) {

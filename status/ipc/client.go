@@ -31,12 +31,15 @@ func (c *client) Try(op int32, data []byte) (out []byte, errno syscall.Errno, do
 	switch {
 	case quick(op):
 		out, errno = c.serve(op, data)
+		done = true
 	case op == OpSetStatus:
 		errno, done = c.trySetStatus(data)
-		if !done {
-			return nil, 0, false
-		}
-	default:
+	case op == OpGuestProperty:
+		out, errno, done = c.tryProperties(decodeGuestProperty(data))
+	case op == OpGuestProperties:
+		out, errno, done = c.tryProperties(decodeGuestProperties(data))
+	}
+	if !done {
 		return nil, 0, false
 	}
 	c.answered(known, errno, start)
@@ -209,13 +212,37 @@ func (c *client) properties(r guestProps, errno syscall.Errno) ([]byte, syscall.
 	}
 	s := c.service
 	if r.vmid == 0 {
-		return s.props.all(s.cfg.Configs.Guests(), r.props), 0
+		return s.props.all(s.cfg.Configs, r.props), 0
 	}
 	g, ok := s.cfg.Configs.Guest(r.vmid)
 	if !ok {
 		return nil, syscall.ENOENT
 	}
-	return s.props.one(g, r.props), 0
+	return oneGuest(g, r.props), 0
+}
+
+// largeConf is the length in bytes of a guest's configuration from which on looking through it is
+// not a matter of microseconds.
+const largeConf = 16 << 10
+
+// tryProperties is properties if that is quick: done is false if it is not.
+func (c *client) tryProperties(r guestProps, errno syscall.Errno) ([]byte, syscall.Errno, bool) {
+	if errno != 0 {
+		return nil, errno, true
+	}
+	s := c.service
+	if r.vmid == 0 {
+		out, ok := s.props.ready(s.cfg.Configs, r.props)
+		return out, 0, ok
+	}
+	g, ok := s.cfg.Configs.Guest(r.vmid)
+	switch {
+	case !ok:
+		return nil, syscall.ENOENT, true
+	case len(g.Conf) > largeConf:
+		return nil, 0, false
+	}
+	return oneGuest(g, r.props), 0, true
 }
 
 func (c *client) verifyToken(data []byte) syscall.Errno {

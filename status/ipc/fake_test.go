@@ -15,6 +15,8 @@ type fakes struct {
 	mu       sync.Mutex
 	files    map[string][]byte
 	guests   map[uint32][]byte
+	changes  uint64
+	listed   int                  // how often the guests were read
 	values   map[[2]string][]byte // node, key
 	version  []byte
 	members  []byte
@@ -46,10 +48,28 @@ func (f *fakes) ReadFile(path string) ([]byte, bool) {
 	return b, ok
 }
 
-func (f *fakes) Guests() []Guest {
+func (f *fakes) Changes() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var list []Guest
+	return f.changes
+}
+
+// setGuest is to be called for every change of guests once somebody reads them.
+func (f *fakes) setGuest(vmid uint32, conf []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.changes++
+	if conf == nil {
+		delete(f.guests, vmid)
+	} else {
+		f.guests[vmid] = conf
+	}
+}
+
+func (f *fakes) AppendGuests(list []Guest) []Guest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.listed++
 	for _, id := range slices.Sorted(maps.Keys(f.guests)) {
 		list = append(list, Guest{VMID: id, Conf: f.guests[id]})
 	}

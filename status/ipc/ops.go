@@ -21,7 +21,8 @@ const (
 
 // quick reports whether an op is answered from memory in microseconds and waits for
 // nobody. The others may broadcast (4, if the store is no TrySetter, and 7) or put text
-// together (8, 10, 11, 13). What is not an op is refused at once.
+// together (8, 10, and 11 and 13 unless the answer is there: Try looks). What is not an op is
+// refused at once.
 func quick(op int32) bool {
 	switch op {
 	case OpSetStatus, OpLog, OpGetLog, OpRRDDump, OpGuestProperty, OpGuestProperties:

@@ -2,6 +2,7 @@ package ipc
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"sync"
 	"unsafe"
@@ -52,54 +53,30 @@ func parseProperties(conf []byte) []property {
 
 func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
-// parsedGuest is a configuration and what was found in it.
-type parsedGuest struct {
-	conf  []byte
-	props []property
-	round uint64 // of the query that last saw the guest
-}
-
-// is reports whether conf is the content that was parsed. The same array of the same
-// length has the same content, as nobody changes it.
-func (p *parsedGuest) is(conf []byte) bool {
-	return len(p.conf) == len(conf) &&
-		(unsafe.SliceData(p.conf) == unsafe.SliceData(conf) || bytes.Equal(p.conf, conf))
-}
-
-// find returns the value of a property: of several lines, the last one's.
-func (p *parsedGuest) find(name string) ([]byte, bool) {
-	for i := len(p.props) - 1; i >= 0; i-- {
-		q := p.props[i]
-		if int(q.nameEnd-q.name) == len(name) && string(p.conf[q.name:q.nameEnd]) == name {
-			return p.conf[q.value:q.valueEnd], true
-		}
-	}
-	return nil, false
-}
-
-// append appends the guest's line of the answer, or nothing if it has none of
-// the properties.
-func (p *parsedGuest) append(dst []byte, vmid uint32, props []string) []byte {
+// appendGuest appends a guest's line of the answer, or nothing if it has none of the properties.
+// Of several lines of one property the last one counts.
+func appendGuest(dst []byte, g Guest, props []string) []byte {
+	found := parseProperties(g.Conf)
 	any := false
 	for _, name := range props {
-		value, ok := p.find(name)
-		if !ok {
-			continue
-		}
-		if any {
-			dst = append(dst, ',')
-		} else {
-			if dst[len(dst)-1] == '}' {
-				dst = append(dst, ',')
+		for i := len(found) - 1; i >= 0; i-- {
+			q := found[i]
+			if string(g.Conf[q.name:q.nameEnd]) != name {
+				continue
 			}
-			dst = append(dst, '\n', '"')
-			dst = strconv.AppendUint(dst, uint64(vmid), 10)
-			dst = append(dst, `": {`...)
-			any = true
+			if any {
+				dst = append(dst, ',')
+			} else {
+				dst = append(dst, '\n', '"')
+				dst = strconv.AppendUint(dst, uint64(g.VMID), 10)
+				dst = append(dst, `": {`...)
+				any = true
+			}
+			dst = appendJSONString(dst, name)
+			dst = append(dst, ':')
+			dst = appendJSONString(dst, g.Conf[q.value:q.valueEnd])
+			break
 		}
-		dst = appendJSONString(dst, name)
-		dst = append(dst, ':')
-		dst = appendJSONString(dst, value)
 	}
 	if any {
 		dst = append(dst, '}')
@@ -107,55 +84,135 @@ func (p *parsedGuest) append(dst []byte, vmid uint32, props []string) []byte {
 	return dst
 }
 
-// propCache keeps what was parsed from the guests' configurations, until they change or
-// are gone. The lock guards all of it; nobody but queries for properties takes it.
-type propCache struct {
-	mu     sync.Mutex
-	guests map[uint32]*parsedGuest
-	round  uint64
-	size   int // of the last answer about all guests, bytes
-}
-
-// get returns the parsed configuration of a guest. The lock is held.
-func (c *propCache) get(g Guest) *parsedGuest {
-	if p := c.guests[g.VMID]; p != nil && p.is(g.Conf) {
-		return p
-	}
-	return &parsedGuest{conf: g.Conf, props: parseProperties(g.Conf)}
-}
-
-// one answers for a single guest. It keeps nothing: only all knows which guests there are.
-func (c *propCache) one(g Guest, props []string) []byte {
-	c.mu.Lock()
-	p := c.get(g)
-	c.mu.Unlock()
-	return closeObject(p.append([]byte{'{'}, g.VMID, props))
-}
-
-// all answers for all guests there are.
-func (c *propCache) all(guests []Guest, props []string) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.round++
-	dst := append(make([]byte, 0, c.size+c.size/8+64), '{')
-	if c.guests == nil {
-		c.guests = make(map[uint32]*parsedGuest, len(guests))
-	}
-	for _, g := range guests {
-		p := c.get(g)
-		p.round = c.round
-		c.guests[g.VMID] = p
-		dst = p.append(dst, g.VMID, props)
-	}
-	if len(c.guests) > len(guests) {
-		for vmid, p := range c.guests {
-			if p.round != c.round {
-				delete(c.guests, vmid)
-			}
-		}
-	}
-	c.size = len(dst)
-	return closeObject(dst)
+// oneGuest answers for a single guest.
+func oneGuest(g Guest, props []string) []byte {
+	return closeObject(appendGuest([]byte{'{'}, g, props))
 }
 
 func closeObject(dst []byte) []byte { return append(dst, "\n}\n"...) }
+
+// propCache keeps the last answers about all guests: an answer holds until the configurations
+// change, and then the lines of those guests that have not changed are taken from it.
+type propCache struct {
+	mu      sync.Mutex // guards all below; nobody but queries for properties takes it
+	answers []*propAnswer
+	asked   uint64
+}
+
+// maxAnswers is for how many sets of properties the answer is kept: Proxmox's daemons ask for a
+// few.
+const maxAnswers = 8
+
+// maxKept is the length in bytes from which on an answer is not kept: no client gets it.
+const maxKept = 1 << 20
+
+// propAnswer is the answer to one question.
+type propAnswer struct {
+	props   []string
+	asked   uint64 // when, by propCache.asked
+	changes uint64 // Configs' number before the guests were read
+	text    []byte // never written to again
+	guests  []Guest
+	lines   []span // each guest's in text
+	spare   []Guest
+}
+
+type span struct{ from, to int }
+
+// isSame reports whether two contents are the same. One array of one length has one content, as
+// nobody changes it.
+func isSame(a, b []byte) bool {
+	return len(a) == len(b) && (unsafe.SliceData(a) == unsafe.SliceData(b) || bytes.Equal(a, b))
+}
+
+// ready returns the answer if it is there and holds. It waits for nobody.
+func (c *propCache) ready(configs Configs, props []string) ([]byte, bool) {
+	if !c.mu.TryLock() {
+		return nil, false
+	}
+	defer c.mu.Unlock()
+	a := c.find(props)
+	if a == nil || a.changes != configs.Changes() {
+		return nil, false
+	}
+	return a.text, true
+}
+
+// all returns the answer for all guests there are.
+func (c *propCache) all(configs Configs, props []string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.find(props)
+	if a == nil {
+		a = c.add(props)
+	}
+	changes := configs.Changes()
+	if a.text == nil || a.changes != changes {
+		a.renew(configs.AppendGuests(a.spare[:0]))
+		a.changes = changes
+	}
+	text := a.text
+	if len(text) > maxKept {
+		*a = propAnswer{props: props, asked: a.asked}
+	}
+	return text
+}
+
+// find returns the answer about props, or nil. The lock is held.
+func (c *propCache) find(props []string) *propAnswer {
+	c.asked++
+	for _, a := range c.answers {
+		if slices.Equal(a.props, props) {
+			a.asked = c.asked
+			return a
+		}
+	}
+	return nil
+}
+
+// add makes room for an answer, in the place of the one that was asked for the longest time ago.
+// The lock is held.
+func (c *propCache) add(props []string) *propAnswer {
+	a := &propAnswer{props: props, asked: c.asked}
+	if len(c.answers) < maxAnswers {
+		c.answers = append(c.answers, a)
+		return a
+	}
+	oldest := 0
+	for i, b := range c.answers {
+		if b.asked < c.answers[oldest].asked {
+			oldest = i
+		}
+	}
+	c.answers[oldest] = a
+	return a
+}
+
+// renew makes the answer anew from the guests, ascending by VMID.
+func (a *propAnswer) renew(guests []Guest) {
+	text := append(make([]byte, 0, len(a.text)+len(a.text)/8+64), '{')
+	lines := make([]span, 0, len(guests))
+	old := 0
+	for _, g := range guests {
+		for old < len(a.guests) && a.guests[old].VMID < g.VMID {
+			old++
+		}
+		from := len(text)
+		if from > 1 {
+			text = append(text, ',')
+		}
+		line := len(text)
+		if old < len(a.guests) && a.guests[old].VMID == g.VMID && isSame(a.guests[old].Conf, g.Conf) {
+			text = append(text, a.text[a.lines[old].from:a.lines[old].to]...)
+		} else {
+			text = appendGuest(text, g, a.props)
+		}
+		if len(text) == line {
+			text = text[:from] // no comma for nothing
+			line = from
+		}
+		lines = append(lines, span{line, len(text)})
+	}
+	clear(a.guests) // what is gone is not to be kept
+	a.text, a.guests, a.lines, a.spare = closeObject(text), guests, lines, a.guests
+}

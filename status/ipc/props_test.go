@@ -1,23 +1,25 @@
 package ipc
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
 
+// parsed returns all properties of a configuration, as an answer gives them.
 func parsed(conf string) map[string]string {
-	p := parsedGuest{conf: []byte(conf)}
-	p.props = parseProperties(p.conf)
+	g := Guest{VMID: 100, Conf: []byte(conf)}
 	got := map[string]string{}
-	for _, q := range p.props {
+	for _, q := range parseProperties(g.Conf) {
 		name := conf[q.name:q.nameEnd]
-		value, ok := p.find(name)
-		if !ok {
-			panic(name)
+		var answer map[string]map[string]string
+		if err := json.Unmarshal(oneGuest(g, []string{name}), &answer); err != nil {
+			panic(err)
 		}
-		got[name] = string(value)
+		got[name] = answer["100"][name]
 	}
 	return got
 }
@@ -38,7 +40,7 @@ func TestParseProperties(t *testing.T) {
 		"a: 1\n[\nb: 2\n":                       {"a": "1"},
 		"[PENDING]\na: 1\n":                     {},
 		"a: [x]\n [y]\nb: 2":                    {"a": "[x]", "b": "2"},
-		"a: \x00\xff\"\n":                       {"a": "\x00\xff\""},
+		"a: \x00\xff\"\n":                       {"a": "\x00\ufffd\""},
 	} {
 		if got := parsed(conf); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%q: got %q, want %q", conf, got, want)
@@ -67,54 +69,106 @@ func TestValuesAreValidJSONWhateverTheyHold(t *testing.T) {
 	}
 }
 
-func guestsOf(confs ...string) []Guest {
-	var list []Guest
-	for i, c := range confs {
-		list = append(list, Guest{VMID: uint32(100 + i), Conf: []byte(c)})
-	}
-	return list
-}
-
-func TestCacheFollowsChanges(t *testing.T) {
+func TestAnswersFollowChanges(t *testing.T) {
+	f := newFakes()
 	var c propCache
 	name := []string{"name"}
-	ask := func(g []Guest, want string) {
+	ask := func(want string) {
 		t.Helper()
+		text := c.all(f, name)
 		var got map[string]map[string]string
-		if err := json.Unmarshal(c.all(g, name), &got); err != nil || fmt.Sprint(got) != want {
+		if err := json.Unmarshal(text, &got); err != nil || fmt.Sprint(got) != want {
 			t.Fatalf("got %v, want %s, %v", got, want, err)
 		}
+		if again, ok := c.ready(f, name); !ok || &again[0] != &text[0] {
+			t.Fatal("made again without a change")
+		}
 	}
-	g := guestsOf("name: a", "name: b", "name: c")
-	ask(g, "map[100:map[name:a] 101:map[name:b] 102:map[name:c]]")
-	ask(g, "map[100:map[name:a] 101:map[name:b] 102:map[name:c]]")
-	first := c.guests[100]
-	g[1].Conf = []byte("name: x") // of the same length
-	ask(g, "map[100:map[name:a] 101:map[name:x] 102:map[name:c]]")
+	ask("map[]")
+	for i, conf := range []string{"name: a", "name: b", "name: c"} {
+		f.setGuest(uint32(100+i), []byte(conf))
+	}
+	if _, ok := c.ready(f, name); ok {
+		t.Fatal("an answer from before the change")
+	}
+	ask("map[100:map[name:a] 101:map[name:b] 102:map[name:c]]")
+	f.setGuest(101, []byte("name: x")) // of the same length
+	ask("map[100:map[name:a] 101:map[name:x] 102:map[name:c]]")
 	// An append in place: the same array, another length.
 	grown := append(make([]byte, 0, 100), "name: y"...)
-	g[2].Conf = grown
-	ask(g, "map[100:map[name:a] 101:map[name:x] 102:map[name:y]]")
-	g[2].Conf = append(grown, "z"...)
-	ask(g, "map[100:map[name:a] 101:map[name:x] 102:map[name:yz]]")
-	if c.guests[100] != first {
-		t.Fatal("parsed again without a change")
+	f.setGuest(102, grown)
+	ask("map[100:map[name:a] 101:map[name:x] 102:map[name:y]]")
+	f.setGuest(102, append(grown, "z"...))
+	ask("map[100:map[name:a] 101:map[name:x] 102:map[name:yz]]")
+	f.setGuest(101, []byte("memory: 1")) // one without the property, in the middle
+	ask("map[100:map[name:a] 102:map[name:yz]]")
+	f.setGuest(100, []byte("memory: 1")) // at the beginning
+	ask("map[102:map[name:yz]]")
+	f.setGuest(99, []byte("name: n")) // a new one before all others
+	f.setGuest(101, []byte("name: m"))
+	ask("map[101:map[name:m] 102:map[name:yz] 99:map[name:n]]")
+	for _, vmid := range []uint32{99, 102} {
+		f.setGuest(vmid, nil)
 	}
-	g[0].Conf = []byte("name: a") // the same content elsewhere
-	ask(g, "map[100:map[name:a] 101:map[name:x] 102:map[name:yz]]")
-	if c.guests[100] != first {
-		t.Fatal("parsed again though equal")
+	ask("map[101:map[name:m]]")
+	f.setGuest(101, nil)
+	f.setGuest(100, nil)
+	ask("map[]")
+	if a := c.answers[0]; len(a.guests) != 0 {
+		t.Fatalf("%d guests kept that are gone", len(a.guests))
 	}
-	ask(g[1:2], "map[101:map[name:x]]")
-	if len(c.guests) != 1 {
-		t.Fatalf("%d guests kept that are gone", len(c.guests)-1)
+}
+
+// What the cache has made piece by piece is what would be made anew.
+func TestAnswersFromPiecesAreTheSameAsNew(t *testing.T) {
+	f := newFakes()
+	var c propCache
+	rnd := rand.New(rand.NewPCG(1, 2))
+	sets := [][]string{{"name"}, {"tags", "name"}, {"lock"}}
+	for range 3000 {
+		vmid := 100 + rnd.Uint32N(12)
+		var conf []byte
+		if rnd.IntN(4) > 0 {
+			conf = []byte{'\n'}
+			for _, name := range []string{"name", "tags", "lock"} {
+				if rnd.IntN(2) == 0 {
+					conf = fmt.Appendf(conf, "%s: %d\n", name, rnd.IntN(1000))
+				}
+			}
+		}
+		f.setGuest(vmid, conf)
+		for _, props := range sets {
+			if rnd.IntN(2) == 0 {
+				continue
+			}
+			var fresh propCache
+			if got, want := string(c.all(f, props)), string(fresh.all(f, props)); got != want {
+				t.Fatalf("%v: got %s, want %s", props, got, want)
+			}
+		}
 	}
-	ask(nil, "map[]")
-	if len(c.guests) != 0 {
-		t.Fatal("a guest kept that is gone")
+}
+
+func TestAnswersAreKeptForTheQuestionsOfLate(t *testing.T) {
+	f := newFakes()
+	f.setGuest(100, []byte("name: a\n"))
+	var c propCache
+	for i := range 3 * maxAnswers {
+		c.all(f, []string{"name"})
+		c.all(f, []string{fmt.Sprint("other", i)})
 	}
-	if got := c.one(g[0], name); string(got) != "{\n\"100\": {\"name\":\"a\"}\n}\n" || len(c.guests) != 0 {
-		t.Fatalf("got %q, %d kept", got, len(c.guests))
+	listed := f.listed
+	c.all(f, []string{"name"})
+	if f.listed != listed || len(c.answers) != maxAnswers {
+		t.Errorf("what is asked for all the time was thrown away, or %d answers kept", len(c.answers))
+	}
+	// One that no client can get is not.
+	f.setGuest(100, append([]byte("name: "), bytes.Repeat([]byte("x"), maxKept)...))
+	if text := c.all(f, []string{"name"}); len(text) <= maxKept {
+		t.Fatal("cut")
+	}
+	if _, ok := c.ready(f, []string{"name"}); ok {
+		t.Error("an answer is kept that nobody can get")
 	}
 }
 
@@ -123,10 +177,12 @@ func FuzzProperties(f *testing.F) {
 	f.Add([]byte("name: \xff\"\\\x00\n"), "name")
 	f.Add([]byte("a:b:c\n\n#x: y\r\na:\t\v"), "a")
 	f.Fuzz(func(t *testing.T, conf []byte, prop string) {
+		fakes := newFakes()
+		fakes.guests[100], fakes.guests[101] = conf, []byte("name: x")
 		var c propCache
-		g := []Guest{{VMID: 100, Conf: conf}, {VMID: 101, Conf: []byte("name: x")}}
-		for range 2 { // the second time from the cache
-			out := c.all(g, []string{prop, "name"})
+		for range 2 { // the second time from what is kept
+			fakes.changes++
+			out := c.all(fakes, []string{prop, "name"})
 			var got map[string]map[string]string
 			if err := json.Unmarshal(out, &got); err != nil {
 				t.Fatalf("%q: %v", out, err)

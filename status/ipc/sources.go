@@ -4,16 +4,20 @@ package ipc
 // time. Bytes that they return are never changed afterwards by either side; bytes that
 // they are given are valid only during the call.
 
-// Configs is the configuration database. Its methods are called on the IPC loop's thread:
-// they must not wait for a writer.
+// Configs is the configuration database. Its methods must not wait for a writer: all but
+// AppendGuests are called on the IPC loop's thread, too.
 type Configs interface {
+	// Changes returns a number that is another after each change: what was read after it
+	// was asked for holds as long as it stays the same.
+	Changes() uint64
+
 	// ReadFile returns the content of the regular file at a canonical path (relative to
 	// the mount, without leading, trailing or repeated slashes, no "." and no ".."),
 	// or false if there is none: no entry, or a directory.
 	ReadFile(path string) ([]byte, bool)
 
-	// Guests returns all guests with their configurations, ascending by VMID.
-	Guests() []Guest
+	// AppendGuests appends all guests with their configurations, ascending by VMID.
+	AppendGuests([]Guest) []Guest
 
 	// Guest returns one guest, or false.
 	Guest(vmid uint32) (Guest, bool)
@@ -23,7 +27,7 @@ type Configs interface {
 type Guest struct {
 	VMID uint32
 	// Conf is the file's content. As long as it doesn't change, the same slice should be
-	// given every time: what was parsed from it is kept.
+	// given every time: what was made of it is kept.
 	Conf []byte
 }
 

@@ -2,6 +2,7 @@ package load
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -23,6 +24,9 @@ type Job struct {
 	Warm    time.Duration `json:"warm"`   // before the measurement
 	Time    time.Duration `json:"time"`   // of the measurement
 	Tree    *tree.Shape   `json:"tree"`   // of the mount, for Churn; otherwise nil
+	// Every is the time from one operation of a client to its next, whatever it takes; 0:
+	// the next follows at once. For operations that use nothing up.
+	Every time.Duration `json:"every"`
 }
 
 // Result is what a measurement found.
@@ -31,6 +35,7 @@ type Result struct {
 	Elapsed time.Duration   `json:"elapsed"`
 	Used    server.Counters `json:"used"` // by the serving process
 	Latency Histogram       `json:"latency"`
+	Longest time.Duration   `json:"longest"`
 }
 
 // PerSecond returns operations per second.
@@ -62,10 +67,14 @@ func (j *Job) run() (*Result, error) {
 	if o.setup != nil {
 		team.all(o.setup)
 	}
+	if j.Every > 0 && o.batched() {
+		return nil, errors.New("it can't be done at intervals")
+	}
 	if err := team.round(&o, j.Warm, nil); err != nil {
 		return nil, err
 	}
 	for _, w := range team.workers {
+		w.longest = 0
 		clear(w.hist.Counts)
 		w.hist.Total = 0
 	}
@@ -77,6 +86,7 @@ func (j *Job) run() (*Result, error) {
 	}
 	for _, w := range team.workers {
 		res.Latency.Merge(w.hist)
+		res.Longest = max(res.Longest, w.longest)
 	}
 	return &res, nil
 }
@@ -86,6 +96,7 @@ type team struct {
 	workers []*worker
 	calls   []chan func(*worker)
 	pid     int
+	every   time.Duration
 	phase   sync.WaitGroup // of what all are doing
 	over    sync.WaitGroup
 }
@@ -93,7 +104,7 @@ type team struct {
 func newTeam(j *Job) *team {
 	// A thread in a system call keeps its place in the scheduler.
 	runtime.GOMAXPROCS(j.Clients + 2)
-	t := &team{pid: j.PID}
+	t := &team{pid: j.PID, every: j.Every}
 	for i := range j.Clients {
 		w, c := newWorker(j.Mount, i, j.Shared), make(chan func(*worker))
 		if j.Tree != nil {
@@ -145,7 +156,13 @@ func (t *team) round(o *op, d time.Duration, res *Result) error {
 		return err
 	}
 	start := time.Now()
-	t.all(func(w *worker) { w.measure(o, d, limit) })
+	t.all(func(w *worker) {
+		if t.every > 0 {
+			w.measureAt(o, d, newPace(t.every, w.number, len(t.workers)))
+		} else {
+			w.measure(o, d, limit)
+		}
+	})
 	elapsed := time.Since(start)
 	after, err := server.ReadCounters(t.pid)
 	if err != nil {

@@ -33,14 +33,17 @@ import (
 // RequestJob is one measurement of a libqb service: the same request by a number of
 // clients, each on a thread and a connection of its own.
 type RequestJob struct {
-	Service string        `json:"service"`
-	PID     int           `json:"pid"` // of the process that serves it
-	ID      int32         `json:"id"`
-	Data    []byte        `json:"data"` // after the header
-	Clients int           `json:"clients"`
-	CPU     int           `json:"cpu"` // to run on; -1: all
-	Warm    time.Duration `json:"warm"`
-	Time    time.Duration `json:"time"`
+	Service string `json:"service"`
+	PID     int    `json:"pid"` // of the process that serves it
+	ID      int32  `json:"id"`
+	Data    []byte `json:"data"` // after the header
+	Clients int    `json:"clients"`
+	CPU     int    `json:"cpu"` // to run on; -1: all
+	// Every is the time from one request of a client to its next, whatever it takes; 0: the next
+	// follows at once.
+	Every time.Duration `json:"every"`
+	Warm  time.Duration `json:"warm"`
+	Time  time.Duration `json:"time"`
 }
 
 // slice is how many requests a client makes before it looks at the clock and does its
@@ -112,8 +115,13 @@ func (j *RequestJob) phase(clients []*requester, d time.Duration) (time.Duration
 			if errs[i] = j.pin(); errs[i] != nil {
 				return
 			}
-			for time.Since(begin) < d {
-				if errs[i] = c.requests(slice); errs[i] != nil {
+			n := slice
+			next := newPace(j.Every, i, len(clients))
+			if j.Every > 0 {
+				n = 1
+			}
+			for next.wait(begin.Add(d)) {
+				if errs[i] = c.requests(n); errs[i] != nil {
 					return
 				}
 			}

@@ -13,6 +13,7 @@ import (
 
 // worker is one client: a thread with its files.
 type worker struct {
+	number  int
 	files   []path
 	names   []path // of files that are made and deleted
 	temp    path
@@ -26,6 +27,7 @@ type worker struct {
 	statx   unix.Statx_t
 	churn   *churn // nil: not this operation
 	hist    Histogram
+	longest time.Duration
 	done    int // operations of the last batch
 	stamps  uint64
 	err     error
@@ -70,6 +72,7 @@ func newWorker(mount string, i int, shared bool) *worker {
 	}
 	list := filepath.Join(mount, Dir, listDir)
 	w := &worker{
+		number:  i,
 		temp:    newPath("%s/temp.%d", dir, i),
 		listDir: newPath("%s", list),
 		version: newPath("%s/.version", mount),
@@ -122,8 +125,23 @@ func (w *worker) measure(o *op, d time.Duration, limit int) {
 	for i := 0; limit == 0 && last < d || i < limit; i++ {
 		o.run(w, i)
 		now := time.Since(start)
-		w.hist.Add(now - last)
+		w.took(now - last)
 		last = now
-		w.done++
 	}
+}
+
+// measureAt runs operations when they are due, until the time is over.
+func (w *worker) measureAt(o *op, d time.Duration, p *pace) {
+	w.done = 0
+	for end := time.Now().Add(d); p.wait(end); {
+		begin := time.Now()
+		o.run(w, w.done)
+		w.took(time.Since(begin))
+	}
+}
+
+func (w *worker) took(d time.Duration) {
+	w.hist.Add(d)
+	w.longest = max(w.longest, d)
+	w.done++
 }

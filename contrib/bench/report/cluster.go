@@ -109,3 +109,41 @@ func CompareRequests(name, place string, clients, answer int, subject, floor []*
 	return Request{Name: name, Clients: clients, Place: place, Answer: answer,
 		Subject: o.Subject, Floor: o.Floor, Ratio: o.Ratio, Low: o.Low, High: o.High}
 }
+
+// Beside is a writer in the mount while clients ask for a property of all guests, beside one on
+// the bare file system meanwhile: what of the difference is due to the processors being busy.
+type Beside struct {
+	Clients int           `json:"clients"` // that ask; 0: none
+	Every   time.Duration `json:"every"`   // each of them; 0: without a pause
+	Asked   float64       `json:"asked_per_second"`
+	Answer  time.Duration `json:"answer_p50"`
+	Subject Figures       `json:"daemon"` // of the writer
+	Floor   Figures       `json:"floor"`
+}
+
+// NewBeside sums up all rounds; asked is what the clients did beside the daemon's writer.
+func NewBeside(clients int, every time.Duration, asked, subject, floor []*load.Result) Beside {
+	b := Beside{Clients: clients, Every: every, Subject: FiguresOf(subject), Floor: FiguresOf(floor)}
+	if len(asked) > 0 {
+		f := FiguresOf(asked)
+		b.Asked, b.Answer = f.PerSecond, f.P50
+	}
+	return b
+}
+
+// Polling is what clients cost that ask for .version at intervals, while it changes.
+type Polling struct {
+	By        string        `json:"by"`
+	Clients   int           `json:"clients"`
+	PerSecond float64       `json:"per_second"`
+	P50       time.Duration `json:"p50"`
+	P99       time.Duration `json:"p99"`
+	CPU       float64       `json:"cpu"` // of the daemon: the part of one processor's time
+}
+
+// NewPolling sums up a result.
+func NewPolling(by string, clients int, r *load.Result) Polling {
+	return Polling{By: by, Clients: clients, PerSecond: r.PerSecond(),
+		P50: r.Latency.Quantile(0.50), P99: r.Latency.Quantile(0.99),
+		CPU: r.Used.CPU.Seconds() / r.Elapsed.Seconds()}
+}

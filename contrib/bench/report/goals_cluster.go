@@ -102,14 +102,35 @@ func requestGoals() []goal {
 		}
 	}
 	return append(list, goal{
-		what: "request 11 over 1,000 guests, 1 client: p50", limit: 5, atMost: true, format: "%.2f ms",
+		what: "request 11 over 1,000 guests, whoever asks and writes: p50", limit: 5, atMost: true, format: "%.2f ms",
 		measure: func(r *Report) (longest float64, ok bool) {
 			for _, q := range r.Requests {
-				if q.Clients == 1 && strings.HasPrefix(q.Name, "11 ") {
+				if strings.HasPrefix(q.Name, "11 ") {
 					longest, ok = max(longest, milliseconds(q.Subject.P50)), true
 				}
 			}
+			for _, b := range r.Beside {
+				longest, ok = max(longest, milliseconds(b.Answer)), true
+			}
 			return longest, ok
+		},
+	}, goal{
+		what: "overwrite beside 100 requests 11 a second: p50 by that alone", limit: 1.25, atMost: true, format: "%.2f",
+		measure: func(r *Report) (float64, bool) {
+			alone := slices.IndexFunc(r.Beside, func(b Beside) bool { return b.Clients == 0 })
+			beside := slices.IndexFunc(r.Beside, func(b Beside) bool { return b.Every > 0 })
+			if alone < 0 || beside < 0 {
+				return 0, false
+			}
+			return float64(r.Beside[beside].Subject.P50) / float64(r.Beside[alone].Subject.P50), true
+		},
+	}, goal{
+		what: "100 clients poll .version once a second: the daemon's part of a processor", limit: 4, atMost: true, format: "%.2f %%",
+		measure: func(r *Report) (most float64, ok bool) {
+			for _, p := range r.Polling {
+				most, ok = max(most, 100*p.CPU), true
+			}
+			return most, ok
 		},
 	})
 }

@@ -18,6 +18,8 @@ type Report struct {
 	Visible  []Visible     `json:"visible,omitempty"`
 	Joins    []Join        `json:"joins,omitempty"`
 	Requests []Request     `json:"requests,omitempty"`
+	Beside   []Beside      `json:"beside_requests,omitempty"`
+	Polling  []Polling     `json:"polling,omitempty"`
 	Start    []Start       `json:"start,omitempty"`
 	Memory   []Tree        `json:"memory,omitempty"`
 	Goals    []Verdict     `json:"goals,omitempty"`
@@ -44,6 +46,7 @@ type Figures struct {
 	PerSecond float64       `json:"per_second"`    // operations, median over the rounds
 	P50       time.Duration `json:"p50"`           // of all operations of all rounds
 	P99       time.Duration `json:"p99"`           //
+	Longest   time.Duration `json:"longest"`       // 0: not measured
 	CPU       time.Duration `json:"cpu_per_op"`    // of the serving process
 	Written   float64       `json:"bytes_per_op"`  // to the disk, by the serving process
 	Writes    float64       `json:"writes_per_op"` // write calls of the serving process: if nothing is stored, the FUSE requests it answered
@@ -67,8 +70,10 @@ func FiguresOf(rounds []*load.Result) Figures {
 		latency load.Histogram
 		used    server.Counters
 		ops     int
+		longest time.Duration
 	)
 	for _, r := range rounds {
+		longest = max(longest, r.Longest)
 		rates = append(rates, r.PerSecond())
 		latency.Merge(r.Latency)
 		used.Add(r.Used)
@@ -80,6 +85,7 @@ func FiguresOf(rounds []*load.Result) Figures {
 		PerSecond: median(rates),
 		P50:       latency.Quantile(0.50),
 		P99:       latency.Quantile(0.99),
+		Longest:   longest,
 		CPU:       time.Duration(float64(used.CPU) / n),
 		Written:   float64(used.Written) / n,
 		Writes:    float64(used.Writes) / n,

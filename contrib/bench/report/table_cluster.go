@@ -43,4 +43,26 @@ func (r *Report) clusterTables(t *tables) {
 		}
 		t.end()
 	}
+	if len(r.Beside) > 0 {
+		t.head("overwrites beside request 11", "asked/s", "answer", "daemon/s", "floor/s", "p50", "floor", "p99", "floor", "longest", "floor")
+		for _, b := range r.Beside {
+			what := "nobody asks"
+			switch {
+			case b.Clients > 0 && b.Every > 0:
+				what = fmt.Sprintf("%s, each every %v", plural(b.Clients, "client"), b.Every)
+			case b.Clients > 0:
+				what = plural(b.Clients, "client") + " without pause"
+			}
+			s, f := b.Subject, b.Floor
+			t.row(what, rate(b.Asked), span(b.Answer), rate(s.PerSecond), rate(f.PerSecond), span(s.P50), span(f.P50), span(s.P99), span(f.P99), span(s.Longest), span(f.Longest))
+		}
+		t.end()
+	}
+	if len(r.Polling) > 0 {
+		t.head(".version polled by", "clients", "polls/s", "p50", "p99", "the daemon's part of a processor")
+		for _, p := range r.Polling {
+			t.row(p.By, fmt.Sprint(p.Clients), rate(p.PerSecond), span(p.P50), span(p.P99), fmt.Sprintf("%.2f %%", 100*p.CPU))
+		}
+		t.end()
+	}
 }

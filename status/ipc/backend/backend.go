@@ -40,12 +40,15 @@ func (c configs) ReadFile(path string) ([]byte, bool) {
 	return e.Data(), true
 }
 
-// Guests returns the VM list with the configurations.
-func (c configs) Guests() []ipc.Guest {
-	list, _ := c.tree.Guests()
-	guests := make([]ipc.Guest, 0, len(list))
-	for _, g := range list {
-		if conf, ok := c.conf(g); ok {
+// Changes is the tree's.
+func (c configs) Changes() uint64 { return c.tree.Changes() }
+
+// AppendGuests appends the VM list with the configurations.
+func (c configs) AppendGuests(guests []ipc.Guest) []ipc.Guest {
+	for g, e := range c.tree.GuestFiles {
+		if e != nil {
+			guests = append(guests, ipc.Guest{VMID: g.VMID, Conf: e.Data()})
+		} else if conf, ok := c.conf(g); ok {
 			guests = append(guests, ipc.Guest{VMID: g.VMID, Conf: conf})
 		}
 	}
