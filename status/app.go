@@ -143,11 +143,23 @@ func (a *app) complainOfRings(err error, states []dfsm.MemberState) {
 
 // tellValues broadcasts all of this node's key/value pairs.
 func (s *Store) tellValues() {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	for _, message := range s.ownValues() {
+		s.post(subtypeUpdate, message)
+	}
+}
+
+// ownValues returns the messages that tell this node's values, in the order of their keys.
+func (s *Store) ownValues() [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, key := range s.self.values.keys {
-		s.post(subtypeUpdate, s.self.values.byKey[key].message)
+	v := &s.self.values
+	messages := make([][]byte, 0, len(v.keys))
+	for _, key := range v.keys {
+		messages = append(messages, v.byKey[key].message)
 	}
+	return messages
 }
 
 // ViewChanged takes in who is in the group.
@@ -167,15 +179,22 @@ func (a *app) ModeChanged(mode dfsm.Mode) {
 // tellAddress sets and broadcasts this node's address: the one set before, or else
 // the one that its name resolves to.
 func (s *Store) tellAddress() {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if ip := s.ownAddress(); ip != "" {
+		s.post(subtypeUpdate, encodeUpdate(nodeIPKey, append([]byte(ip), 0)))
+	}
+}
+
+// ownAddress returns this node's address, empty if there is none, and sets it if that has not been
+// done yet.
+func (s *Store) ownAddress() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.self.ip == "" {
-		if s.address == "" {
-			return
-		}
+	if s.self.ip == "" && s.address != "" {
 		s.setAddress(s.self, s.address)
 	}
-	s.post(subtypeUpdate, encodeUpdate(nodeIPKey, append([]byte(s.self.ip), 0)))
+	return s.self.ip
 }
 
 // The group has no updates and no checksums.

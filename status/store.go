@@ -45,7 +45,7 @@ type RRDWriter interface {
 type Poster interface {
 	// Post sends a normal message that nobody waits for, or drops it if this
 	// node is not in the group. It must not wait for a delivery, nor call the application but
-	// for ModeChanged and Cleanup.
+	// for Cleanup, and for ModeChanged with a mode that is out of the group.
 	// Neither side changes the payload afterwards.
 	Post(subtype uint16, payload []byte)
 }
@@ -53,10 +53,13 @@ type Poster interface {
 // Store is a node's status. Its methods may be called from any goroutine. It is
 // a dcdb.Observer.
 //
-// mu guards what it says below. Nothing slow is done under it, in particular no
-// rendering of lists, no I/O, nothing of the cluster log or RRD. It is held over
-// the change of a value and the Post that tells of it, so that messages leave in
-// the order of the changes.
+// mu guards what it says below. Nothing slow is done under it, in particular no I/O,
+// nothing of the cluster log or RRD; of texts, .members and a node's part of .version are
+// rendered under it after they have changed.
+//
+// telling is held over the change of a value and the Post that tells of it, so that messages
+// leave in the order of the changes. It is taken before mu, which is not held over Post: that
+// may call ModeChanged.
 type Store struct {
 	tree    *memdb.Tree
 	node    string
@@ -78,6 +81,8 @@ type Store struct {
 	journal logbook
 	samples *rrd.Values
 	rrd     RRDWriter
+
+	telling sync.Mutex
 
 	mu      sync.Mutex // guards all below
 	clinfo  uint32     // version of the cluster info: nodes, online states, addresses

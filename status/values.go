@@ -103,13 +103,19 @@ func (s *Store) Set(name string, value []byte) error {
 		s.post(subtypeUpdate, message)
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.setValue(s.self, name, message); err != nil {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if err := s.setOwn(name, message); err != nil {
 		return err
 	}
 	s.post(subtypeUpdate, message)
 	return nil
+}
+
+func (s *Store) setOwn(name string, message []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.setValue(s.self, name, message)
 }
 
 // setValue sets a node's value or address, and takes over the payload of the update

@@ -408,9 +408,12 @@ qb_ipcc_connection_t *bridge_connect(const char *name, size_t max, int32_t timeo
 	return rc == 0 ? c : NULL;
 }
 
-/* bridge_call answers -EAGAIN if the request could not be sent yet, -ETIMEDOUT if no answer came. */
+/*
+ * bridge_call answers -EAGAIN if the request could not be sent yet, -ETIMEDOUT if no answer came,
+ * in time or until *closing was set.
+ */
 ssize_t bridge_call(qb_ipcc_connection_t *c, int32_t id, const char *data, size_t len,
-                    void *reply, size_t reply_size, int32_t timeout_ms)
+                    void *reply, size_t reply_size, int32_t timeout_ms, const int32_t *closing)
 {
 	struct qb_ipc_request_header header;
 	struct iovec iov[2];
@@ -436,6 +439,7 @@ ssize_t bridge_call(qb_ipcc_connection_t *c, int32_t id, const char *data, size_
 		rc = qb_ipcc_recv(c, reply, reply_size, step);
 		if (timeout_ms >= 0)
 			left -= step;
-	} while ((rc == -ETIMEDOUT || rc == -EAGAIN) && (timeout_ms < 0 || left > 0));
+	} while ((rc == -ETIMEDOUT || rc == -EAGAIN) && (timeout_ms < 0 || left > 0) &&
+	         !__atomic_load_n(closing, __ATOMIC_RELAXED));
 	return rc == -EAGAIN ? -ETIMEDOUT : rc;
 }

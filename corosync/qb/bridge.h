@@ -68,6 +68,6 @@ ssize_t bridge_reply(qb_ipcs_connection_t *c, int32_t id, int32_t error, const c
 /* Client side. */
 qb_ipcc_connection_t *bridge_connect(const char *name, size_t max, int32_t timeout_ms, int *err);
 ssize_t bridge_call(qb_ipcc_connection_t *c, int32_t id, const char *data, size_t len,
-                    void *reply, size_t reply_size, int32_t timeout_ms);
+                    void *reply, size_t reply_size, int32_t timeout_ms, const int32_t *closing);
 
 #endif

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -40,7 +41,9 @@ func (e *ResponseError) Unwrap() error { return e.Errno }
 // A Client is a connection to a libqb service. Its methods may be called from any
 // goroutine; requests go one after the other.
 type Client struct {
-	mu   sync.Mutex
+	closing *int32 // set when Close waits, or is through; bridge.c looks at it
+
+	mu   sync.Mutex              // guards all below
 	conn *C.qb_ipcc_connection_t // nil: closed
 	buf  unsafe.Pointer          // C memory of size bytes, for responses
 	size int
@@ -81,8 +84,7 @@ func Dial(name string) (*Client, error) {
 		C.qb_ipcc_disconnect(conn)
 		return nil, fmt.Errorf("qb: connect to %q: buffer of %d bytes: %w", name, size, syscall.EPROTO)
 	}
-	buf := C.malloc(C.size_t(size))
-	return &Client{conn: conn, buf: buf, size: size}, nil
+	return &Client{closing: new(int32), conn: conn, buf: C.malloc(C.size_t(size)), size: size}, nil
 }
 
 // SendRecv sends a request and returns what follows the header of its response. A
@@ -94,7 +96,7 @@ func Dial(name string) (*Client, error) {
 func (c *Client) SendRecv(id int32, data []byte, timeout time.Duration) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn == nil || c.dead {
+	if c.conn == nil || c.dead || c.isClosing() {
 		return nil, ErrDisconnected
 	}
 	rc, err := c.call(id, data, timeout)
@@ -123,7 +125,7 @@ func (c *Client) call(id int32, data []byte, timeout time.Duration) (int, error)
 		}
 		rc := C.bridge_call(c.conn, C.int32_t(id),
 			(*C.char)(unsafe.Pointer(unsafe.SliceData(data))), C.size_t(len(data)),
-			c.buf, C.size_t(c.size), ms)
+			c.buf, C.size_t(c.size), ms, (*C.int32_t)(unsafe.Pointer(c.closing)))
 		if rc >= 0 {
 			return int(rc), nil
 		}
@@ -131,7 +133,7 @@ func (c *Client) call(id int32, data []byte, timeout time.Duration) (int, error)
 		switch {
 		case errno == syscall.EMSGSIZE:
 			return 0, fmt.Errorf("qb: request %d: %w", id, errno)
-		case C.qb_ipcc_is_connected(c.conn) == 0:
+		case C.qb_ipcc_is_connected(c.conn) == 0, c.isClosing():
 			c.dead = true
 			return 0, ErrDisconnected
 		case errno == syscall.EAGAIN && (timeout <= 0 || time.Now().Before(deadline)):
@@ -154,14 +156,18 @@ func (c *Client) call(id int32, data []byte, timeout time.Duration) (int, error)
 	}
 }
 
+func (c *Client) isClosing() bool { return atomic.LoadInt32(c.closing) != 0 }
+
 // BufferSize returns the largest message in bytes, header included, that the
 // connection carries.
 func (c *Client) BufferSize() int { return c.size }
 
-// Close disconnects. It may be called more than once.
+// Close disconnects. A SendRecv that waits returns ErrDisconnected within 100 ms. It may be
+// called more than once.
 //
 //	void qb_ipcc_disconnect(qb_ipcc_connection_t *c);
 func (c *Client) Close() {
+	atomic.StoreInt32(c.closing, 1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn == nil {

@@ -70,6 +70,23 @@ func TestClosedClient(t *testing.T) {
 	}
 }
 
+func TestCloseEndsARequestThatWaits(t *testing.T) {
+	qbtest.NoLeaks(t)
+	srv := serve(t, nil)
+	c := dial(t, srv.name)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.SendRecv(opBlock, nil, 0) // without limit
+		ended <- err
+	}()
+	qbtest.Eventually(t, func() bool { return srv.inGate.Load() == 1 }, func() string { return "never served" })
+	c.Close()
+	if err := <-ended; err != qb.ErrDisconnected {
+		t.Errorf("got %v", err)
+	}
+	srv.openGate()
+}
+
 func TestClientOfABareLibqbServer(t *testing.T) {
 	qbtest.NoLeaks(t)
 	name := qbtest.Name()

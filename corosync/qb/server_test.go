@@ -190,7 +190,7 @@ func TestPeerIsWhoItIs(t *testing.T) {
 		t.Fatalf("got %+v, want %+v", got, want)
 	}
 	p.Send(opEcho, pattern(100))
-	if r := p.Recv(10 * time.Second); r.Len != 100 {
+	if r := p.Recv(10 * time.Second); r.Data != string(pattern(100)) {
 		t.Fatalf("got %+v", r)
 	}
 }
@@ -269,7 +269,7 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 		p.Send([]int32{opEcho, opSlow}[i%2], pattern(i))
 	}
 	for i := range rounds {
-		if r := p.Recv(10 * time.Second); r.Len != i || r.Errno != 0 || r.Failed != 0 {
+		if r := p.Recv(10 * time.Second); r.Data != string(pattern(i)) || r.Errno != 0 || r.Failed != 0 {
 			t.Fatalf("reply %d: %+v", i, r)
 		}
 	}
@@ -290,7 +290,7 @@ func TestAClientThatReadsLateGetsAllItsReplies(t *testing.T) {
 		mustEcho(t, other, opEcho, pattern(10))
 	}
 	for i := range manyReplies {
-		if r := p.Recv(10 * time.Second); r.Len != replySize {
+		if r := p.Recv(10 * time.Second); len(r.Data) != replySize {
 			t.Fatalf("reply %d: %+v", i, r)
 		}
 	}
@@ -356,7 +356,7 @@ func TestLengthsThatDontFitAreRefused(t *testing.T) {
 			if n, errno := p.SendRaw(opEcho, claimed, make([]byte, 100), 1); n != 1 {
 				t.Fatal(errno)
 			}
-			if r := p.Recv(10 * time.Second); r.Errno != syscall.EINVAL || r.Len != 0 {
+			if r := p.Recv(10 * time.Second); r.Errno != syscall.EINVAL || r.Data != "" {
 				t.Fatalf("claimed %d of 116 bytes: %+v", claimed, r)
 			}
 		}
@@ -374,7 +374,7 @@ func TestLengthsThatDontFitAreRefused(t *testing.T) {
 	}
 	for claimed := 16; claimed <= 116; claimed++ {
 		p.SendRaw(opEcho, claimed, make([]byte, 100), 1)
-		if r := p.Recv(10 * time.Second); r.Errno != 0 || r.Len != claimed-16 {
+		if r := p.Recv(10 * time.Second); r.Errno != 0 || r.Data != string(make([]byte, claimed-16)) {
 			t.Fatalf("claimed %d of 116 bytes: %+v", claimed, r)
 		}
 	}

@@ -64,8 +64,12 @@ func decodeSetStatus(b []byte) (setStatus, syscall.Errno) {
 	if len(r.value) > maxValueLen {
 		return setStatus{}, syscall.EFBIG
 	}
-	if !validValue(r.key, r.value) {
-		return setStatus{}, syscall.ENOMEM
+	if limit := textLimit(r.key); limit > 0 {
+		// What is behind the first NUL is nobody's.
+		if n := len(r.value); n == 0 || n >= limit || r.value[0] == 0 || r.value[n-1] != 0 {
+			return setStatus{}, syscall.ENOMEM
+		}
+		r.value = r.value[:bytes.IndexByte(r.value, 0)+1]
 	}
 	return r, 0
 }
@@ -75,25 +79,20 @@ const (
 	rrdPrefix = "rrd/"
 )
 
-// validValue checks the values that are texts: they end in a NUL and are shorter than a limit.
-func validValue(key string, value []byte) bool {
-	limit := 0
+// textLimit returns what the values of a key must be shorter than, in bytes with the NUL that they
+// end in; 0 for a key whose values are no texts.
+func textLimit(key string) int {
 	switch {
 	case key == nodeIPKey:
-		limit = 256
+		return 256
 	case strings.HasPrefix(key, rrdPrefix):
-		limit = 4096
-	default:
-		return true
+		return 4096
 	}
-	text, ok := terminated(value)
-	return ok && text != "" && len(value) < limit
+	return 0
 }
 
 // notKept reports whether a key's values go where get status doesn't find them.
-func notKept(key string) bool {
-	return key == nodeIPKey || strings.HasPrefix(key, rrdPrefix)
-}
+func notKept(key string) bool { return textLimit(key) > 0 }
 
 type getStatus struct{ key, node string }
 

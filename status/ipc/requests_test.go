@@ -51,7 +51,9 @@ func samples() []sample {
 		{"set rrd without NUL", OpSetStatus, cat(name256("rrd/x"), "1:2"), syscall.ENOMEM, eperm, ""},
 		{"set rrd, longest", OpSetStatus, cat(name256("rrd/x"), long(4094), 0), 0, eperm, ""},
 		{"set rrd, too long", OpSetStatus, cat(name256("rrd/x"), long(4095), 0), syscall.ENOMEM, eperm, ""},
-		{"set rrd, NUL inside", OpSetStatus, cat(name256("rrd/x"), "1", 0, "2", 0), syscall.ENOMEM, eperm, ""},
+		{"set rrd, NUL inside", OpSetStatus, cat(name256("rrd/x"), "1", 0, "2", 0), 0, eperm, ""},
+		{"set rrd, NUL first", OpSetStatus, cat(name256("rrd/x"), 0, "2", 0), syscall.ENOMEM, eperm, ""},
+		{"set rrd, NUL inside and none at the end", OpSetStatus, cat(name256("rrd/x"), "1", 0, "2"), syscall.ENOMEM, eperm, ""},
 
 		{"get status", OpGetStatus, cat(name256("here"), name256("")), 0, 0, "mine"},
 		{"get status of a node", OpGetStatus, cat(name256("here"), name256("two")), 0, 0, "two's"},
@@ -232,6 +234,10 @@ func TestSetStatusPassesKeyAndValue(t *testing.T) {
 	}
 	if _, errno := c.Serve(OpSetStatus, name256("k")); errno != 0 || len(f.values) != 0 {
 		t.Fatalf("not deleted: %v, %v", errno, f.values)
+	}
+	// A text ends at its first NUL.
+	if _, errno := c.Serve(OpSetStatus, cat(name256("nodeip"), "10.0.0.1", 0, "x", 0)); errno != 0 || string(f.values[[2]string{"", "nodeip"}]) != "10.0.0.1\x00" {
+		t.Fatalf("a NUL inside a text: %v, %v", errno, f.values)
 	}
 }
 

@@ -100,7 +100,7 @@ func TestReadOnlyClients(t *testing.T) {
 			r := p.Recv(patience)
 			want := qbtest.Reply{ID: s.op, Errno: s.ro}
 			if s.ro == 0 {
-				want.Len = len(s.want)
+				want.Data = s.want
 			}
 			if r != want {
 				t.Errorf("%s as uid %d: got %+v, want %+v", s.name, as.Uid, r, want)
@@ -304,7 +304,7 @@ func TestGarbageIsAnsweredAndHarmsNobody(t *testing.T) {
 			t.Fatalf("request %d: %v", i, errno)
 		}
 		r := p.Recv(patience)
-		if r.Failed != 0 || r.ID != op || r.Errno != 0 && r.Len != 0 {
+		if r.Failed != 0 || r.ID != op || r.Errno != 0 && r.Data != "" {
 			t.Fatalf("request %d, op %d: %+v", i, op, r)
 		}
 		if (claimed < 16 || claimed > 16+len(data)) && r.Errno != syscall.EINVAL {

@@ -197,7 +197,7 @@ func (s *Client) StartRaw(id int32, claimed int, data []byte, count int) {
 type Reply struct {
 	ID    int32
 	Errno syscall.Errno // in the response's header
-	Len   int           // of what follows the header
+	Data  string        // what follows the header
 
 	Failed syscall.Errno // there was no reply: why
 }
@@ -207,10 +207,14 @@ func (s *Client) Recv(d time.Duration) Reply {
 	s.tb.Helper()
 	fmt.Fprintf(s.in, "recv %d\n", d.Milliseconds())
 	var r Reply
-	var errno int
+	var errno, size int
 	line := s.line()
-	if _, err := fmt.Sscanf(line, "reply %d %d %d", &r.ID, &errno, &r.Len); err == nil {
-		r.Errno = syscall.Errno(-errno)
+	if _, err := fmt.Sscanf(line, "reply %d %d %d", &r.ID, &errno, &size); err == nil {
+		data := make([]byte, size)
+		if _, err := io.ReadFull(s.out, data); err != nil {
+			s.tb.Fatalf("client: %v", err)
+		}
+		r.Errno, r.Data = syscall.Errno(-errno), string(data)
 		return r
 	}
 	if _, err := fmt.Sscanf(line, "none %d", &errno); err != nil {

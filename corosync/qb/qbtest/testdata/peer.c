@@ -128,10 +128,14 @@ static int client(const char *name, int max)
 		} else if (sscanf(line, "recv %d", &ms) == 1) {
 			ssize_t n = qb_ipcc_recv(c, msg, BUFFER, ms);
 
-			if (n < 0)
-				printf("none %zd\n", n);
-			else
-				printf("reply %d %d %zd\n", r->id, r->error, n - (ssize_t)sizeof(*r));
+			if (n < (ssize_t)sizeof(*r)) {
+				printf("none %zd\n", n < 0 ? n : -EPROTO);
+			} else {
+				/* data follows */
+				n -= (ssize_t)sizeof(*r);
+				printf("reply %d %d %zd\n", r->id, r->error, n);
+				fwrite(r + 1, 1, (size_t)n, stdout);
+			}
 		} else {
 			break;
 		}
