@@ -77,6 +77,46 @@ func sample(t *testing.T) (s *Store, app dfsm.Application, sent *posts, lines *b
 	return s, s.App(), sent, lines
 }
 
+// leaving is a group that this node is out of as soon as a message is sent: what Post may call.
+type leaving struct {
+	app   dfsm.Application
+	posts int
+}
+
+func (l *leaving) Post(uint16, []byte) {
+	l.posts++
+	l.app.ModeChanged(dfsm.ModeLeave)
+	l.app.ModeChanged(dfsm.ModeStart)
+}
+
+func TestSendingMayEndTheMembership(t *testing.T) {
+	s, app, _, _ := sample(t)
+	group := &leaving{app: app}
+	s.SetGroup(group)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for _, key := range []string{"k", nodeIPKey, rrdPrefix + "pve2-node/alpha"} {
+			if err := s.Set(key, []byte("1:2\x00")); err != nil {
+				t.Error(err)
+			}
+		}
+		s.Log(clusterlog.Message{Ident: "root", Tag: "t", Text: "x"})
+		app.ModeChanged(dfsm.ModeSynced)
+		if _, err := app.ProcessStates(nil); err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for itself")
+	}
+	if group.posts != 6 { // three values, a log entry, the address, and the value again
+		t.Errorf("%d messages", group.posts)
+	}
+}
+
 func TestOwnMessagesAreIgnored(t *testing.T) {
 	s, app, _, _ := sample(t)
 	s.Set("k", []byte("new"))

@@ -26,7 +26,8 @@ const (
 )
 
 // TestRRDFilesOnEveryNode has three nodes measure: node 1 without rrdcached, node 2
-// with it, node 3 first without a directory and later with a full disk.
+// with it, node 3 first without a directory and later with a full disk; then node 2 has a full disk,
+// and no directory, too.
 func TestRRDFilesOnEveryNode(t *testing.T) {
 	t.Parallel()
 	lab.Require(t, "rrdtool", "rrdcached")
@@ -46,7 +47,15 @@ func TestRRDFilesOnEveryNode(t *testing.T) {
 		{"SamplesAreInTheArchives", r.fetch},
 		{"RRDCachedDiesAndComesBack", func(c *cluster) { cached = r.rrdcachedDies(c, cached) }},
 		{"HangingRRDCachedHoldsUpNobody", func(c *cluster) { r.restart(c, cached) }},
-		{"FullDiskHoldsUpNobody", r.fullDisk},
+		{"FullDiskHoldsUpNobody", func(c *cluster) {
+			n := c.Node(3)
+			r.fullDisk(n, func() { r.wantFiles(n) })
+		}},
+		{"FullDiskBesideRRDCached", func(c *cluster) {
+			n := c.Node(2)
+			r.fullDisk(n, func() { r.wantPending(n) })
+		}},
+		{"MissingDirectoryBesideRRDCached", r.directoryGoes},
 	} {
 		if !t.Run(s.name, func(t *testing.T) { r.c = c.In(t); s.run(r.c) }) {
 			c.In(t)
@@ -389,18 +398,28 @@ func (r *rrdTest) restart(c *cluster, cached *lab.Process) {
 	r.wantFiles(c.Nodes...)
 }
 
-// fullDisk has node 3's files on a small disk that something else fills.
-func (r *rrdTest) fullDisk(c *cluster) {
-	n := c.Node(3)
-	do := func(argv ...string) {
-		c.T.Helper()
-		_, err := n.Host.Exec(c.T.Context(), argv...)
-		n.Must(err)
+// wantOthers waits until the nodes but n have the last samples.
+func (r *rrdTest) wantOthers(n *node) {
+	r.c.T.Helper()
+	for _, o := range r.c.Nodes {
+		switch o.Host.ID() {
+		case n.Host.ID():
+		case 2:
+			r.wantPending(o)
+		default:
+			r.wantFiles(o)
+		}
 	}
-	do("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", rrdDir)
+}
+
+// fullDisk has a node's files on a small disk that something else fills. want waits until that
+// node has the last samples.
+func (r *rrdTest) fullDisk(n *node, want func()) {
+	_, err := n.Host.Exec(n.T.Context(), "mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", rrdDir)
+	n.Must(err)
 	junk := n.Host.Path(rrdDir + "/junk")
 	fill := func() {
-		c.T.Helper()
+		n.T.Helper()
 		f, err := os.Create(junk)
 		n.Must(err)
 		block := make([]byte, 64<<10)
@@ -413,8 +432,7 @@ func (r *rrdTest) fullDisk(c *cluster) {
 	before := len(n.Log())
 	for range 3 {
 		r.send()
-		r.wantFiles(c.Node(1))
-		r.wantPending(c.Node(2))
+		r.wantOthers(n)
 	}
 	n.Eventually("it says that there is no room", func() error {
 		if !strings.Contains(n.Log()[before:], "no space left") {
@@ -423,22 +441,41 @@ func (r *rrdTest) fullDisk(c *cluster) {
 		return nil
 	})
 	if said := strings.Count(n.Log()[before:], "no space left"); said > 3 { // once for each family
-		c.T.Errorf("it says %d times that there is no room", said)
+		n.T.Errorf("it says %d times that there is no room", said)
 	}
-	for _, file := range rrdFiles(c) {
+	for _, file := range rrdFiles(r.c) {
 		if st, err := os.Stat(n.Host.Path(filepath.Join(rrdDir, file))); err == nil {
-			c.T.Errorf("a half file is left: %s, %d bytes", file, st.Size())
+			n.T.Errorf("a half file is left: %s, %d bytes", file, st.Size())
 		}
 	}
 	n.Must(os.Remove(junk))
 	r.send()
-	r.wantFiles(c.Nodes[0], n)
-	r.wantPending(c.Node(2))
+	r.wantOthers(n)
+	want()
 	// What is there goes on, full or not.
 	fill()
 	r.send()
-	r.wantFiles(n)
+	want()
 	n.Must(os.Remove(junk))
 	r.send()
-	r.wantFiles(n)
+	want()
+}
+
+// directoryGoes has node 2's directory go while rrdcached runs, and come back.
+func (r *rrdTest) directoryGoes(c *cluster) {
+	n := c.Node(2)
+	_, err := n.Host.Exec(n.T.Context(), "umount", "-l", rrdDir)
+	n.Must(err)
+	dir := n.Host.Path(rrdDir)
+	n.Must(os.Rename(dir, dir+".away"))
+	before := len(n.Log())
+	for range 3 {
+		r.send()
+		r.wantOthers(n)
+	}
+	wantSaid(n, before, "RRD: nothing can be written", 1)
+	n.Must(os.Rename(dir+".away", dir))
+	r.send()
+	r.wantPending(n)
+	wantSaid(n, before, "RRD: the directory is there", 1)
 }
