@@ -3,6 +3,7 @@ package fuse
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // timeEvery is how many of the requests that are answered from memory there are to one that is
@@ -10,38 +11,49 @@ import (
 // a request.
 const timeEvery = 16
 
-// counter counts one operation's requests. The rest keeps another one out of the
-// processor's cache line.
-type counter struct {
-	begun, ended atomic.Uint64
-	_            [48]byte
+// inFlight knows the requests that are being served, without a lock. What it counts with is
+// there several times, for goroutines to keep out of each other's cache lines: a line that comes from
+// another processor takes longer than all the rest.
+type inFlight struct {
+	epoch  time.Time
+	shards [16]shard
 }
 
-// inFlight knows the requests that are being served, without a lock: all by number, and
-// of those that are timed a few slots hold when they began. Should there be more than
-// slots, those without one can't be the oldest.
-type inFlight struct {
-	epoch    time.Time
-	requests [Operations]counter
-	slots    [64]atomic.Int64 // nanoseconds after epoch; 0: free
+// shard counts the requests of some goroutines: all by number, and of those that are timed a few
+// slots hold when they began. Should there be more than slots, those without one can't be
+// the oldest.
+type shard struct {
+	slots  [8]atomic.Int64 // nanoseconds after epoch; 0: free
+	counts [Operations]struct{ begun, ended atomic.Uint64 }
+	_      [64]byte
 }
 
 // running is one request.
 type running struct {
+	shard *shard
 	slot  *atomic.Int64 // nil: none was free
 	begin time.Duration // after epoch; 0: it is not timed
 }
 
-func (f *inFlight) begin(op Operation) running {
-	if n := f.requests[op].begun.Add(1); op.quick() && n%timeEvery != 1 {
-		return running{}
+// shard returns the one of this goroutine, told by where its stack is. Goroutines that read
+// requests live long.
+func (f *inFlight) shard() *shard {
+	var here byte
+	at := uint64(uintptr(unsafe.Pointer(&here)) >> 13)
+	return &f.shards[at*0x9E3779B97F4A7C15>>32%uint64(len(f.shards))]
+}
+
+func (f *inFlight) begin(op Operation) running { return f.shard().begin(op, f.epoch) }
+
+func (s *shard) begin(op Operation, epoch time.Time) running {
+	r := running{shard: s}
+	if n := s.counts[op].begun.Add(1); op.quick() && n%timeEvery != 1 {
+		return r
 	}
-	r := running{begin: max(1, time.Since(f.epoch))}
-	at := uint64(r.begin) * 0x9E3779B97F4A7C15 >> 32 // times differ in their low bits
-	for i := range uint64(4) {                       // tries
-		s := &f.slots[(at+i)%uint64(len(f.slots))]
-		if s.CompareAndSwap(0, int64(r.begin)) {
-			r.slot = s
+	r.begin = max(1, time.Since(epoch))
+	for i := range s.slots {
+		if slot := &s.slots[i]; slot.Load() == 0 && slot.CompareAndSwap(0, int64(r.begin)) {
+			r.slot = slot
 			break
 		}
 	}
@@ -50,7 +62,7 @@ func (f *inFlight) begin(op Operation) running {
 
 // end returns how long the request took, if it was timed.
 func (f *inFlight) end(op Operation, r running) (took time.Duration, timed bool) {
-	f.requests[op].ended.Add(1)
+	r.shard.counts[op].ended.Add(1)
 	if r.begin == 0 {
 		return 0, false
 	}
@@ -63,10 +75,17 @@ func (f *inFlight) end(op Operation, r running) (took time.Duration, timed bool)
 // counts returns how many requests of each kind have been answered, and how many are
 // being served.
 func (f *inFlight) counts() (answered [Operations]uint64, now int) {
-	for op := range f.requests {
-		c := &f.requests[op]
-		answered[op] = c.ended.Load() // first: none ends before it begins
-		now += int(c.begun.Load() - answered[op])
+	for i := range f.shards {
+		for op := range answered {
+			n := f.shards[i].counts[op].ended.Load() // all of them first: none ends before it begins
+			answered[op] += n
+			now -= int(n)
+		}
+	}
+	for i := range f.shards {
+		for op := range answered {
+			now += int(f.shards[i].counts[op].begun.Load())
+		}
 	}
 	return answered, now
 }
@@ -75,9 +94,11 @@ func (f *inFlight) counts() (answered [Operations]uint64, now int) {
 func (f *inFlight) oldest() time.Duration {
 	now := time.Since(f.epoch)
 	var age time.Duration
-	for i := range f.slots {
-		if begin := time.Duration(f.slots[i].Load()); begin != 0 {
-			age = max(age, now-begin)
+	for i := range f.shards {
+		for j := range f.shards[i].slots {
+			if begin := time.Duration(f.shards[i].slots[j].Load()); begin != 0 {
+				age = max(age, now-begin)
+			}
 		}
 	}
 	return age

@@ -34,11 +34,14 @@ const (
 	OpReleaseDir
 	OpFsyncDir
 	OpStatFs
+	OpSymlink
+	OpLink
+	OpFallocate
 	Operations = iota // how many there are
 )
 
 const operationNames = "lookup getattr setattr readlink mknod mkdir unlink rmdir rename create open read write " +
-	"flush fsync release opendir readdir releasedir fsyncdir statfs"
+	"flush fsync release opendir readdir releasedir fsyncdir statfs symlink link fallocate"
 
 // String returns the operation's name, as FUSE has it.
 func (o Operation) String() string { return strings.Fields(operationNames)[o] }
@@ -47,7 +50,8 @@ func (o Operation) String() string { return strings.Fields(operationNames)[o] }
 // nobody. They are the many.
 func (o Operation) quick() bool {
 	switch o {
-	case OpLookup, OpGetAttr, OpReadlink, OpOpen, OpRead, OpRelease, OpOpenDir, OpReadDir, OpReleaseDir, OpStatFs:
+	case OpLookup, OpGetAttr, OpReadlink, OpOpen, OpRead, OpRelease, OpOpenDir, OpReadDir, OpReleaseDir, OpStatFs,
+		OpSymlink, OpLink, OpFallocate:
 		return true
 	}
 	return false
@@ -221,5 +225,26 @@ func (o *observed) StatFs(cancel <-chan struct{}, in *gofuse.InHeader, out *gofu
 	r := o.inFlight.begin(OpStatFs)
 	st := o.FS.StatFs(cancel, in, out)
 	o.done(OpStatFs, r, st)
+	return st
+}
+
+func (o *observed) Symlink(cancel <-chan struct{}, in *gofuse.InHeader, target, name string, out *gofuse.EntryOut) gofuse.Status {
+	r := o.inFlight.begin(OpSymlink)
+	st := o.FS.Symlink(cancel, in, target, name, out)
+	o.done(OpSymlink, r, st)
+	return st
+}
+
+func (o *observed) Link(cancel <-chan struct{}, in *gofuse.LinkIn, name string, out *gofuse.EntryOut) gofuse.Status {
+	r := o.inFlight.begin(OpLink)
+	st := o.FS.Link(cancel, in, name, out)
+	o.done(OpLink, r, st)
+	return st
+}
+
+func (o *observed) Fallocate(cancel <-chan struct{}, in *gofuse.FallocateIn) gofuse.Status {
+	r := o.inFlight.begin(OpFallocate)
+	st := o.FS.Fallocate(cancel, in)
+	o.done(OpFallocate, r, st)
 	return st
 }

@@ -82,3 +82,50 @@ func TestFiguresAreReadWhileAWriterHoldsTheTree(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+func TestFiguresWaitForNobody(t *testing.T) {
+	tree := New()
+	tree.mu.Lock() // as a writer
+	defer tree.mu.Unlock()
+	told := make(chan Figures, 1)
+	go func() {
+		tree.Changes()
+		tree.Version()
+		told <- tree.Figures(time.Now())
+	}()
+	select {
+	case f := <-told:
+		if f.Entries != 1 {
+			t.Errorf("%+v", f)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("they wait for a writer")
+	}
+}
+
+func TestChangesIsAnotherAfterEachChange(t *testing.T) {
+	tree := New()
+	last := tree.Changes()
+	another := func(what string) {
+		t.Helper()
+		if now := tree.Changes(); now == last {
+			t.Errorf("the same after %s", what)
+		} else {
+			last = now
+		}
+	}
+	var done Delta
+	res, err := tree.Apply(&Op{Kind: OpCreate, Path: "f"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done.Add(res.Changes)
+	another("a change")
+	tree.Revert(&done)
+	another("taking it back")
+	tree.Replace(New())
+	another("putting another in its place")
+	if _, err := tree.Apply(&Op{Kind: OpDelete, Path: "f"}); err == nil || tree.Changes() != last {
+		t.Error("another after a change that was refused")
+	}
+}

@@ -70,6 +70,13 @@ type ChangeCounter struct {
 type knownNodes struct {
 	names    map[corosync.NodeID]string // nil: the cluster is not known
 	counters sync.Map                   // prometheus.Counter by node id
+	last     atomic.Pointer[nodeCounter]
+}
+
+// nodeCounter is the one that was used last: changes come in runs.
+type nodeCounter struct {
+	id corosync.NodeID
+	prometheus.Counter
 }
 
 func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
@@ -102,19 +109,27 @@ func (c *ChangeCounter) SetNodes(names map[corosync.NodeID]string) {
 
 func (c *ChangeCounter) node(id corosync.NodeID) prometheus.Counter {
 	known := c.known.Load()
-	if have, ok := known.counters.Load(id); ok {
-		return have.(prometheus.Counter)
+	if last := known.last.Load(); last != nil && last.id == id {
+		return last.Counter
 	}
-	name := "other"
+	have, ok := known.counters.Load(id)
+	if !ok {
+		have, _ = known.counters.LoadOrStore(id, c.nodes.WithLabelValues(known.label(id)))
+	}
+	counter := have.(prometheus.Counter)
+	known.last.Store(&nodeCounter{id, counter})
+	return counter
+}
+
+// label returns a node's name as a label.
+func (k *knownNodes) label(id corosync.NodeID) string {
 	switch {
 	case id == 0:
-		name = "local"
-	case len(known.names) <= maxNodes && known.names[id] != "":
-		name = label(known.names[id])
+		return "local"
+	case len(k.names) <= maxNodes && k.names[id] != "":
+		return label(k.names[id])
 	}
-	counter := c.nodes.WithLabelValues(name)
-	known.counters.Store(id, counter)
-	return counter
+	return "other"
 }
 
 // label makes text a label's value, which must be UTF-8: nobody has checked a node's name.

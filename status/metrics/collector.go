@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strconv"
@@ -347,12 +348,18 @@ func (c *collector) peers() part {
 	version := gauge("peer_database_version", "Version of another node's database, as it told last.", "node")
 	age := gauge("peer_database_version_age_seconds", "How long ago the other node told.", "node")
 	return part{[]*family{&version, &age}, func(to chan<- prometheus.Metric) {
+		seen := make(map[string]int)
 		for i, p := range c.from.Peers() {
 			if i == maxNodes {
 				break
 			}
-			version.value(to, float64(p.Version), label(p.Node))
-			age.value(to, p.Age.Seconds(), label(p.Node))
+			name := label(p.Node)
+			seen[name]++
+			if n := seen[name]; n > 1 { // two series must not be the same
+				name = fmt.Sprintf("%s (%d)", name, n)
+			}
+			version.value(to, float64(p.Version), name)
+			age.value(to, p.Age.Seconds(), name)
 		}
 	}}
 }

@@ -22,8 +22,9 @@ type Config struct {
 // Metrics are a daemon's. The observers may be used at once; Watch adds what is read
 // at each scrape.
 type Metrics struct {
-	reg *prometheus.Registry
-	log *slog.Logger
+	reg   *prometheus.Registry
+	batch *batch
+	log   *slog.Logger
 
 	FUSE     *FUSEObserver
 	IPC      *IPCObserver
@@ -39,11 +40,11 @@ func New(cfg Config) *Metrics {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Metrics{reg: prometheus.NewRegistry(), log: cfg.Log}
-	m.FUSE = newFUSEObserver(m.reg)
-	m.IPC = newIPCObserver(m.reg)
-	m.Database = newDatabaseObserver(m.reg)
-	m.Timings = newTimingsObserver(m.reg)
+	m := &Metrics{reg: prometheus.NewRegistry(), batch: new(batch), log: cfg.Log}
+	m.FUSE = newFUSEObserver(m.reg, m.batch)
+	m.IPC = newIPCObserver(m.reg, m.batch)
+	m.Database = newDatabaseObserver(m.reg, m.batch)
+	m.Timings = newTimingsObserver(m.reg, m.batch)
 	m.Changes = newChangeCounter(m.reg)
 	m.Failures = newFailureCounter(m.reg)
 	m.Syncs = newSyncObserver(m.reg)
@@ -65,7 +66,7 @@ func (m *Metrics) Watch(s Sources) { m.reg.MustRegister(newCollector(s)) }
 // Handler answers scrapes, in Prometheus' text form, OpenMetrics, or protocol buffers with
 // native histograms, as the scraper asks for.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{
+	return promhttp.HandlerFor(gatherer{m.batch, m.reg}, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
 		// What can be told is told.
 		ErrorHandling:       promhttp.ContinueOnError,

@@ -32,7 +32,13 @@ import (
 func newNode(t testing.TB, entries int) (*Metrics, *dcdb.Local, *memdb.Tree) {
 	t.Helper()
 	m := New(Config{Version: "1.2.3"})
-	db, rows, _, err := sqlite.Open(sqlite.Config{Path: filepath.Join(t.TempDir(), "config.db"), Observer: m.Database})
+	store, tree := newNodeOf(t, m, entries, m.Database, m.Changes)
+	return m, store, tree
+}
+
+func newNodeOf(t testing.TB, m *Metrics, entries int, database sqlite.Observer, observer dcdb.Observer) (*dcdb.Local, *memdb.Tree) {
+	t.Helper()
+	db, rows, _, err := sqlite.Open(sqlite.Config{Path: filepath.Join(t.TempDir(), "config.db"), Observer: database})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +63,7 @@ func newNode(t testing.TB, entries int) (*Metrics, *dcdb.Local, *memdb.Tree) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: slog.New(slog.DiscardHandler), Observer: m.Changes})
+	store := dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: slog.New(slog.DiscardHandler), Observer: observer})
 	t.Cleanup(func() {
 		if err := store.Close(); err != nil {
 			t.Error(err)
@@ -83,9 +89,11 @@ func newNode(t testing.TB, entries int) (*Metrics, *dcdb.Local, *memdb.Tree) {
 		IPC:     fakeIPC{},
 		Cluster: new(dcdb.Stats), Groups: map[GroupName]func() group.Status{ConfigGroup: of, StatusGroup: of},
 		Corosync: func() Corosync { return Corosync{TreeVersion: 5, HostVersion: 4, RunningVersion: 3, Nodes: 3} },
-		Peers:    func() []Peer { return []Peer{{"b", 77, 3 * time.Second}} },
+		Peers: func() []Peer {
+			return []Peer{{"b", 77, 3 * time.Second}, {"c\xff", 78, 0}, {"c\xfe", 79, 0}}
+		},
 	})
-	return m, store, tree
+	return store, tree
 }
 
 type fakeIPC struct{}
@@ -183,7 +191,7 @@ func TestNativeHistogramsAreGivenToWhoAsksForThem(t *testing.T) {
 	for i := range 1000 {
 		m.FUSE.Took(fuse.OpRead, time.Duration(i)*time.Microsecond)
 	}
-	families, err := m.reg.Gather()
+	families, err := gatherer{m.batch, m.reg}.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +218,79 @@ func TestNativeHistogramsAreGivenToWhoAsksForThem(t *testing.T) {
 	}
 }
 
-func TestScrapeWaitsForNoWriter(t *testing.T) {
+// gate stops who comes to it, when it is closed.
+type gate struct{ closed, arrived chan struct{} }
+
+func (g *gate) pass() {
+	select {
+	case g.arrived <- struct{}{}:
+		<-g.closed
+	default: // nobody waits for anybody to arrive
+	}
+}
+
+type (
+	gatedDatabase struct {
+		sqlite.Observer
+		*gate
+	}
+	gatedChanges struct {
+		dcdb.Observer
+		*gate
+	}
+)
+
+func (g gatedDatabase) Committed(rows, bytes int, took time.Duration) {
+	g.Observer.Committed(rows, bytes, took)
+	g.pass()
+}
+
+func (g gatedChanges) Applied(op *memdb.Op, changes []memdb.Change, foreign bool) {
+	g.Observer.Applied(op, changes, foreign)
+	g.pass()
+}
+
+// A writer is stopped with all the locks that it has while a transaction is finished, or while a
+// change is made: a scrape that took one of them would not end. (That the tree's figures take
+// none is tested in memdb.)
+func TestScrapeTakesNoLockOfAWriter(t *testing.T) {
+	for _, where := range []string{"commit", "change"} {
+		t.Run(where, func(t *testing.T) {
+			m := New(Config{Version: "1.2.3"})
+			stop := &gate{closed: make(chan struct{}), arrived: make(chan struct{})}
+			var database sqlite.Observer = m.Database
+			var changes dcdb.Observer = m.Changes
+			if where == "commit" {
+				database = gatedDatabase{database, stop}
+			} else {
+				changes = gatedChanges{changes, stop}
+			}
+			store, _ := newNodeOf(t, m, 100, database, changes)
+			written := make(chan error, 1)
+			go func() {
+				_, err := store.Do(nil, &memdb.Op{Kind: memdb.OpCreate, Path: "new"})
+				written <- err
+			}()
+			<-stop.arrived
+			scraped := make(chan string, 1)
+			go func() { scraped <- scrape(t, m) }()
+			select {
+			case out := <-scraped:
+				if !strings.Contains(out, "pmxcfs_tree_entries 10") {
+					t.Error(out)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("the scrape waits for a writer")
+			}
+			close(stop.closed)
+			if err := <-written; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestScrapesBesideWriters(t *testing.T) {
 	m, store, _ := newNode(t, 100)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -234,6 +314,54 @@ func TestScrapeWaitsForNoWriter(t *testing.T) {
 	for range 50 {
 		if out := scrape(t, m); !strings.Contains(out, "pmxcfs_tree_entries 100\n") {
 			t.Fatal(out)
+		}
+	}
+}
+
+// Every observation is there at the next scrape, whoever made it and however many there are.
+func TestNothingThatWasObservedIsMissing(t *testing.T) {
+	m := New(Config{})
+	const each = 1000
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			for i := range each {
+				m.FUSE.Took(fuse.OpWrite, time.Duration(i)*time.Microsecond)
+			}
+		})
+	}
+	stop := make(chan struct{})
+	var scraper sync.WaitGroup
+	scraper.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				scrape(t, m)
+			}
+		}
+	})
+	wg.Wait()
+	close(stop)
+	scraper.Wait()
+	if want := fmt.Sprintf("pmxcfs_fuse_request_duration_seconds_count{operation=\"write\"} %d\n", 20*each); !strings.Contains(scrape(t, m), want) {
+		t.Errorf("no %q in %s", want, scrape(t, m))
+	}
+}
+
+// Names that are no UTF-8 may become the same label: all nodes are told nevertheless.
+func TestPeersWithNamesThatAreNoText(t *testing.T) {
+	m, _, _ := newNode(t, 1)
+	out := scrape(t, m)
+	for _, line := range []string{
+		"pmxcfs_peer_database_version{node=\"b\"} 77\n",
+		"pmxcfs_peer_database_version{node=\"c\uFFFD\"} 78\n",
+		"pmxcfs_peer_database_version{node=\"c\uFFFD (2)\"} 79\n",
+		"pmxcfs_peer_database_version_age_seconds{node=\"c\uFFFD (2)\"} 0\n",
+	} {
+		if !strings.Contains(out, line) {
+			t.Errorf("no %s in %s", line, out)
 		}
 	}
 }

@@ -49,14 +49,15 @@ func (e *errorCounters) count(errno syscall.Errno) {
 
 // FUSEObserver observes the kernel's requests.
 type FUSEObserver struct {
+	batch  *batch
 	took   [fuse.Operations]prometheus.Observer
 	errors [fuse.Operations]errorCounters
 }
 
-func newFUSEObserver(reg prometheus.Registerer) *FUSEObserver {
+func newFUSEObserver(reg prometheus.Registerer, b *batch) *FUSEObserver {
 	took := histogram(reg, "fuse_request_duration_seconds", "Time to answer a request of the kernel's, by its operation; of those that are answered from memory one in 16 is timed.", durations[:], "operation")
 	errors := counter(reg, "fuse_request_errors_total", "Requests of the kernel's that were answered with an error, by operation and errno.", "operation", "errno")
-	o := &FUSEObserver{}
+	o := &FUSEObserver{batch: b}
 	for op := range fuse.Operation(fuse.Operations) {
 		o.took[op] = took.WithLabelValues(op.String())
 		o.errors[op].vec, o.errors[op].operation = errors, op.String()
@@ -66,7 +67,7 @@ func newFUSEObserver(reg prometheus.Registerer) *FUSEObserver {
 
 // Took implements fuse.Observer.
 func (o *FUSEObserver) Took(op fuse.Operation, took time.Duration) {
-	o.took[op].Observe(took.Seconds())
+	o.batch.took(o.took[op], took)
 }
 
 // Failed implements fuse.Observer.
@@ -74,14 +75,15 @@ func (o *FUSEObserver) Failed(op fuse.Operation, errno syscall.Errno) { o.errors
 
 // IPCObserver observes the requests of Proxmox's tools.
 type IPCObserver struct {
+	batch  *batch
 	took   [len(ipc.Counts{})]prometheus.Observer
 	errors [len(ipc.Counts{})]errorCounters
 }
 
-func newIPCObserver(reg prometheus.Registerer) *IPCObserver {
+func newIPCObserver(reg prometheus.Registerer, b *batch) *IPCObserver {
 	took := histogram(reg, "ipc_request_duration_seconds", "Time to make the answer to a request of the IPC service, by its operation; of those that are answered at once one in 16 is timed.", durations[:], "operation")
 	errors := counter(reg, "ipc_request_errors_total", "Requests of the IPC service that were answered with an error, by operation and errno.", "operation", "errno")
-	o := &IPCObserver{}
+	o := &IPCObserver{batch: b}
 	for op, name := range ipcOperations {
 		o.took[op] = took.WithLabelValues(name)
 		o.errors[op].vec, o.errors[op].operation = errors, name
@@ -107,19 +109,23 @@ var ipcOperations = map[int32]string{
 }
 
 // Took implements ipc.Observer.
-func (o *IPCObserver) Took(op int32, took time.Duration) { o.took[op].Observe(took.Seconds()) }
+func (o *IPCObserver) Took(op int32, took time.Duration) { o.batch.took(o.took[op], took) }
 
 // Failed implements ipc.Observer.
 func (o *IPCObserver) Failed(op int32, errno syscall.Errno) { o.errors[op].count(errno) }
 
 // DatabaseObserver observes the database file.
-type DatabaseObserver struct{ rows, bytes, took, synced, checkpointed prometheus.Observer }
+type DatabaseObserver struct {
+	batch                                   *batch
+	rows, bytes, took, synced, checkpointed prometheus.Observer
+}
 
-func newDatabaseObserver(reg prometheus.Registerer) *DatabaseObserver {
+func newDatabaseObserver(reg prometheus.Registerer, b *batch) *DatabaseObserver {
 	duration := func(name, help string) prometheus.Observer {
 		return histogram(reg, name, help, durations[:]).WithLabelValues()
 	}
 	return &DatabaseObserver{
+		batch:        b,
 		rows:         sizes(reg, "database_transaction_rows", "Rows written or deleted by a transaction.", 1, 2, 5, 10, 20, 50, 100, 1000, 10000, 100000),
 		bytes:        sizes(reg, "database_transaction_bytes", "Bytes of content written by a transaction.", 0, 256, 1024, 4096, 16384, 65536, 262144, 1<<20, 4<<20, 16<<20, 64<<20),
 		took:         duration("database_transaction_duration_seconds", "Time to carry out a transaction that succeeded."),
@@ -130,9 +136,9 @@ func newDatabaseObserver(reg prometheus.Registerer) *DatabaseObserver {
 
 // Committed implements sqlite.Observer.
 func (o *DatabaseObserver) Committed(rows, bytes int, took time.Duration) {
-	o.rows.Observe(float64(rows))
-	o.bytes.Observe(float64(bytes))
-	o.took.Observe(took.Seconds())
+	o.batch.observe(o.rows, float64(rows))
+	o.batch.observe(o.bytes, float64(bytes))
+	o.batch.took(o.took, took)
 }
 
 // Synced implements sqlite.Observer.
@@ -142,14 +148,17 @@ func (o *DatabaseObserver) Synced(took time.Duration) { o.synced.Observe(took.Se
 func (o *DatabaseObserver) Checkpointed(took time.Duration) { o.checkpointed.Observe(took.Seconds()) }
 
 // TimingsObserver observes changes on their way through the cluster.
-type TimingsObserver struct{ delivered, stored [kinds]prometheus.Observer }
+type TimingsObserver struct {
+	batch             *batch
+	delivered, stored [kinds]prometheus.Observer
+}
 
 const kinds = int(memdb.OpMTime) + 1
 
-func newTimingsObserver(reg prometheus.Registerer) *TimingsObserver {
+func newTimingsObserver(reg prometheus.Registerer, b *batch) *TimingsObserver {
 	delivered := histogram(reg, "change_delivery_duration_seconds", "Time from a call on this node until its change came back from the group, by operation.", durations[:], "operation")
 	stored := histogram(reg, "change_commit_duration_seconds", "Time from a change's delivery until it was in the database file, by operation; of all nodes' changes.", durations[:], "operation")
-	o := &TimingsObserver{}
+	o := &TimingsObserver{batch: b}
 	for k := memdb.OpWrite; k <= memdb.OpMTime; k++ {
 		o.delivered[k], o.stored[k] = delivered.WithLabelValues(k.String()), stored.WithLabelValues(k.String())
 	}
@@ -159,14 +168,14 @@ func newTimingsObserver(reg prometheus.Registerer) *TimingsObserver {
 // Delivered implements dcdb.Timings.
 func (o *TimingsObserver) Delivered(kind memdb.Kind, took time.Duration) {
 	if kind >= memdb.OpWrite && kind <= memdb.OpMTime {
-		o.delivered[kind].Observe(took.Seconds())
+		o.batch.took(o.delivered[kind], took)
 	}
 }
 
 // Stored implements dcdb.Timings.
 func (o *TimingsObserver) Stored(kind memdb.Kind, took time.Duration) {
 	if kind >= memdb.OpWrite && kind <= memdb.OpMTime {
-		o.stored[kind].Observe(took.Seconds())
+		o.batch.took(o.stored[kind], took)
 	}
 }
 

@@ -1,0 +1,79 @@
+package metrics
+
+import (
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// batch keeps observations for a moment, and hands on many at once. An observation touches some
+// ten cache lines of its histogram, which are cold again by the next one: between two of them lie
+// a database transaction and some system calls. Measured in an overwrite: half a microsecond
+// each, and 50 ns when 64 follow each other.
+//
+// Nobody waits for it: who finds a shard in use observes by himself.
+type batch struct {
+	shards [16]batchShard
+}
+
+// batchShard is used by some goroutines, told by where their stacks are.
+type batchShard struct {
+	mu   sync.Mutex
+	n    int
+	list [64]observation
+}
+
+type observation struct {
+	to    prometheus.Observer
+	value float64
+}
+
+// observe has o observe a value, now or by the next scrape.
+func (b *batch) observe(o prometheus.Observer, value float64) {
+	var here byte
+	at := uint64(uintptr(unsafe.Pointer(&here)) >> 13)
+	s := &b.shards[at*0x9E3779B97F4A7C15>>32%uint64(len(b.shards))]
+	if !s.mu.TryLock() {
+		o.Observe(value)
+		return
+	}
+	s.list[s.n] = observation{o, value}
+	s.n++
+	if s.n == len(s.list) {
+		for i := range s.list {
+			s.list[i].to.Observe(s.list[i].value)
+		}
+		s.n = 0
+	}
+	s.mu.Unlock()
+}
+
+func (b *batch) took(o prometheus.Observer, d time.Duration) { b.observe(o, d.Seconds()) }
+
+// flush hands on what is kept.
+func (b *batch) flush() {
+	for i := range b.shards {
+		s := &b.shards[i]
+		s.mu.Lock()
+		list, n := s.list, s.n
+		s.n = 0
+		s.mu.Unlock()
+		for _, x := range list[:n] {
+			x.to.Observe(x.value)
+		}
+	}
+}
+
+// gatherer gathers what has been observed so far.
+type gatherer struct {
+	batch *batch
+	prometheus.Gatherer
+}
+
+func (g gatherer) Gather() ([]*dto.MetricFamily, error) {
+	g.batch.flush()
+	return g.Gatherer.Gather()
+}
