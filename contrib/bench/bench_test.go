@@ -96,6 +96,14 @@ func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
 	if want := len(requests()); len(r.Requests) < 2*want {
 		t.Errorf("%d figures of requests, want two for each of %d at least", len(r.Requests), want)
 	}
+	if len(r.Metrics) != len(costOps) {
+		t.Errorf("%d operations with and without metrics, want %d", len(r.Metrics), len(costOps))
+	}
+	for _, o := range r.Metrics {
+		if o.Subject.PerSecond <= 0 || o.Floor.PerSecond <= 0 || o.Ratio <= 0 {
+			t.Errorf("%s with and without metrics: %+v", o.Name, o)
+		}
+	}
 	if len(r.Beside) != 4 || len(r.Polling) != 2 {
 		t.Errorf("%d figures of writers beside requests, %d of pollers", len(r.Beside), len(r.Polling))
 	}

@@ -54,9 +54,10 @@ const (
 	partVisible = "visible"
 	partJoin    = "join"
 	partIPC     = "ipc"
+	partCost    = "metrics"
 )
 
-var allParts = []string{partLocal, partRows, partMemory, partCluster, partVisible, partJoin, partIPC}
+var allParts = []string{partLocal, partRows, partMemory, partCluster, partVisible, partJoin, partIPC, partCost}
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	part := ""
@@ -213,6 +214,7 @@ func (c *config) benchmark(ctx context.Context, stdout io.Writer) error {
 		{[]string{partRows}, c.transactions},
 		{[]string{partCluster, partVisible, partJoin}, c.inCluster},
 		{[]string{partIPC}, c.requestRates},
+		{[]string{partCost}, c.metricsCost},
 		{[]string{partMemory}, c.memoryOfTrees},
 	} {
 		if !slices.ContainsFunc(step.parts, c.has) {

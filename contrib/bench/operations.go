@@ -57,21 +57,74 @@ func (c *config) operations(ctx context.Context, r *report.Report) (err error) {
 // compare measures one operation in rounds, in each of which both servers take
 // their turn, now one first and now the other.
 func (c *config) compare(ctx context.Context, name string, clients int, subject, bare *server.Server) (report.Op, error) {
-	results := make(map[*server.Server][]*load.Result)
-	order := []*server.Server{subject, bare}
-	for range c.rounds {
-		for _, s := range order {
+	results, err := c.inTurn(ctx, name, clients, c.rounds, subject, bare)
+	if err != nil {
+		return report.Op{}, err
+	}
+	return report.Compare(name, clients, results[0], results[1]), nil
+}
+
+// inTurn measures one operation on several servers in rounds, the order of which changes.
+func (c *config) inTurn(ctx context.Context, name string, clients, rounds int, servers ...*server.Server) ([][]*load.Result, error) {
+	results := make([][]*load.Result, len(servers))
+	for round := range rounds {
+		for i := range servers {
+			at := (i + round) % len(servers)
+			if round/len(servers)%2 == 1 {
+				at = len(servers) - 1 - at
+			}
+			s := servers[at]
 			var res load.Result
 			if err := measure(ctx, partClient, &load.Job{
 				Op: name, Mount: s.Mount, PID: s.PID(), Clients: clients, Shared: c.shared, Warm: c.warm, Time: c.time,
 			}, &res); err != nil {
-				return report.Op{}, fmt.Errorf("%s: %w", s.Name, err)
+				return nil, fmt.Errorf("%s: %w", s.Name, err)
 			}
-			results[s] = append(results[s], &res)
+			results[at] = append(results[at], &res)
 		}
-		slices.Reverse(order)
 	}
-	return report.Compare(name, clients, results[subject], results[bare]), nil
+	return results, nil
+}
+
+// costOps are the operations for which the cost of metrics is measured.
+var costOps = []string{"create", "overwrite", "read", "delete"}
+
+// costRounds is how many times as many rounds it takes to see a difference of a hundredth.
+const costRounds = 7
+
+// metricsCost measures the daemon beside a second one that observes nothing, and that one beside
+// a third like it: what differs there is the measurement's own doing.
+func (c *config) metricsCost(ctx context.Context, r *report.Report) (err error) {
+	var servers []*server.Server
+	for _, x := range []struct {
+		root    string
+		options []string
+	}{{"metrics", nil}, {"none", []string{"--no-metrics"}}, {"again", []string{"--no-metrics"}}} {
+		s, _, err := c.startDaemon(filepath.Join(c.dir, x.root), x.options...)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Stop()) }()
+		if err := load.Prepare(s.Mount, 1); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+		servers = append(servers, s)
+	}
+	short := *c
+	short.time, short.warm = c.time/4, c.warm/4
+	for _, name := range costOps {
+		if !slices.Contains(c.ops, name) {
+			continue
+		}
+		results, err := short.inTurn(ctx, name, 1, costRounds*c.rounds, servers...)
+		if err != nil {
+			return err
+		}
+		cost := report.Cost{Op: report.Compare(name, 1, results[0], results[1]), Control: report.Compare(name, 1, results[2], results[1]).Ratio}
+		c.say("%-12s with metrics: %8.0f/s, without %8.0f/s, ratio %.3f; of two without %.3f", name, cost.Subject.PerSecond, cost.Floor.PerSecond, cost.Ratio, cost.Control)
+		r.Metrics = append(r.Metrics, cost)
+	}
+	return nil
 }
 
 // transactions measures bare SQLite.

@@ -31,27 +31,32 @@ type observation struct {
 	value float64
 }
 
-// observe has o observe a value, now or by the next scrape.
-func (b *batch) observe(o prometheus.Observer, value float64) {
+// observe makes observations, now or by the next scrape.
+func (b *batch) observe(list ...observation) {
 	var here byte
 	at := uint64(uintptr(unsafe.Pointer(&here)) >> 13)
 	s := &b.shards[at*0x9E3779B97F4A7C15>>32%uint64(len(b.shards))]
 	if !s.mu.TryLock() {
-		o.Observe(value)
+		handOn(list)
 		return
 	}
-	s.list[s.n] = observation{o, value}
-	s.n++
-	if s.n == len(s.list) {
-		for i := range s.list {
-			s.list[i].to.Observe(s.list[i].value)
-		}
+	if s.n+len(list) > len(s.list) {
+		handOn(s.list[:s.n])
 		s.n = 0
 	}
+	s.n += copy(s.list[s.n:], list)
 	s.mu.Unlock()
 }
 
-func (b *batch) took(o prometheus.Observer, d time.Duration) { b.observe(o, d.Seconds()) }
+func (b *batch) took(o prometheus.Observer, d time.Duration) {
+	b.observe(observation{o, d.Seconds()})
+}
+
+func handOn(list []observation) {
+	for i := range list {
+		list[i].to.Observe(list[i].value)
+	}
+}
 
 // flush hands on what is kept.
 func (b *batch) flush() {
@@ -61,9 +66,7 @@ func (b *batch) flush() {
 		list, n := s.list, s.n
 		s.n = 0
 		s.mu.Unlock()
-		for _, x := range list[:n] {
-			x.to.Observe(x.value)
-		}
+		handOn(list[:n])
 	}
 }
 

@@ -182,9 +182,9 @@ func newFailureCounter(reg prometheus.Registerer) *FailureCounter {
 	return f
 }
 
-func (f *FailureCounter) count(err error, quorate bool) {
+func (f *FailureCounter) count(err error, s Changer) {
 	if err != nil {
-		f.by[failure(err, quorate)].Inc()
+		f.by[failure(err, s.Quorate())].Inc()
 	}
 }
 
@@ -230,19 +230,19 @@ type countedChanger struct {
 func (c *countedChanger) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
 	change, err := c.Changer.Do(cancel, op)
 	if op.Kind != memdb.OpMTime || op.MTime != 0 { // who asks for another's lock is refused again and again
-		c.f.count(err, c.Quorate())
+		c.f.count(err, c.Changer)
 	}
 	return change, err
 }
 
 func (c *countedChanger) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
 	change, commit, err := c.Changer.Write(cancel, op)
-	c.f.count(err, c.Quorate())
+	c.f.count(err, c.Changer)
 	return change, commit, err
 }
 
 func (c *countedChanger) Sync(cancel <-chan struct{}) error {
 	err := c.Changer.Sync(cancel)
-	c.f.count(err, true)
+	c.f.count(err, c.Changer)
 	return err
 }

@@ -136,9 +136,7 @@ func newDatabaseObserver(reg prometheus.Registerer, b *batch) *DatabaseObserver 
 
 // Committed implements sqlite.Observer.
 func (o *DatabaseObserver) Committed(rows, bytes int, took time.Duration) {
-	o.batch.observe(o.rows, float64(rows))
-	o.batch.observe(o.bytes, float64(bytes))
-	o.batch.took(o.took, took)
+	o.batch.observe(observation{o.rows, float64(rows)}, observation{o.bytes, float64(bytes)}, observation{o.took, took.Seconds()})
 }
 
 // Synced implements sqlite.Observer.

@@ -90,6 +90,19 @@ func goals() []goal {
 	}
 	memory(Guests, 40, func(t *Tree) bool { return t.Name == Guests })
 	memory("full tree, whatever its shape", 180, func(t *Tree) bool { return t.Content == FullTree })
+	for _, op := range []string{"create", "overwrite", "read", "delete"} {
+		list = append(list, goal{
+			what:  op + ": rate with metrics by that without",
+			limit: 0.98, format: "%.3f",
+			measure: func(r *Report) (float64, bool) {
+				i := slices.IndexFunc(r.Metrics, func(o Cost) bool { return o.Name == op })
+				if i < 0 {
+					return 0, false
+				}
+				return r.Metrics[i].Ratio, true
+			},
+		})
+	}
 	return slices.Concat(list, clusterGoals(), requestGoals())
 }
 

@@ -20,6 +20,7 @@ type Report struct {
 	Requests []Request     `json:"requests,omitempty"`
 	Beside   []Beside      `json:"beside_requests,omitempty"`
 	Polling  []Polling     `json:"polling,omitempty"`
+	Metrics  []Cost        `json:"with_metrics,omitempty"`
 	Start    []Start       `json:"start,omitempty"`
 	Memory   []Tree        `json:"memory,omitempty"`
 	Goals    []Verdict     `json:"goals,omitempty"`
@@ -38,6 +39,12 @@ type Op struct {
 	Ratio float64 `json:"ratio"`
 	Low   float64 `json:"ratio_low"`
 	High  float64 `json:"ratio_high"`
+}
+
+// Cost is what metrics cost: an operation whose floor is a daemon without.
+type Cost struct {
+	Op
+	Control float64 `json:"control"` // the ratio of two daemons without
 }
 
 // Figures are one server's at one operation.
