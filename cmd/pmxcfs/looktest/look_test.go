@@ -3,6 +3,7 @@ package looktest
 import (
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -35,11 +36,20 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// wantAll has every command look at a node in some state: status, log and locks, which ask the
+// daemon, compare and doctor.
+func wantAll(n *labtest.Node, state string, status, ask, compare int) {
+	n.T.Helper()
+	want(n, state+"-status", status, "status")
+	want(n, state+"-log", ask, "log", "--node", "node3", "--priority", "info")
+	want(n, state+"-locks", ask, "locks")
+	want(n, state+"-compare", compare, "compare")
+	want(n, state+"-doctor", 0, "doctor")
+}
+
 func testHealthy(t *testing.T, c *labtest.Cluster) {
 	n := c.Node(1)
-	want(n, "healthy-status", 0, "status")
-	want(n, "healthy-locks", 0, "locks")
-	want(n, "healthy-compare", 0, "compare")
+	wantAll(n, "healthy", 0, 0, 0)
 	o, status := document[diagnosis.Overview](n, "status")
 	if status != 0 || o.Verdict != "fine" || o.Status == nil || !o.Status.Ready || len(o.Status.Cluster.Members) != 3 || !o.Corosync.Quorum.Quorate {
 		t.Errorf("status %d: %+v", status, o)
@@ -130,23 +140,15 @@ func testLocks(t *testing.T, c *labtest.Cluster) {
 func testHalfStarted(t *testing.T, c *labtest.Cluster) {
 	n, o := c.Node(3), c.Node(1)
 	n.Stop()
-	want(n, "stopped-status", 3, "status")
-	want(o, "other-stopped-status", 2, "status")
-	want(o, "other-stopped-compare", 2, "compare")
-	for _, args := range [][]string{{"log"}, {"locks"}, {"compare"}, {"locks", "break", "x"}} {
-		out, status := look(n, args...)
-		if status != 1 {
-			t.Errorf("%v without a daemon: status %d", args, status)
-		}
-		only(t, out, "pmxcfs: the daemon does not answer on /run/pve-cluster/pmxcfs.sock: ")
+	wantAll(n, "stopped", 3, 1, 1)
+	wantAll(o, "other-stopped", 2, 0, 2)
+	if out, status := look(n, "locks", "break", "x"); status != 1 || !strings.Contains(out, "pmxcfs: the daemon does not answer on /run/pve-cluster/pmxcfs.sock: ") {
+		t.Errorf("breaking a lock without a daemon: status %d: %s", status, out)
 	}
 	n.Must(n.Host.StopCorosync())
-	want(n, "nothing-status", 3, "status")
+	wantAll(n, "nothing", 3, 1, 1)
 	n.Start()
-	want(n, "no-corosync-status", 3, "status")
-	if out, status := look(n, "compare"); status != 1 {
-		t.Errorf("compare without corosync: status %d: %s", status, out)
-	}
+	wantAll(n, "no-corosync", 3, 0, 1)
 	n.Must(n.Host.StartCorosync())
 	c.WantTogether(c.Nodes...)
 	want(o, "healthy-status", 0, "status")
@@ -157,8 +159,8 @@ func testPartitioned(t *testing.T, c *labtest.Cluster) {
 	if err := c.Lab.Cut(3); err != nil {
 		t.Fatal(err)
 	}
-	want(n, "cut-off-status", 3, "status")
-	want(o, "majority-status", 2, "status")
+	wantAll(n, "cut-off", 3, 0, 1)
+	wantAll(o, "majority", 2, 0, 2)
 	if r, status := document[inspect.Comparison](o, "compare"); status != 2 || !r.Equal || r.Complete {
 		t.Errorf("compare: status %d: %+v", status, r)
 	}
@@ -166,7 +168,7 @@ func testPartitioned(t *testing.T, c *labtest.Cluster) {
 		t.Fatal(err)
 	}
 	c.WantTogether(c.Nodes...)
-	want(n, "healed-status", 0, "status")
+	wantAll(n, "healed", 0, 0, 0)
 	// A corosync that is there, but does not turn.
 	p := n.Host.Corosync()
 	n.Must(p.Signal(syscall.SIGSTOP))
@@ -204,10 +206,10 @@ func testBroken(t *testing.T, c *labtest.Cluster) {
 		}
 		return nil
 	})
-	want(n, "killed-status", 3, "status")
+	wantAll(n, "killed", 3, 1, 1)
 	// A database that is none.
 	n.RemoveDatabase()
-	want(n, "no-database-status", 3, "status")
+	wantAll(n, "no-database", 3, 1, 1)
 	n.Must(os.WriteFile(n.Database(), []byte("this is not a database, and long enough to be looked at as one"), 0o600))
 	n.Launch()
 	select {
@@ -215,7 +217,7 @@ func testBroken(t *testing.T, c *labtest.Cluster) {
 	case <-time.After(lab.Patience):
 		t.Fatal("the daemon starts on a broken database")
 	}
-	want(n, "broken-database-status", 3, "status")
+	wantAll(n, "broken-database", 3, 1, 1)
 	n.RemoveDatabase()
 	n.Start()
 	c.WantTogether(c.Nodes...)
