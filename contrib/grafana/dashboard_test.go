@@ -93,7 +93,7 @@ func TestDashboardIsOneByGrafanasTypes(t *testing.T) {
 func expressions(t *testing.T, d dashboard.Dashboard) map[string]string {
 	list := map[string]string{}
 	add := func(where, expr string) {
-		list[where] = strings.NewReplacer("$__rate_interval", "5m", "$job", "pmxcfs", "$instance", ".+").Replace(expr)
+		list[where] = strings.NewReplacer("$__rate_interval", "5m", "$job", "pmxcfs", "$cluster", ".*", "$instance", ".+").Replace(expr)
 	}
 	for _, p := range panels(d) {
 		if len(p.Targets) == 0 {
@@ -125,6 +125,9 @@ func TestEveryExpressionParsesAndAsksForWhatThereIs(t *testing.T) {
 	rules := map[string]any{}
 	var records []any
 	for where, expr := range list {
+		if jobs := strings.Count(expr, `job="pmxcfs"`); jobs == 0 || jobs != strings.Count(expr, `cluster=~".*"`) {
+			t.Errorf("%s does not keep to the chosen job and cluster: %s", where, expr)
+		}
 		if strings.Contains(expr, "$") {
 			t.Errorf("%s: a variable is left in %s", where, expr)
 		}
@@ -145,5 +148,41 @@ func TestEveryExpressionParsesAndAsksForWhatThereIs(t *testing.T) {
 	promtool := metricstest.Program(t, "promtool")
 	if out, err := exec.Command(promtool, "check", "rules", "--lint=none", file).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Nodes of several clusters, or of one without that label, in one job: each is compared with its own.
+func TestBehindIsCountedWithinACluster(t *testing.T) {
+	var expr string
+	for where, x := range expressions(t, load(t)) {
+		if strings.Contains(x, "max by (cluster) (pmxcfs_database_version") {
+			expr = x
+			t.Log(where)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "test.yml")
+	series := func(labels, value string) map[string]string {
+		return map[string]string{"series": `pmxcfs_database_version{job="pmxcfs", ` + labels + `}`, "values": value}
+	}
+	sample := func(labels string, value int) map[string]any { return map[string]any{"labels": labels, "value": value} }
+	text, err := json.Marshal(map[string]any{"tests": []any{map[string]any{
+		"input_series": []any{
+			series(`cluster="x", instance="a"`, "100"), series(`cluster="x", instance="b"`, "90"),
+			series(`cluster="y", instance="c"`, "7000"), series(`instance="d"`, "12"), series(`instance="e"`, "10"),
+		},
+		"promql_expr_test": []any{map[string]any{"expr": expr, "eval_time": "0m", "exp_samples": []any{
+			sample(`{job="pmxcfs", cluster="x", instance="a"}`, 0), sample(`{job="pmxcfs", cluster="x", instance="b"}`, 10),
+			sample(`{job="pmxcfs", cluster="y", instance="c"}`, 0),
+			sample(`{job="pmxcfs", instance="d"}`, 0), sample(`{job="pmxcfs", instance="e"}`, 2),
+		}}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(metricstest.Program(t, "promtool"), "test", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", expr, err, out)
 	}
 }

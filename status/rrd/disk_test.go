@@ -180,5 +180,5 @@ func TestReadOnlyDiskIsLoggedOnce(t *testing.T) {
 		w.write("pve-storage-9.0/n/s", "1795251041:1:2", "pve-storage-9.0/n/t", "1795251041:1:2", "pve-vm-9.0/100", vmValue)
 	}
 	const readOnly = "read-only file system"
-	w.wantLog("pve-storage-9.0/n: "+readOnly, "pve-vm-9.0: "+readOnly, "pve-storage-9.0/n/s: "+readOnly)
+	w.wantLogInAnyOrder("pve-storage-9.0/n: "+readOnly, "pve-vm-9.0: "+readOnly, "pve-storage-9.0/n/s: "+readOnly)
 }

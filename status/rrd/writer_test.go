@@ -118,6 +118,25 @@ func (w *testWriter) wantLog(patterns ...string) {
 	}
 }
 
+// wantLogInAnyOrder is wantLog for lines of samples that may have been written in one batch or
+// in several.
+func (w *testWriter) wantLogInAnyOrder(patterns ...string) {
+	w.t.Helper()
+	lines := w.log.lines()
+	left := slices.Clone(patterns)
+	for _, line := range lines {
+		i := slices.IndexFunc(left, func(p string) bool { return regexp.MustCompile(p).MatchString(line) })
+		if i < 0 {
+			left = append(left, "and not "+line)
+			break
+		}
+		left = slices.Delete(left, i, i+1)
+	}
+	if len(left) > 0 {
+		w.t.Errorf("logged\n\t%s\nwant, in any order,\n\t%s", strings.Join(lines, "\n\t"), strings.Join(patterns, "\n\t"))
+	}
+}
+
 // rrdtool runs rrdtool(1).
 func rrdtool(t *testing.T, args ...string) string {
 	t.Helper()

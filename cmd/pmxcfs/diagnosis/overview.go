@@ -69,14 +69,17 @@ func (o *Overview) cluster() bool {
 func (h *Host) offline() *Offline {
 	d, err := within(10*time.Second, func() (*Offline, error) { return h.ReadDatabase(h.Database) })
 	switch {
+	case err == nil:
+		return d
 	case errors.Is(err, fs.ErrNotExist):
 		// The daemon makes one, and takes the host's corosync.conf into it.
 		d = &Offline{Missing: true}
-		if text, err := os.ReadFile(h.CorosyncConf); err == nil {
-			d.Cluster = !conf.Parse(text).Sample()
-		}
-	case err != nil:
+	default:
 		d = &Offline{Error: err.Error()}
+	}
+	// Whether this is a node of a cluster, the host's copy tells.
+	if text, err := os.ReadFile(h.CorosyncConf); err == nil {
+		d.Cluster = !conf.Parse(text).Sample()
 	}
 	return d
 }

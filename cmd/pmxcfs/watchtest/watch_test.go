@@ -39,6 +39,7 @@ func TestPrometheusWatchesACluster(t *testing.T) {
 		{"WhatIsGivenIsOnTheListAndPassesPromtool", givenIsListed},
 		{"APartitionIsToldAndItsEndToo", partition},
 		{"AKilledDaemonIsToldAndItsReturnToo", kill},
+		{"ACorosyncThatEndsIsToldAndItsReturnToo", corosyncEnds},
 	} {
 		ok := t.Run(s.name, func(t *testing.T) {
 			p.t = t
@@ -186,6 +187,9 @@ func partition(t *testing.T, c *cluster, p *prometheus) {
 	one, rest := c.Node(1), c.Others(c.Node(1))
 	caughtUp, err := p.values(`pmxcfs_sync_catch_ups_total`, "instance")
 	one.Must(err)
+	const timed = `sum by (instance) (pmxcfs_group_sync_duration_seconds_count{group="dcdb"})`
+	timedBefore, err := p.values(timed, "instance")
+	one.Must(err)
 	one.Must(c.Lab.Cut(1))
 	p.wantAlerts("a node is alone", []string{
 		"PmxcfsNoQuorum " + target(one), "PmxcfsDown " + target(rest[0]), "PmxcfsDown " + target(rest[1]),
@@ -213,7 +217,15 @@ func partition(t *testing.T, c *cluster, p *prometheus) {
 	if received[target(one)] < 50 {
 		t.Errorf("received entries: %v", received)
 	}
-	p.wants("the synchronisation was timed", `sum by (instance) (pmxcfs_group_sync_duration_seconds_count{group="dcdb"}) > bool 0`, everywhere(1, c.Nodes...))
+	lab.Eventually(t, "the synchronisation was timed", func() error {
+		now, err := p.values(timed, "instance")
+		for _, n := range c.Nodes {
+			if err == nil && now[target(n)] <= timedBefore[target(n)] {
+				err = fmt.Errorf("%s: %v after %v", n, now, timedBefore)
+			}
+		}
+		return err
+	})
 }
 
 // kill ends a daemon as nothing but SIGKILL does, and starts it again.
@@ -233,4 +245,35 @@ func kill(t *testing.T, c *cluster, p *prometheus) {
 	p.wants("it counts its own joining", `pmxcfs_group_syncs_total{group="dcdb",reason="own_join"}`+
 		` and on (instance) pmxcfs_cluster_mode{instance="`+target(three)+`"}`, everywhere(1, three))
 	p.wants("all have one version", `pmxcfs_database_version - on () group_left () max(pmxcfs_database_version)`, everywhere(0, c.Nodes...))
+}
+
+// corosyncEnds takes a node's corosync away from its daemon.
+func corosyncEnds(t *testing.T, c *cluster, p *prometheus) {
+	one, two, three := c.Node(1), c.Node(2), c.Node(3)
+	wantReady(three, "200 OK", "")
+	three.Must(three.Host.StopCorosync())
+	p.wantAlerts("a node is in no group", []string{
+		"PmxcfsNotSynced " + target(three), "PmxcfsNoQuorum " + target(three),
+		"PmxcfsMemberMissing " + target(one), "PmxcfsMemberMissing " + target(two),
+	})
+	wantReady(three, "503 Service Unavailable", "corosync")
+	wantReady(one, "200 OK", "")
+	three.Must(three.Host.StartCorosync())
+	c.WantTogether(c.Nodes...)
+	wantReady(three, "200 OK", "")
+	p.wants("all are ready", `pmxcfs_ready`, everywhere(1, c.Nodes...))
+	p.wantAlerts("all is well again", nil)
+}
+
+// wantReady waits until /readyz, asked by TCP on the node, answers with a status and says something.
+func wantReady(n *node, status, says string) {
+	n.T.Helper()
+	n.Eventually("/readyz answers "+status, func() error {
+		out, err := n.Host.Exec(n.T.Context(), "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+port+
+			`; printf 'GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3; cat <&3`)
+		if err == nil && (!strings.HasPrefix(string(out), "HTTP/1.0 "+status) || !strings.Contains(string(out), says)) {
+			err = fmt.Errorf("it answers %s", out)
+		}
+		return err
+	})
 }
