@@ -196,6 +196,10 @@ func (g *Group) syncBegins(v *dfsm.View, before dfsm.Mode) {
 	}
 }
 
+// SyncReason returns what began the present sync. It is for the application, from within
+// ProcessStates.
+func (g *Group) SyncReason() SyncReason { return g.syncReason }
+
 // syncDone takes note of the end of a sync, if there was one.
 func (g *Group) syncDone(mode dfsm.Mode) {
 	if g.syncSince.IsZero() || mode == dfsm.ModeStartSync || mode == dfsm.ModeUpdate {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group"
 	"pmxcfs/dfsm/wire"
 	"pmxcfs/memdb"
 	"pmxcfs/status/event"
@@ -36,6 +37,7 @@ type app struct {
 	closed bool       // the database is; guarded by saver.mu
 
 	self        func() dfsm.Member                   // this node; asked only while it is a member
+	reason      func() group.SyncReason              // of the present sync
 	post        func(subtype uint16, payload []byte) // sends a message that nobody waits for
 	failed      func(error)                          // ends the membership; it does not block
 	confChanged func(own bool)

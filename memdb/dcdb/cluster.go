@@ -92,6 +92,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 		tree: cfg.Tree, db: newClocked(cfg.DB), log: cfg.Log, clock: cfg.Clock,
 		calls:       newCalls(cfg.Observer),
 		self:        func() dfsm.Member { return c.group.Status().Self },
+		reason:      func() group.SyncReason { return c.group.SyncReason() },
 		post:        func(subtype uint16, payload []byte) { c.group.Post(subtype, payload) },
 		failed:      func(err error) { c.group.Call(func() error { return err }) },
 		confChanged: cfg.ConfChanged,

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group"
 	"pmxcfs/memdb"
 )
 
@@ -85,6 +86,7 @@ func newTestApp(tree *memdb.Tree, db Database) *app {
 		tree: tree, db: newClocked(db), log: quiet, clock: time.Now,
 		calls:   newCalls(nobody{}),
 		self:    func() dfsm.Member { return dfsm.Member{Node: 1, PID: 1} },
+		reason:  func() group.SyncReason { return group.SyncOwnJoin },
 		post:    func(uint16, []byte) {},
 		timings: untimed{},
 		failed:  func(error) {},

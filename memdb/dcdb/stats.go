@@ -12,10 +12,19 @@ type Stats struct {
 	Changes         atomic.Int64 // messages that changed the tree
 	Refused         atomic.Int64 // messages that the tree refused
 	Syncs           atomic.Int64 // times that this node was brought up to date
-	UpdatesSent     atomic.Int64 // entries, as the leader of a sync
-	UpdatesReceived atomic.Int64 // entries, being behind
 	Timeouts        atomic.Int64 // changes that were given up because of the deadline
 	Interrupts      atomic.Int64 // changes that their callers gave up
+
+	// Updates by what began the sync: sent as its leader, and received being behind.
+	Sent, Received [group.SyncReasons]Volume
+}
+
+// Volume counts entries of the tree, and the bytes of the messages that carry them.
+type Volume struct{ Entries, Bytes atomic.Int64 }
+
+func (v *Volume) add(message []byte) {
+	v.Entries.Add(1)
+	v.Bytes.Add(int64(len(message)))
 }
 
 // Stats returns the counters, which go on counting.

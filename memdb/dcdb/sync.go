@@ -21,6 +21,7 @@ type behind struct {
 	index    *memdb.Index
 	updates  map[uint64]*memdb.Entry // by inode
 	received int
+	volume   *Volume
 	odd      int // updates that are none of the leader's entries
 }
 
@@ -73,7 +74,7 @@ func (a *app) ProcessStates(states []dfsm.MemberState) (dfsm.Sync, error) {
 	case !sync.Synced[self]:
 		a.log.Log(context.Background(), event.LevelNotice, "waiting for updates from leader",
 			event.Behind.Attr("leader", states[lead].Member.String(), "version", a.tree.Root().Version, "leader_version", indexes[lead].Version))
-		a.sync = &behind{leader: leader, index: indexes[lead], updates: make(map[uint64]*memdb.Entry)}
+		a.sync = &behind{leader: leader, index: indexes[lead], updates: make(map[uint64]*memdb.Entry), volume: &a.stats.Received[a.reason()]}
 	}
 	return sync, err
 }
@@ -129,7 +130,7 @@ func (a *app) lacking(leader []byte, indexes []*memdb.Index, synced []bool) (dfs
 			}
 		}
 	}
-	u := &updates{log: a.log, stats: &a.stats, entries: make([]*memdb.Entry, 0, n)}
+	u := &updates{log: a.log, sent: &a.stats.Sent[a.reason()], entries: make([]*memdb.Entry, 0, n)}
 	for j, e := range entries {
 		if send[j] {
 			u.entries = append(u.entries, e)
@@ -142,7 +143,7 @@ func (a *app) lacking(leader []byte, indexes []*memdb.Index, synced []bool) (dfs
 // so what is sent is the state that the group has agreed on.
 type updates struct {
 	log     *slog.Logger
-	stats   *Stats
+	sent    *Volume
 	entries []*memdb.Entry
 	next    int
 	buf     []byte
@@ -156,7 +157,7 @@ func (u *updates) Next() ([]byte, bool) {
 	}
 	u.buf = appendUpdate(u.buf[:0], u.entries[u.next])
 	u.next++
-	u.stats.UpdatesSent.Add(1)
+	u.sent.add(u.buf)
 	return u.buf, true
 }
 
@@ -174,7 +175,7 @@ func (a *app) ApplyUpdates(payloads [][]byte) error {
 			return err
 		}
 		s.received++
-		a.stats.UpdatesReceived.Add(1)
+		s.volume.add(b)
 		i, ok := slices.BinarySearchFunc(s.index.Entries, e.Inode, func(x memdb.IndexEntry, inode uint64) int { return cmp.Compare(x.Inode, inode) })
 		if !ok || s.index.Entries[i].Digest != e.IndexDigest() {
 			if s.odd++; s.odd == 1 {

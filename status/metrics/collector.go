@@ -16,6 +16,7 @@ import (
 	"pmxcfs/dfsm/wire"
 	"pmxcfs/fuse"
 	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
 	"pmxcfs/status/health"
 )
 
@@ -254,13 +255,18 @@ func (c *collector) ipc() part {
 
 func (c *collector) cluster() part {
 	refused := total("changes_refused_total", "Delivered changes, of all nodes, that the tree did not allow.")
-	entries := total("sync_entries_total", "Entries of the tree sent to nodes that were behind, or received being behind.", "direction")
+	entries := total("sync_entries_total", "Entries of the tree sent to nodes that were behind, or received being behind, by what began the synchronisation.", "direction", "reason")
+	bytes := total("sync_bytes_total", "Bytes of the messages with those entries.", "direction", "reason")
 	caughtUp := total("sync_catch_ups_total", "Times that this node was brought up to date by another one.")
-	return part{[]*family{&refused, &entries, &caughtUp}, func(to chan<- prometheus.Metric) {
+	return part{[]*family{&refused, &entries, &bytes, &caughtUp}, func(to chan<- prometheus.Metric) {
 		s := c.from.Cluster
 		refused.value(to, float64(s.Refused.Load()))
-		entries.value(to, float64(s.UpdatesSent.Load()), "sent")
-		entries.value(to, float64(s.UpdatesReceived.Load()), "received")
+		for r := range group.SyncReason(group.SyncReasons) {
+			for direction, v := range map[string]*dcdb.Volume{"sent": &s.Sent[r], "received": &s.Received[r]} {
+				entries.value(to, float64(v.Entries.Load()), direction, r.String())
+				bytes.value(to, float64(v.Bytes.Load()), direction, r.String())
+			}
+		}
 		caughtUp.value(to, float64(s.Syncs.Load()))
 	}}
 }

@@ -75,6 +75,11 @@ func newNodeOf(t testing.TB, m *Metrics, entries int, database sqlite.Observer, 
 	}
 	s.Sent.Messages[1], s.Delivered.Bytes[7] = 11, 12
 	of := func() group.Status { return s }
+	cluster := new(dcdb.Stats)
+	cluster.Sent[group.SyncMemberJoin].Entries.Store(3)
+	cluster.Sent[group.SyncMemberJoin].Bytes.Store(300)
+	cluster.Received[group.SyncOwnJoin].Entries.Store(4)
+	cluster.Received[group.SyncOwnJoin].Bytes.Store(400)
 	m.Watch(Sources{
 		Node: func() health.Node {
 			return health.Node{Cluster: true, Mounted: true, Up: true, Version: tree.Figures(time.Now()).Version,
@@ -87,7 +92,7 @@ func newNodeOf(t testing.TB, m *Metrics, entries int, database sqlite.Observer, 
 		RRD:     func() rrd.Stats { return rrd.Stats{Cached: 1, Direct: 2, Failed: 3, Dropped: 4, Created: 5, Queued: 6} },
 		Log:     func() clusterlog.Counts { return clusterlog.Counts{Own: 1, Foreign: 2, Repeated: 3} },
 		IPC:     fakeIPC{},
-		Cluster: new(dcdb.Stats), Groups: map[GroupName]func() group.Status{ConfigGroup: of, StatusGroup: of},
+		Cluster: cluster, Groups: map[GroupName]func() group.Status{ConfigGroup: of, StatusGroup: of},
 		Corosync: func() Corosync { return Corosync{TreeVersion: 5, HostVersion: 4, RunningVersion: 3, Nodes: 3} },
 		Peers: func() []Peer {
 			return []Peer{{"b", 77, 3 * time.Second}, {"c\xff", 78, 0}, {"c\xfe", 79, 0}}
@@ -159,6 +164,11 @@ func TestWhatSourcesTellIsGiven(t *testing.T) {
 		`pmxcfs_change_commit_duration_seconds_count{operation="create"} 1`,
 		`pmxcfs_change_delivery_duration_seconds_sum{operation="create"} 1`,
 		`pmxcfs_group_sync_duration_seconds_count{group="kvstore",reason="own_join"} 1`,
+		`pmxcfs_sync_entries_total{direction="sent",reason="member_joined"} 3`,
+		`pmxcfs_sync_bytes_total{direction="sent",reason="member_joined"} 300`,
+		`pmxcfs_sync_entries_total{direction="received",reason="own_join"} 4`,
+		`pmxcfs_sync_bytes_total{direction="received",reason="own_join"} 400`,
+		`pmxcfs_sync_bytes_total{direction="received",reason="member_joined"} 0`,
 		`pmxcfs_group_mode{group="dcdb",mode="synced"} 1`,
 		`pmxcfs_group_mode{group="dcdb",mode="start_sync"} 0`,
 		`pmxcfs_group_members{group="dcdb",state="joined"} 3`,

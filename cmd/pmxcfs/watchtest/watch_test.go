@@ -212,10 +212,10 @@ func partition(t *testing.T, c *cluster, p *prometheus) {
 	p.wants("it was brought up to date", `pmxcfs_sync_catch_ups_total`, map[string]float64{
 		target(one): caughtUp[target(one)] + 1, target(rest[0]): caughtUp[target(rest[0])], target(rest[1]): caughtUp[target(rest[1])],
 	})
-	received, err := p.values(`pmxcfs_sync_entries_total{direction="received"}`, "instance")
-	one.Must(err)
-	if received[target(one)] < 50 {
-		t.Errorf("received entries: %v", received)
+	for unit, least := range map[string]int{"entries": 50, "bytes": 3000} {
+		p.wants("what it received is counted by the reason, "+unit, fmt.Sprintf(
+			`pmxcfs_sync_%s_total{direction="received",reason="own_join"} + on (instance) pmxcfs_sync_%[1]s_total{direction="received",reason="member_joined"} >= bool %d`,
+			unit, least), map[string]float64{target(one): 1, target(rest[0]): 0, target(rest[1]): 0})
 	}
 	lab.Eventually(t, "the synchronisation was timed", func() error {
 		now, err := p.values(timed, "instance")
