@@ -8,12 +8,12 @@ import (
 
 // Stats counts what a Cluster has done. Fields may be read at any time.
 type Stats struct {
-	Batches         atomic.Int64 // of messages that were delivered together
-	Changes         atomic.Int64 // messages that changed the tree
-	Refused         atomic.Int64 // messages that the tree refused
-	Syncs           atomic.Int64 // times that this node was brought up to date
-	Timeouts        atomic.Int64 // changes that were given up because of the deadline
-	Interrupts      atomic.Int64 // changes that their callers gave up
+	Batches    atomic.Int64 // of messages that were delivered together
+	Changes    atomic.Int64 // messages that changed the tree
+	Refused    atomic.Int64 // messages that the tree refused
+	Syncs      atomic.Int64 // times that this node was brought up to date
+	Timeouts   atomic.Int64 // changes that were given up because of the deadline
+	Interrupts atomic.Int64 // changes that their callers gave up
 
 	// Updates by what began the sync: sent as its leader, and received being behind.
 	Sent, Received [group.SyncReasons]Volume
