@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -228,14 +229,16 @@ func TestNativeHistogramsAreGivenToWhoAsksForThem(t *testing.T) {
 	}
 }
 
-// gate stops who comes to it, when it is closed.
-type gate struct{ closed, arrived chan struct{} }
+// gate stops the first who comes to it once it is closed.
+type gate struct {
+	closed          atomic.Bool
+	arrived, opened chan struct{}
+}
 
 func (g *gate) pass() {
-	select {
-	case g.arrived <- struct{}{}:
-		<-g.closed
-	default: // nobody waits for anybody to arrive
+	if g.closed.CompareAndSwap(true, false) {
+		close(g.arrived)
+		<-g.opened
 	}
 }
 
@@ -267,7 +270,7 @@ func TestScrapeTakesNoLockOfAWriter(t *testing.T) {
 	for _, where := range []string{"commit", "change"} {
 		t.Run(where, func(t *testing.T) {
 			m := New(Config{Version: "1.2.3"})
-			stop := &gate{closed: make(chan struct{}), arrived: make(chan struct{})}
+			stop := &gate{arrived: make(chan struct{}), opened: make(chan struct{})}
 			var database sqlite.Observer = m.Database
 			var changes dcdb.Observer = m.Changes
 			if where == "commit" {
@@ -276,6 +279,7 @@ func TestScrapeTakesNoLockOfAWriter(t *testing.T) {
 				changes = gatedChanges{changes, stop}
 			}
 			store, _ := newNodeOf(t, m, 100, database, changes)
+			stop.closed.Store(true)
 			written := make(chan error, 1)
 			go func() {
 				_, err := store.Do(nil, &memdb.Op{Kind: memdb.OpCreate, Path: "new"})
@@ -292,7 +296,7 @@ func TestScrapeTakesNoLockOfAWriter(t *testing.T) {
 			case <-time.After(10 * time.Second):
 				t.Error("the scrape waits for a writer")
 			}
-			close(stop.closed)
+			close(stop.opened)
 			if err := <-written; err != nil {
 				t.Error(err)
 			}
