@@ -3,7 +3,8 @@ package fuse
 import (
 	"sync/atomic"
 	"time"
-	"unsafe"
+
+	"pmxcfs/fuse/shard"
 )
 
 // timeEvery is how many of the requests that are answered from memory there are to one that is
@@ -16,43 +17,38 @@ const timeEvery = 16
 // another processor takes longer than all the rest.
 type inFlight struct {
 	epoch  time.Time
-	shards [16]shard
+	shards [16]counts
 }
 
-// shard counts the requests of some goroutines: all by number, and of those that are timed a few
-// slots hold when they began. Should there be more than slots, those without one can't be
+// counts are those of the requests of some goroutines: all by number, and of those that are timed
+// a few slots hold when they began. Should there be more than slots, those without one can't be
 // the oldest.
-type shard struct {
-	slots  [8]atomic.Int64 // nanoseconds after epoch; 0: free
-	counts [Operations]struct{ begun, ended atomic.Uint64 }
-	_      [64]byte
+type counts struct {
+	slots    [8]atomic.Int64 // nanoseconds after epoch; 0: free
+	requests [Operations]struct{ begun, ended atomic.Uint64 }
+	_        [64]byte
 }
 
 // running is one request.
 type running struct {
-	shard *shard
+	in    *counts
 	slot  *atomic.Int64 // nil: none was free
 	begin time.Duration // after epoch; 0: it is not timed
 }
 
-// shard returns the one of this goroutine, told by where its stack is. Goroutines that read
-// requests live long.
-func (f *inFlight) shard() *shard {
-	var here byte
-	at := uint64(uintptr(unsafe.Pointer(&here)) >> 13)
-	return &f.shards[at*0x9E3779B97F4A7C15>>32%uint64(len(f.shards))]
-}
+// here returns the counts of this goroutine. Those that read requests live long.
+func (f *inFlight) here() *counts { return &f.shards[shard.Of(len(f.shards))] }
 
-func (f *inFlight) begin(op Operation) running { return f.shard().begin(op, f.epoch) }
+func (f *inFlight) begin(op Operation) running { return f.here().begin(op, f.epoch) }
 
-func (s *shard) begin(op Operation, epoch time.Time) running {
-	r := running{shard: s}
-	if n := s.counts[op].begun.Add(1); op.quick() && n%timeEvery != 1 {
+func (c *counts) begin(op Operation, epoch time.Time) running {
+	r := running{in: c}
+	if n := c.requests[op].begun.Add(1); op.quick() && n%timeEvery != 1 {
 		return r
 	}
 	r.begin = max(1, time.Since(epoch))
-	for i := range s.slots {
-		if slot := &s.slots[i]; slot.Load() == 0 && slot.CompareAndSwap(0, int64(r.begin)) {
+	for i := range c.slots {
+		if slot := &c.slots[i]; slot.Load() == 0 && slot.CompareAndSwap(0, int64(r.begin)) {
 			r.slot = slot
 			break
 		}
@@ -62,7 +58,7 @@ func (s *shard) begin(op Operation, epoch time.Time) running {
 
 // end returns how long the request took, if it was timed.
 func (f *inFlight) end(op Operation, r running) (took time.Duration, timed bool) {
-	r.shard.counts[op].ended.Add(1)
+	r.in.requests[op].ended.Add(1)
 	if r.begin == 0 {
 		return 0, false
 	}
@@ -77,14 +73,14 @@ func (f *inFlight) end(op Operation, r running) (took time.Duration, timed bool)
 func (f *inFlight) counts() (answered [Operations]uint64, now int) {
 	for i := range f.shards {
 		for op := range answered {
-			n := f.shards[i].counts[op].ended.Load() // all of them first: none ends before it begins
+			n := f.shards[i].requests[op].ended.Load() // all of them first: none ends before it begins
 			answered[op] += n
 			now -= int(n)
 		}
 	}
 	for i := range f.shards {
 		for op := range answered {
-			now += int(f.shards[i].counts[op].begun.Load())
+			now += int(f.shards[i].requests[op].begun.Load())
 		}
 	}
 	return answered, now

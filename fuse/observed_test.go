@@ -143,7 +143,7 @@ func TestMoreRequestsThanSlotsAreCounted(t *testing.T) {
 
 func TestOfTheManySomeAreTimedTheFirstAmongThem(t *testing.T) {
 	f := &inFlight{epoch: time.Now()}
-	here := f.shard() // it may be another one when the stack has grown
+	here := f.here() // it may be another one when the stack has grown
 	for op := range Operation(Operations) {
 		timed := 0
 		for i := range 10 * timeEvery {

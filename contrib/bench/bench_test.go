@@ -96,8 +96,8 @@ func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
 	if want := len(requests()); len(r.Requests) < 2*want {
 		t.Errorf("%d figures of requests, want two for each of %d at least", len(r.Requests), want)
 	}
-	if len(r.Metrics) != len(costOps) {
-		t.Errorf("%d operations with and without metrics, want %d", len(r.Metrics), len(costOps))
+	if len(r.Metrics) != len(report.CostOps) {
+		t.Errorf("%d operations with and without metrics, want %d", len(r.Metrics), len(report.CostOps))
 	}
 	for _, o := range r.Metrics {
 		if o.Subject.PerSecond <= 0 || o.Floor.PerSecond <= 0 || o.Ratio <= 0 {

@@ -57,7 +57,7 @@ func (c *config) operations(ctx context.Context, r *report.Report) (err error) {
 // compare measures one operation in rounds, in each of which both servers take
 // their turn, now one first and now the other.
 func (c *config) compare(ctx context.Context, name string, clients int, subject, bare *server.Server) (report.Op, error) {
-	results, err := c.inTurn(ctx, name, clients, c.rounds, subject, bare)
+	results, err := c.inTurn(ctx, name, clients, subject, bare)
 	if err != nil {
 		return report.Op{}, err
 	}
@@ -65,9 +65,9 @@ func (c *config) compare(ctx context.Context, name string, clients int, subject,
 }
 
 // inTurn measures one operation on several servers in rounds, the order of which changes.
-func (c *config) inTurn(ctx context.Context, name string, clients, rounds int, servers ...*server.Server) ([][]*load.Result, error) {
+func (c *config) inTurn(ctx context.Context, name string, clients int, servers ...*server.Server) ([][]*load.Result, error) {
 	results := make([][]*load.Result, len(servers))
-	for round := range rounds {
+	for round := range c.rounds {
 		for i := range servers {
 			at := (i + round) % len(servers)
 			if round/len(servers)%2 == 1 {
@@ -85,9 +85,6 @@ func (c *config) inTurn(ctx context.Context, name string, clients, rounds int, s
 	}
 	return results, nil
 }
-
-// costOps are the operations for which the cost of metrics is measured.
-var costOps = []string{"create", "overwrite", "read", "delete"}
 
 // costRounds is how many times as many rounds it takes to see a difference of a hundredth.
 const costRounds = 7
@@ -111,12 +108,12 @@ func (c *config) metricsCost(ctx context.Context, r *report.Report) (err error) 
 		servers = append(servers, s)
 	}
 	short := *c
-	short.time, short.warm = c.time/4, c.warm/4
-	for _, name := range costOps {
+	short.time, short.warm, short.rounds = c.time/4, c.warm/4, costRounds*c.rounds
+	for _, name := range report.CostOps {
 		if !slices.Contains(c.ops, name) {
 			continue
 		}
-		results, err := short.inTurn(ctx, name, 1, costRounds*c.rounds, servers...)
+		results, err := short.inTurn(ctx, name, 1, servers...)
 		if err != nil {
 			return err
 		}

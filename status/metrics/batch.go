@@ -3,10 +3,11 @@ package metrics
 import (
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"pmxcfs/fuse/shard"
 )
 
 // batch keeps observations for a moment, and hands on many at once. An observation touches some
@@ -19,7 +20,7 @@ type batch struct {
 	shards [16]batchShard
 }
 
-// batchShard is used by some goroutines, told by where their stacks are.
+// batchShard is used by some goroutines.
 type batchShard struct {
 	mu   sync.Mutex
 	n    int
@@ -33,9 +34,7 @@ type observation struct {
 
 // observe makes observations, now or by the next scrape.
 func (b *batch) observe(list ...observation) {
-	var here byte
-	at := uint64(uintptr(unsafe.Pointer(&here)) >> 13)
-	s := &b.shards[at*0x9E3779B97F4A7C15>>32%uint64(len(b.shards))]
+	s := &b.shards[shard.Of(len(b.shards))]
 	if !s.mu.TryLock() {
 		handOn(list)
 		return

@@ -261,10 +261,11 @@ func (c *collector) cluster() part {
 	return part{[]*family{&refused, &entries, &bytes, &caughtUp}, func(to chan<- prometheus.Metric) {
 		s := c.from.Cluster
 		refused.value(to, float64(s.Refused.Load()))
-		for r := range group.SyncReason(group.SyncReasons) {
-			for direction, v := range map[string]*dcdb.Volume{"sent": &s.Sent[r], "received": &s.Received[r]} {
-				entries.value(to, float64(v.Entries.Load()), direction, r.String())
-				bytes.value(to, float64(v.Bytes.Load()), direction, r.String())
+		for direction, by := range map[string]*[group.SyncReasons]dcdb.Volume{"sent": &s.Sent, "received": &s.Received} {
+			for r := range by {
+				reason := group.SyncReason(r).String()
+				entries.value(to, float64(by[r].Entries.Load()), direction, reason)
+				bytes.value(to, float64(by[r].Bytes.Load()), direction, reason)
 			}
 		}
 		caughtUp.value(to, float64(s.Syncs.Load()))

@@ -88,17 +88,28 @@ func withoutClock(n *labtest.Node, out string) (findings string, status int) {
 	return clock.ReplaceAllString(findings+"\n", ""), status
 }
 
-// want waits until a command ends with a status, doctor with that of its verdict, and writes what
-// is frozen under a name, but for what is volatile.
+// want waits until a command ends with a status and writes what is frozen under a
+// name, but for what is volatile.
 func want(n *labtest.Node, name string, status int, args ...string) {
+	n.T.Helper()
+	wantJudged(n, name, func(out string) (string, int) { return out, status }, args...)
+}
+
+// wantDoctor is want for doctor, whose status is that of its verdict.
+func wantDoctor(n *labtest.Node, name string) {
+	n.T.Helper()
+	wantJudged(n, name, func(out string) (string, int) { return withoutClock(n, out) }, "doctor")
+}
+
+// wantJudged is want for a command of whose output judge gives what is frozen, and the status that
+// belongs to it.
+func wantJudged(n *labtest.Node, name string, judge func(out string) (frozen string, status int), args ...string) {
 	n.T.Helper()
 	path := filepath.Join("testdata", name+".txt")
 	before := "" // with -update
 	n.Eventually(fmt.Sprintf("%v is as in %s", args, path), func() error {
 		out, got := look(n, args...)
-		if out = normalised(withoutRecent(out)); args[0] == "doctor" {
-			out, status = withoutClock(n, out)
-		}
+		out, status := judge(normalised(withoutRecent(out)))
 		if *update {
 			if got != status {
 				return fmt.Errorf("status %d, want %d; it writes\n%s", got, status, out)

@@ -44,7 +44,7 @@ func wantAll(n *labtest.Node, state string, status, ask, compare int) {
 	want(n, state+"-log", ask, "log", "--node", "node3", "--priority", "info")
 	want(n, state+"-locks", ask, "locks")
 	want(n, state+"-compare", compare, "compare")
-	want(n, state+"-doctor", 0, "doctor")
+	wantDoctor(n, state+"-doctor")
 }
 
 func testHealthy(t *testing.T, c *labtest.Cluster) {

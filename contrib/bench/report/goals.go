@@ -90,7 +90,7 @@ func goals() []goal {
 	}
 	memory(Guests, 40, func(t *Tree) bool { return t.Name == Guests })
 	memory("full tree, whatever its shape", 180, func(t *Tree) bool { return t.Content == FullTree })
-	for _, op := range []string{"create", "overwrite", "read", "delete"} {
+	for _, op := range CostOps {
 		list = append(list, goal{
 			what:  op + ": rate with metrics by that without",
 			limit: 0.98, format: "%.3f",

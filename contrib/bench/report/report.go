@@ -41,6 +41,9 @@ type Op struct {
 	High  float64 `json:"ratio_high"`
 }
 
+// CostOps are the operations for which the cost of metrics is measured.
+var CostOps = []string{"create", "overwrite", "read", "delete"}
+
 // Cost is what metrics cost: an operation whose floor is a daemon without.
 type Cost struct {
 	Op
