@@ -9,13 +9,16 @@ import (
 func TestGoroutinesAreSpread(t *testing.T) {
 	const n = 16
 	var (
-		all  sync.WaitGroup
-		mu   sync.Mutex
-		used [n]int
+		there, all sync.WaitGroup
+		mu         sync.Mutex
+		used       [n]int
 	)
-	begin := make(chan struct{}) // all are there at once, each with its own stack
+	// All are there at once: one that ends leaves its stack to the next.
+	begin := make(chan struct{})
+	there.Add(64 * n)
 	for range 64 * n {
 		all.Go(func() {
+			there.Done()
 			<-begin
 			i := Of(n)
 			mu.Lock()
@@ -23,6 +26,7 @@ func TestGoroutinesAreSpread(t *testing.T) {
 			used[i]++
 		})
 	}
+	there.Wait()
 	close(begin)
 	all.Wait()
 	for i, goroutines := range used {
