@@ -263,7 +263,7 @@ func (fs *FS) setMTime(cancel <-chan struct{}, in *gofuse.SetAttrIn) gofuse.Stat
 		}
 		op.MTime = uint32(mtime.Unix())
 	}
-	change, err := fs.store.Do(cancel, op)
+	change, err := fs.do(cancel, op)
 	if err == nil {
 		fs.contentKept(change)
 	}

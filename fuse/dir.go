@@ -115,7 +115,7 @@ func (fs *FS) make(cancel <-chan struct{}, kind memdb.Kind, dir uint64, name str
 	if !st.Ok() {
 		return st
 	}
-	change, err := fs.store.Do(cancel, &memdb.Op{Kind: kind, Path: path})
+	change, err := fs.do(cancel, &memdb.Op{Kind: kind, Path: path})
 	if err != nil {
 		return status(err)
 	}
@@ -142,7 +142,7 @@ func (fs *FS) remove(cancel <-chan struct{}, dir uint64, name string) gofuse.Sta
 	if !st.Ok() {
 		return st
 	}
-	_, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpDelete, Path: path})
+	_, err := fs.do(cancel, &memdb.Op{Kind: memdb.OpDelete, Path: path})
 	return status(err)
 }
 
@@ -170,7 +170,7 @@ func (fs *FS) Rename(cancel <-chan struct{}, in *gofuse.RenameIn, oldName, newNa
 			return statusEEXIST
 		}
 	}
-	change, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpRename, Path: from, To: to})
+	change, err := fs.do(cancel, &memdb.Op{Kind: memdb.OpRename, Path: from, To: to})
 	if err != nil {
 		return status(err)
 	}

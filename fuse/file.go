@@ -80,7 +80,7 @@ func (fs *FS) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, o
 	if !st.Ok() {
 		return st
 	}
-	change, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpCreate, Path: path})
+	change, err := fs.do(cancel, &memdb.Op{Kind: memdb.OpCreate, Path: path})
 	e := change.New
 	flags := in.Flags &^ syscall.O_TRUNC
 	if errors.Is(err, syscall.EEXIST) && in.Flags&syscall.O_EXCL == 0 {
@@ -177,6 +177,7 @@ func (fs *FS) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (ui
 	}
 	_, commit, err := fs.store.Write(cancel, op)
 	if err != nil {
+		fs.changeFailed(err)
 		return 0, status(err)
 	}
 	h.truncate, h.commit = false, commit
@@ -296,7 +297,7 @@ func (fs *FS) resize(cancel <-chan struct{}, inode uint64, h *handle, size uint6
 		// write them.
 		op.Data, op.Offset = make([]byte, size), 0
 	}
-	if _, err := fs.store.Do(cancel, op); err != nil {
+	if _, err := fs.do(cancel, op); err != nil {
 		return status(err)
 	}
 	if h != nil {
@@ -346,6 +347,9 @@ func (fs *FS) finish(cancel <-chan struct{}, h *handle) error {
 	if err != syscall.EINTR {
 		h.commit = nil
 	}
+	if err != nil {
+		fs.changeFailed(err)
+	}
 	return err
 }
 
@@ -360,7 +364,7 @@ func (fs *FS) truncateNow(cancel <-chan struct{}, h *handle) error {
 		fs.contentChanged(h.inode)
 		return nil
 	}
-	if _, err := fs.store.Do(cancel, &memdb.Op{Kind: memdb.OpWrite, Path: path, Truncate: true}); err != nil {
+	if _, err := fs.do(cancel, &memdb.Op{Kind: memdb.OpWrite, Path: path, Truncate: true}); err != nil {
 		return err
 	}
 	h.truncate = false
@@ -375,12 +379,12 @@ func (fs *FS) Fsync(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
 			return status(err)
 		}
 	}
-	return status(fs.store.Sync(cancel))
+	return status(fs.sync(cancel))
 }
 
 // FsyncDir returns when all changes have reached the disk.
 func (fs *FS) FsyncDir(cancel <-chan struct{}, _ *gofuse.FsyncIn) gofuse.Status {
-	return status(fs.store.Sync(cancel))
+	return status(fs.sync(cancel))
 }
 
 // Release ends a handle. Nobody hears of an error any more; close has reported

@@ -70,8 +70,7 @@ type FS struct {
 	// file than before: it goes up when changes were taken back.
 	generation atomic.Uint64
 	notify     *notifier
-	observer   Observer // nil: none
-	inFlight   inFlight
+	inFlight   *inFlight
 	known      *known
 	recent     *recent
 
@@ -80,6 +79,30 @@ type FS struct {
 	lastFh  uint64
 	files   map[uint64]*openFile // files that are open, by inode
 	shown   map[uint64]uint64    // by inode: the version that the kernel's pages show
+}
+
+// do carries out an operation and returns when it is stored.
+func (fs *FS) do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
+	change, err := fs.store.Do(cancel, op)
+	if err != nil && (op.Kind != memdb.OpMTime || op.MTime != 0) { // who asks for another's lock is refused again and again
+		fs.changeFailed(err)
+	}
+	return change, err
+}
+
+// sync returns when everything done before has reached the disk.
+func (fs *FS) sync(cancel <-chan struct{}) error {
+	err := fs.store.Sync(cancel)
+	if err != nil {
+		fs.changeFailed(err)
+	}
+	return err
+}
+
+func (fs *FS) changeFailed(err error) {
+	if to := fs.inFlight.to; to != nil {
+		to.ChangeFailed(err, fs.store.Quorate())
+	}
 }
 
 // rootItem is a special file or a link.
@@ -107,8 +130,7 @@ func New(cfg Config) *FS {
 		files:         make(map[uint64]*openFile),
 		shown:         make(map[uint64]uint64),
 	}
-	fs.observer = cfg.Observer
-	fs.inFlight.epoch = time.Now()
+	fs.inFlight = newInFlight(cfg.Observer, 16)
 	fs.notify = newNotifier(cfg.Log)
 	fs.recent = newRecent()
 	fs.known = newKnown()

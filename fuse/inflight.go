@@ -2,9 +2,12 @@ package fuse
 
 import (
 	"sync/atomic"
+	"syscall"
 	"time"
 
-	"pmxcfs/fuse/shard"
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"pmxcfs/fuse/tally"
 )
 
 // timeEvery is how many of the requests that are answered from memory there are to one that is
@@ -12,43 +15,59 @@ import (
 // a request.
 const timeEvery = 16
 
-// inFlight knows the requests that are being served, without a lock. What it counts with is
-// there several times, for goroutines to keep out of each other's cache lines: a line that comes from
-// another processor takes longer than all the rest.
+// inFlight knows the requests that are being served, and how long those took that have been, without a
+// lock. What it counts with is there several times, for goroutines to keep out of each other's cache
+// lines: a line that comes from another processor takes longer than all the rest.
 type inFlight struct {
 	epoch  time.Time
-	shards [16]counts
+	to     Observer
+	shards []shard // a power of two
 }
 
-// counts are those of the requests of some goroutines: all by number, and of those that are timed
-// a few slots hold when they began. Should there be more than slots, those without one can't be
-// the oldest.
-type counts struct {
+// shard has the requests of some goroutines: all by number, and of those that are timed a few
+// slots hold when they began. Should there be more than slots, those without one can't be the oldest.
+type shard struct {
 	slots    [8]atomic.Int64 // nanoseconds after epoch; 0: free
-	requests [Operations]struct{ begun, ended atomic.Uint64 }
+	requests [Operations]counts
 	_        [64]byte
+}
+
+// counts are of one operation.
+type counts struct {
+	begun, ended atomic.Uint64
+	took         *tally.Histogram
 }
 
 // running is one request.
 type running struct {
-	in    *counts
+	of    *counts
 	slot  *atomic.Int64 // nil: none was free
 	begin time.Duration // after epoch; 0: it is not timed
 }
 
-// here returns the counts of this goroutine. Those that read requests live long.
-func (f *inFlight) here() *counts { return &f.shards[shard.Of(len(f.shards))] }
+func newInFlight(to Observer, shards int) *inFlight {
+	f := &inFlight{epoch: time.Now(), to: to, shards: make([]shard, shards)}
+	for i := range f.shards {
+		for op := range f.shards[i].requests {
+			f.shards[i].requests[op].took = tally.New(tally.Times)
+		}
+	}
+	return f
+}
 
-func (f *inFlight) begin(op Operation) running { return f.here().begin(op, f.epoch) }
-
-func (c *counts) begin(op Operation, epoch time.Time) running {
-	r := running{in: c}
-	if n := c.requests[op].begun.Add(1); op.quick() && n%timeEvery != 1 {
+// begin notes a request of the calling goroutine's. Those that read requests live long.
+//
+// Here and in end it is the number of functions that costs: each has left the processor's cache since
+// the last request, and coming back takes longer than what it does.
+func (f *inFlight) begin(op Operation) running {
+	s := &f.shards[tally.Shard(len(f.shards))]
+	r := running{of: &s.requests[op]}
+	if n := r.of.begun.Add(1); op.quick() && n%timeEvery != 1 {
 		return r
 	}
-	r.begin = max(1, time.Since(epoch))
-	for i := range c.slots {
-		if slot := &c.slots[i]; slot.Load() == 0 && slot.CompareAndSwap(0, int64(r.begin)) {
+	r.begin = max(1, time.Since(f.epoch))
+	for i := range s.slots {
+		if slot := &s.slots[i]; slot.Load() == 0 && slot.CompareAndSwap(0, int64(r.begin)) {
 			r.slot = slot
 			break
 		}
@@ -56,16 +75,18 @@ func (c *counts) begin(op Operation, epoch time.Time) running {
 	return r
 }
 
-// end returns how long the request took, if it was timed.
-func (f *inFlight) end(op Operation, r running) (took time.Duration, timed bool) {
-	r.in.requests[op].ended.Add(1)
-	if r.begin == 0 {
-		return 0, false
+// end notes that a request has been answered.
+func (f *inFlight) end(op Operation, r running, st gofuse.Status) {
+	r.of.ended.Add(1)
+	if r.begin != 0 {
+		if r.slot != nil {
+			r.slot.Store(0)
+		}
+		r.of.took.Took(time.Since(f.epoch) - r.begin)
 	}
-	if r.slot != nil {
-		r.slot.Store(0)
+	if st > 0 {
+		f.to.Failed(op, syscall.Errno(st))
 	}
-	return time.Since(f.epoch) - r.begin, true
 }
 
 // counts returns how many requests of each kind have been answered, and how many are
@@ -86,6 +107,16 @@ func (f *inFlight) counts() (answered [Operations]uint64, now int) {
 	return answered, now
 }
 
+// took returns how long requests took that were timed.
+func (f *inFlight) took() (list [Operations]tally.Snapshot) {
+	for i := range f.shards {
+		for op := range list {
+			list[op].Add(f.shards[i].requests[op].took)
+		}
+	}
+	return list
+}
+
 // oldest returns how long the oldest request has been served; 0: there is none.
 func (f *inFlight) oldest() time.Duration {
 	now := time.Since(f.epoch)
@@ -102,9 +133,10 @@ func (f *inFlight) oldest() time.Duration {
 
 // Stats is a snapshot of what a file system has to do.
 type Stats struct {
-	Requests [Operations]uint64 // answered; all 0 without an Observer, as are the next two
-	InFlight int                // requests being served
-	Oldest   time.Duration      // how long the oldest of those that are timed has been
+	Requests [Operations]uint64         // answered; all 0 without an Observer, as are the next three
+	Took     [Operations]tally.Snapshot // how long it took, of each that may wait, and of one of 16 of the others
+	InFlight int                        // requests being served
+	Oldest   time.Duration              // how long the oldest of those that are timed has been
 
 	Invalidations [Invalidations]InvalidationStats // by kind
 	Pending       int                              // invalidations that are to be sent
@@ -137,6 +169,7 @@ func (i Invalidation) String() string {
 func (fs *FS) Stats() Stats {
 	s := Stats{Oldest: fs.inFlight.oldest(), Pending: int(fs.notify.pending.Load())}
 	s.Requests, s.InFlight = fs.inFlight.counts()
+	s.Took = fs.inFlight.took()
 	for i := range s.Invalidations {
 		c := &fs.notify.answers[i]
 		s.Invalidations[i] = InvalidationStats{Done: c.done.Load(), Unknown: c.unknown.Load(), Refused: c.refused.Load()}

@@ -66,8 +66,8 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 		target = "/dev/fd/" + strconv.Itoa(fd)
 	}
 	var served gofuse.RawFileSystem = fs
-	if fs.observer != nil {
-		served = &observed{fs, fs.observer}
+	if fs.inFlight.to != nil {
+		served = &observed{fs}
 	}
 	server, err := gofuse.NewServer(served, target, opts)
 	if err != nil {

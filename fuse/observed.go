@@ -3,7 +3,6 @@ package fuse
 import (
 	"strings"
 	"syscall"
-	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 )
@@ -57,194 +56,180 @@ func (o Operation) quick() bool {
 	return false
 }
 
-// Observer is told of requests when they have been answered. Its methods are called from
-// many goroutines, and must be quick.
+// Observer is told of what fails. Its methods are called from many goroutines, and must be quick.
 type Observer interface {
-	// Took tells how long a request took: each that may wait, and one of 16 of those that
-	// are answered from memory.
-	Took(op Operation, took time.Duration)
 	// Failed tells of a request that was answered with an error.
 	Failed(op Operation, errno syscall.Errno)
+	// ChangeFailed tells of a change that was asked for and not made, or not stored, and whether
+	// there was quorum then.
+	ChangeFailed(err error, quorate bool)
 }
 
 // observed is a file system whose requests are counted, and timed.
-type observed struct {
-	*FS
-	to Observer
-}
-
-// done ends a request that begin began.
-func (o *observed) done(op Operation, r running, st gofuse.Status) {
-	if took, timed := o.inFlight.end(op, r); timed {
-		o.to.Took(op, took)
-	}
-	if st > 0 {
-		o.to.Failed(op, syscall.Errno(st))
-	}
-}
+type observed struct{ *FS }
 
 func (o *observed) Lookup(cancel <-chan struct{}, in *gofuse.InHeader, name string, out *gofuse.EntryOut) gofuse.Status {
 	r := o.inFlight.begin(OpLookup)
 	st := o.FS.Lookup(cancel, in, name, out)
-	o.done(OpLookup, r, st)
+	o.inFlight.end(OpLookup, r, st)
 	return st
 }
 
 func (o *observed) GetAttr(cancel <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrOut) gofuse.Status {
 	r := o.inFlight.begin(OpGetAttr)
 	st := o.FS.GetAttr(cancel, in, out)
-	o.done(OpGetAttr, r, st)
+	o.inFlight.end(OpGetAttr, r, st)
 	return st
 }
 
 func (o *observed) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
 	r := o.inFlight.begin(OpSetAttr)
 	st := o.FS.SetAttr(cancel, in, out)
-	o.done(OpSetAttr, r, st)
+	o.inFlight.end(OpSetAttr, r, st)
 	return st
 }
 
 func (o *observed) Readlink(cancel <-chan struct{}, in *gofuse.InHeader) ([]byte, gofuse.Status) {
 	r := o.inFlight.begin(OpReadlink)
 	b, st := o.FS.Readlink(cancel, in)
-	o.done(OpReadlink, r, st)
+	o.inFlight.end(OpReadlink, r, st)
 	return b, st
 }
 
 func (o *observed) Mknod(cancel <-chan struct{}, in *gofuse.MknodIn, name string, out *gofuse.EntryOut) gofuse.Status {
 	r := o.inFlight.begin(OpMknod)
 	st := o.FS.Mknod(cancel, in, name, out)
-	o.done(OpMknod, r, st)
+	o.inFlight.end(OpMknod, r, st)
 	return st
 }
 
 func (o *observed) Mkdir(cancel <-chan struct{}, in *gofuse.MkdirIn, name string, out *gofuse.EntryOut) gofuse.Status {
 	r := o.inFlight.begin(OpMkdir)
 	st := o.FS.Mkdir(cancel, in, name, out)
-	o.done(OpMkdir, r, st)
+	o.inFlight.end(OpMkdir, r, st)
 	return st
 }
 
 func (o *observed) Unlink(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
 	r := o.inFlight.begin(OpUnlink)
 	st := o.FS.Unlink(cancel, in, name)
-	o.done(OpUnlink, r, st)
+	o.inFlight.end(OpUnlink, r, st)
 	return st
 }
 
 func (o *observed) Rmdir(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
 	r := o.inFlight.begin(OpRmdir)
 	st := o.FS.Rmdir(cancel, in, name)
-	o.done(OpRmdir, r, st)
+	o.inFlight.end(OpRmdir, r, st)
 	return st
 }
 
 func (o *observed) Rename(cancel <-chan struct{}, in *gofuse.RenameIn, from, to string) gofuse.Status {
 	r := o.inFlight.begin(OpRename)
 	st := o.FS.Rename(cancel, in, from, to)
-	o.done(OpRename, r, st)
+	o.inFlight.end(OpRename, r, st)
 	return st
 }
 
 func (o *observed) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, out *gofuse.CreateOut) gofuse.Status {
 	r := o.inFlight.begin(OpCreate)
 	st := o.FS.Create(cancel, in, name, out)
-	o.done(OpCreate, r, st)
+	o.inFlight.end(OpCreate, r, st)
 	return st
 }
 
 func (o *observed) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
 	r := o.inFlight.begin(OpOpen)
 	st := o.FS.Open(cancel, in, out)
-	o.done(OpOpen, r, st)
+	o.inFlight.end(OpOpen, r, st)
 	return st
 }
 
 func (o *observed) Read(cancel <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofuse.ReadResult, gofuse.Status) {
 	r := o.inFlight.begin(OpRead)
 	res, st := o.FS.Read(cancel, in, buf)
-	o.done(OpRead, r, st)
+	o.inFlight.end(OpRead, r, st)
 	return res, st
 }
 
 func (o *observed) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32, gofuse.Status) {
 	r := o.inFlight.begin(OpWrite)
 	n, st := o.FS.Write(cancel, in, data)
-	o.done(OpWrite, r, st)
+	o.inFlight.end(OpWrite, r, st)
 	return n, st
 }
 
 func (o *observed) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
 	r := o.inFlight.begin(OpFlush)
 	st := o.FS.Flush(cancel, in)
-	o.done(OpFlush, r, st)
+	o.inFlight.end(OpFlush, r, st)
 	return st
 }
 
 func (o *observed) Fsync(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
 	r := o.inFlight.begin(OpFsync)
 	st := o.FS.Fsync(cancel, in)
-	o.done(OpFsync, r, st)
+	o.inFlight.end(OpFsync, r, st)
 	return st
 }
 
 func (o *observed) Release(cancel <-chan struct{}, in *gofuse.ReleaseIn) {
 	r := o.inFlight.begin(OpRelease)
 	o.FS.Release(cancel, in)
-	o.done(OpRelease, r, gofuse.OK)
+	o.inFlight.end(OpRelease, r, gofuse.OK)
 }
 
 func (o *observed) OpenDir(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
 	r := o.inFlight.begin(OpOpenDir)
 	st := o.FS.OpenDir(cancel, in, out)
-	o.done(OpOpenDir, r, st)
+	o.inFlight.end(OpOpenDir, r, st)
 	return st
 }
 
 func (o *observed) ReadDir(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
 	r := o.inFlight.begin(OpReadDir)
 	st := o.FS.ReadDir(cancel, in, out)
-	o.done(OpReadDir, r, st)
+	o.inFlight.end(OpReadDir, r, st)
 	return st
 }
 
 func (o *observed) ReleaseDir(in *gofuse.ReleaseIn) {
 	r := o.inFlight.begin(OpReleaseDir)
 	o.FS.ReleaseDir(in)
-	o.done(OpReleaseDir, r, gofuse.OK)
+	o.inFlight.end(OpReleaseDir, r, gofuse.OK)
 }
 
 func (o *observed) FsyncDir(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
 	r := o.inFlight.begin(OpFsyncDir)
 	st := o.FS.FsyncDir(cancel, in)
-	o.done(OpFsyncDir, r, st)
+	o.inFlight.end(OpFsyncDir, r, st)
 	return st
 }
 
 func (o *observed) StatFs(cancel <-chan struct{}, in *gofuse.InHeader, out *gofuse.StatfsOut) gofuse.Status {
 	r := o.inFlight.begin(OpStatFs)
 	st := o.FS.StatFs(cancel, in, out)
-	o.done(OpStatFs, r, st)
+	o.inFlight.end(OpStatFs, r, st)
 	return st
 }
 
 func (o *observed) Symlink(cancel <-chan struct{}, in *gofuse.InHeader, target, name string, out *gofuse.EntryOut) gofuse.Status {
 	r := o.inFlight.begin(OpSymlink)
 	st := o.FS.Symlink(cancel, in, target, name, out)
-	o.done(OpSymlink, r, st)
+	o.inFlight.end(OpSymlink, r, st)
 	return st
 }
 
 func (o *observed) Link(cancel <-chan struct{}, in *gofuse.LinkIn, name string, out *gofuse.EntryOut) gofuse.Status {
 	r := o.inFlight.begin(OpLink)
 	st := o.FS.Link(cancel, in, name, out)
-	o.done(OpLink, r, st)
+	o.inFlight.end(OpLink, r, st)
 	return st
 }
 
 func (o *observed) Fallocate(cancel <-chan struct{}, in *gofuse.FallocateIn) gofuse.Status {
 	r := o.inFlight.begin(OpFallocate)
 	st := o.FS.Fallocate(cancel, in)
-	o.done(OpFallocate, r, st)
+	o.inFlight.end(OpFallocate, r, st)
 	return st
 }

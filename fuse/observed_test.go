@@ -9,21 +9,27 @@ import (
 	"time"
 
 	"pmxcfs/memdb"
+	"pmxcfs/memdb/dcdb"
 )
 
-// served is an Observer that counts errors, and adds up times.
+// served is an Observer that counts.
 type served struct {
-	mu    sync.Mutex
-	count map[Operation]map[syscall.Errno]int
-	took  [Operations]time.Duration
-	timed [Operations]int
+	mu      sync.Mutex
+	count   map[Operation]map[syscall.Errno]int
+	changes map[syscall.Errno]int
 }
 
-func (s *served) Took(op Operation, took time.Duration) {
+func (s *served) ChangeFailed(err error, quorate bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.took[op] += took
-	s.timed[op]++
+	if s.changes == nil {
+		s.changes = make(map[syscall.Errno]int)
+	}
+	errno := syscall.Errno(status(err))
+	if !quorate {
+		errno = syscall.EHOSTDOWN
+	}
+	s.changes[errno]++
 }
 
 func (s *served) Failed(op Operation, errno syscall.Errno) {
@@ -86,13 +92,59 @@ func TestRequestsAreTimedByOperationAndError(t *testing.T) {
 			}
 			return m.fs.Stats().Requests[want.op] >= uint64(want.times)
 		})
-		m.served.mu.Lock()
-		if took := m.took[want.op]; took <= 0 || took > time.Minute {
-			t.Errorf("%v took %v", want.op, took)
+		if took := m.fs.Stats().Took[want.op].Sum(); took <= 0 || took > 60 {
+			t.Errorf("%v took %v s", want.op, took)
 		}
-		m.served.mu.Unlock()
 	}
 	soon(t, "nothing is in flight", func() bool { s := m.fs.Stats(); return s.InFlight == 0 && s.Oldest == 0 })
+}
+
+// Each change that somebody asked for and did not get counts once, whichever call told him; that
+// somebody else has a lock is no failure.
+func TestChangesThatFailAreTold(t *testing.T) {
+	var db *failingDB
+	m := mountTest(t, func(real dcdb.Database) dcdb.Database {
+		db = &failingDB{Database: real}
+		return db
+	})
+	m.write("f", "old")
+	m.mkdir("priv")
+	m.mkdir("priv/lock")
+	m.mkdir("priv/lock/l")
+	want := func(errno syscall.Errno, times int) {
+		t.Helper()
+		m.served.mu.Lock()
+		defer m.served.mu.Unlock()
+		if got := m.changes[errno]; got != times {
+			t.Errorf("%d changes failed with %v, want %d", got, errno, times)
+		}
+	}
+	if err := syscall.Utimes(m.path("priv/lock/l"), []syscall.Timeval{{}, {}}); err == nil {
+		t.Error("a lock that is held was given")
+	}
+	db.fail(syscall.ENOSPC)
+	f := m.open("f", os.O_WRONLY|os.O_TRUNC)
+	if _, err := f.WriteString("new"); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "close after a write", f.Close(), syscall.ENOSPC)
+	want(syscall.ENOSPC, 1)
+	wantErrno(t, "mkdir", os.Mkdir(m.path("e"), 0o755), syscall.ENOSPC)
+	want(syscall.ENOSPC, 2)
+	wantErrno(t, "truncate", os.Truncate(m.path("f"), 1), syscall.ENOSPC)
+	want(syscall.ENOSPC, 3)
+	db.fail(nil)
+	m.store.lost.Store(true)
+	if err := os.Remove(m.path("f")); !errors.Is(err, syscall.EACCES) {
+		t.Error(err)
+	}
+	m.store.lost.Store(false)
+	want(syscall.EHOSTDOWN, 1)
+	m.served.mu.Lock()
+	defer m.served.mu.Unlock()
+	if len(m.changes) != 2 {
+		t.Errorf("%v", m.changes)
+	}
 }
 
 func TestOldestRequestShowsWhileItLasts(t *testing.T) {
@@ -123,7 +175,7 @@ func TestInvalidationsAreCountedByWhatTheKernelSays(t *testing.T) {
 }
 
 func TestMoreRequestsThanSlotsAreCounted(t *testing.T) {
-	f := &inFlight{epoch: time.Now()}
+	f := newInFlight(nil, 1)
 	var list []running
 	for range 3 * len(f.shards[0].slots) {
 		list = append(list, f.begin(OpWrite))
@@ -132,29 +184,28 @@ func TestMoreRequestsThanSlotsAreCounted(t *testing.T) {
 		t.Errorf("%d in flight, the oldest for %v", n, f.oldest())
 	}
 	for _, r := range list {
-		if took, timed := f.end(OpWrite, r); took <= 0 || !timed {
-			t.Errorf("took %v", took)
-		}
+		f.end(OpWrite, r, 0)
 	}
 	if all, n := f.counts(); n != 0 || f.oldest() != 0 || all[OpWrite] != uint64(len(list)) {
 		t.Errorf("%d are left, for %v; %d answered", n, f.oldest(), all[OpWrite])
 	}
+	if took := f.took()[OpWrite]; took.Count() != uint64(len(list)) || took.Sum() <= 0 {
+		t.Errorf("%d took %v s", took.Count(), took.Sum())
+	}
 }
 
 func TestOfTheManySomeAreTimedTheFirstAmongThem(t *testing.T) {
-	f := &inFlight{epoch: time.Now()}
-	here := f.here() // it may be another one when the stack has grown
+	f := newInFlight(nil, 1)
 	for op := range Operation(Operations) {
-		timed := 0
+		timed := func() uint64 { return f.took()[op].Count() }
 		for i := range 10 * timeEvery {
-			if _, ok := f.end(op, here.begin(op, f.epoch)); ok {
-				timed++
-			} else if i == 0 {
+			f.end(op, f.begin(op), 0)
+			if i == 0 && timed() != 1 {
 				t.Errorf("the first %v is not timed", op)
 			}
 		}
-		if want := map[bool]int{true: 10, false: 10 * timeEvery}[op.quick()]; timed != want {
-			t.Errorf("%v: %d are timed, want %d", op, timed, want)
+		if want := map[bool]uint64{true: 10, false: 10 * timeEvery}[op.quick()]; timed() != want {
+			t.Errorf("%v: %d are timed, want %d", op, timed(), want)
 		}
 	}
 }
@@ -162,9 +213,9 @@ func TestOfTheManySomeAreTimedTheFirstAmongThem(t *testing.T) {
 func BenchmarkObservingARequest(b *testing.B) {
 	for _, op := range []Operation{OpRead, OpWrite} {
 		b.Run(op.String(), func(b *testing.B) {
-			f := &inFlight{epoch: time.Now()}
+			f := newInFlight(nil, 16)
 			for b.Loop() {
-				f.end(op, f.begin(op))
+				f.end(op, f.begin(op), 0)
 			}
 		})
 	}

@@ -313,12 +313,12 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 			return nil, errors.Join(err, db.Close())
 		}
 		d.store, d.pulse = d.cluster, d.cluster.store
-		mount.SetStore(d.counted(d.cluster.store))
+		mount.SetStore(d.cluster.store)
 		mount.Share()
 	} else {
 		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: d.observers(state, mount)})
 		d.store, d.pulse = d.local, d.local
-		mount.SetStore(d.counted(d.local))
+		mount.SetStore(d.local)
 	}
 	d.watchMetrics(db, mount)
 	return mount, nil

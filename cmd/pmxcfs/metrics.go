@@ -39,14 +39,6 @@ func (d *daemon) observeIPC(cfg *ipc.Config) {
 	}
 }
 
-// counted returns the store as the mount uses it.
-func (d *daemon) counted(s fuse.Store) fuse.Store {
-	if d.metrics == nil {
-		return s
-	}
-	return d.metrics.Failures.Of(s)
-}
-
 // observers returns who is told of changes.
 func (d *daemon) observers(always ...dcdb.Observer) observers {
 	if d.metrics != nil {

@@ -86,18 +86,57 @@ func (c *config) inTurn(ctx context.Context, name string, clients int, servers .
 	return results, nil
 }
 
-// costRounds is how many times as many rounds it takes to see a difference of a hundredth.
-const costRounds = 7
+// A difference of a hundredth shows only over many rounds, and over many daemons: where one's memory
+// happens to lie makes as much of a difference for as long as it runs.
+const (
+	costStarts = 2 // times as many starts as there are rounds elsewhere
+	costRounds = 5 // of each start
+)
 
-// metricsCost measures the daemon beside a second one that observes nothing, and that one beside
-// a third like it: what differs there is the measurement's own doing.
-func (c *config) metricsCost(ctx context.Context, r *report.Report) (err error) {
+// metricsCost measures two daemons beside two that observe nothing, again and again with new ones. How
+// the two that observe nothing differ is the measurement's own doing.
+func (c *config) metricsCost(ctx context.Context, r *report.Report) error {
+	short := *c
+	short.time, short.warm, short.rounds = c.time/4, c.warm/4, costRounds
+	if c.quick {
+		short.rounds = 1
+	}
+	results := make(map[string]*costs)
+	for start := range costStarts * c.rounds {
+		if err := short.costOfOneStart(ctx, start, results); err != nil {
+			return err
+		}
+	}
+	for _, name := range report.CostOps {
+		if of, ok := results[name]; ok {
+			cost := report.Cost{
+				Op:      report.Compare(name, 1, slices.Concat(of.with[:]...), slices.Concat(of.without[:]...)),
+				Control: report.Compare(name, 1, of.without[1], of.without[0]).Ratio,
+			}
+			c.say("%-12s with metrics: %8.0f/s, without %8.0f/s, ratio %.3f; of two without %.3f", name, cost.Subject.PerSecond, cost.Floor.PerSecond, cost.Ratio, cost.Control)
+			r.Metrics = append(r.Metrics, cost)
+		}
+	}
+	return nil
+}
+
+// costs are results of one operation, of the two daemons of each kind.
+type costs struct{ with, without [2][]*load.Result }
+
+// costOfOneStart adds the results of four daemons. Either kind's start first and last, or second and
+// third, by turns: the order makes a difference, too.
+func (c *config) costOfOneStart(ctx context.Context, start int, results map[string]*costs) (err error) {
+	with, without := [2]int{0, 3}, [2]int{1, 2}
+	if start%2 == 1 {
+		with, without = without, with
+	}
 	var servers []*server.Server
-	for _, x := range []struct {
-		root    string
-		options []string
-	}{{"metrics", nil}, {"none", []string{"--no-metrics"}}, {"again", []string{"--no-metrics"}}} {
-		s, _, err := c.startDaemon(filepath.Join(c.dir, x.root), x.options...)
+	for i := range 4 {
+		var options []string
+		if slices.Contains(without[:], i) {
+			options = append(options, "--no-metrics")
+		}
+		s, _, err := c.startDaemon(filepath.Join(c.dir, fmt.Sprintf("metrics-%d-%d", start, i)), options...)
 		if err != nil {
 			return err
 		}
@@ -107,19 +146,22 @@ func (c *config) metricsCost(ctx context.Context, r *report.Report) (err error) 
 		}
 		servers = append(servers, s)
 	}
-	short := *c
-	short.time, short.warm, short.rounds = c.time/4, c.warm/4, costRounds*c.rounds
 	for _, name := range report.CostOps {
 		if !slices.Contains(c.ops, name) {
 			continue
 		}
-		results, err := short.inTurn(ctx, name, 1, servers...)
+		more, err := c.inTurn(ctx, name, 1, servers...)
 		if err != nil {
 			return err
 		}
-		cost := report.Cost{Op: report.Compare(name, 1, results[0], results[1]), Control: report.Compare(name, 1, results[2], results[1]).Ratio}
-		c.say("%-12s with metrics: %8.0f/s, without %8.0f/s, ratio %.3f; of two without %.3f", name, cost.Subject.PerSecond, cost.Floor.PerSecond, cost.Ratio, cost.Control)
-		r.Metrics = append(r.Metrics, cost)
+		if results[name] == nil {
+			results[name] = new(costs)
+		}
+		all := results[name]
+		for i := range 2 {
+			all.with[i] = append(all.with[i], more[with[i]]...)
+			all.without[i] = append(all.without[i], more[without[i]]...)
+		}
 	}
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/memdb"
-	"pmxcfs/memdb/dcdb"
 )
 
 // classes are what changes are about, by their path.
@@ -168,25 +167,21 @@ const (
 	failIO
 )
 
-// FailureCounter counts changes that users asked for and did not get.
-type FailureCounter struct {
+// failureCounter counts changes that users asked for and did not get.
+type failureCounter struct {
 	by [len(failures)]prometheus.Counter
 }
 
-func newFailureCounter(reg prometheus.Registerer) *FailureCounter {
+func newFailureCounter(reg prometheus.Registerer) *failureCounter {
 	vec := counter(reg, "change_failures_total", "Changes asked for on this node that failed, by the reason; \"refused\": the tree does not allow it, as where something exists already.", "reason")
-	f := &FailureCounter{}
+	f := &failureCounter{}
 	for i, name := range failures {
 		f.by[i] = vec.WithLabelValues(name)
 	}
 	return f
 }
 
-func (f *FailureCounter) count(err error, s Changer) {
-	if err != nil {
-		f.by[failure(err, s.Quorate())].Inc()
-	}
-}
+func (f *failureCounter) count(err error, quorate bool) { f.by[failure(err, quorate)].Inc() }
 
 // failure returns why a change was not made. The order matters: an error may be
 // several.
@@ -208,41 +203,4 @@ func failure(err error, quorate bool) int {
 		return failIO
 	}
 	return failRefused
-}
-
-// Changer is a store that changes go to.
-type Changer interface {
-	Tree() *memdb.Tree
-	Quorate() bool
-	Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error)
-	Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error)
-	Sync(cancel <-chan struct{}) error
-}
-
-// Of returns s; what it fails to do is counted.
-func (f *FailureCounter) Of(s Changer) Changer { return &countedChanger{s, f} }
-
-type countedChanger struct {
-	Changer
-	f *FailureCounter
-}
-
-func (c *countedChanger) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
-	change, err := c.Changer.Do(cancel, op)
-	if op.Kind != memdb.OpMTime || op.MTime != 0 { // who asks for another's lock is refused again and again
-		c.f.count(err, c.Changer)
-	}
-	return change, err
-}
-
-func (c *countedChanger) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
-	change, commit, err := c.Changer.Write(cancel, op)
-	c.f.count(err, c.Changer)
-	return change, commit, err
-}
-
-func (c *countedChanger) Sync(cancel <-chan struct{}) error {
-	err := c.Changer.Sync(cancel)
-	c.f.count(err, c.Changer)
-	return err
 }

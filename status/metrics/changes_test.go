@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -14,7 +15,6 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/memdb"
-	"pmxcfs/memdb/dcdb"
 )
 
 func TestPathsFallIntoClasses(t *testing.T) {
@@ -119,45 +119,20 @@ func TestFailuresHaveTheirReason(t *testing.T) {
 	}
 }
 
-// failing is a store of which every second change fails.
-type failing struct {
-	Changer
-	n int
-}
-
-func (f *failing) Quorate() bool { return true }
-
-func (f *failing) Sync(<-chan struct{}) error { return syscall.EIO }
-
-func (f *failing) Do(<-chan struct{}, *memdb.Op) (memdb.Change, error) {
-	if f.n++; f.n%2 == 0 {
-		return memdb.Change{}, syscall.ENOSPC
+func TestFailedChangesAreCounted(t *testing.T) {
+	m, _, _ := newNode(t, 1)
+	for range 3 {
+		m.FUSE.ChangeFailed(syscall.ENOSPC, true)
 	}
-	return memdb.Change{Inode: 7}, nil
-}
-
-func (f *failing) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
-	c, err := f.Do(cancel, op)
-	return c, nil, err
-}
-
-func TestFailedChangesOfAStoreAreCounted(t *testing.T) {
-	f := newFailureCounter(prometheus.NewRegistry())
-	s := f.Of(&failing{})
-	op := &memdb.Op{Kind: memdb.OpCreate, Path: "x"}
-	for range 10 {
-		c, err := s.Do(nil, op)
-		if (c.Inode == 7) != (err == nil) {
-			t.Errorf("%v %v", c, err)
+	m.FUSE.ChangeFailed(syscall.EACCES, false)
+	out := scrape(t, m)
+	for _, line := range []string{
+		"pmxcfs_change_failures_total{reason=\"no_space\"} 3\n",
+		"pmxcfs_change_failures_total{reason=\"not_quorate\"} 1\n",
+		"pmxcfs_change_failures_total{reason=\"refused\"} 0\n",
+	} {
+		if !strings.Contains(out, line) {
+			t.Errorf("no %s in %s", line, out)
 		}
-		s.Write(nil, op)
-		s.Do(nil, &memdb.Op{Kind: memdb.OpMTime, Path: "priv/lock/x"}) // waits for a lock
-		s.Do(nil, &memdb.Op{Kind: memdb.OpMTime, Path: "priv/lock/x"})
-	}
-	if n := testutil.ToFloat64(f.by[failNoSpace]); n != 10 {
-		t.Errorf("%v failures", n)
-	}
-	if err := s.Sync(nil); err == nil || testutil.ToFloat64(f.by[failIO]) != 1 {
-		t.Errorf("a failed fsync (%v) is counted %v times", err, testutil.ToFloat64(f.by[failIO]))
 	}
 }

@@ -22,16 +22,14 @@ type Config struct {
 // Metrics are a daemon's. The observers may be used at once; Watch adds what is read
 // at each scrape.
 type Metrics struct {
-	reg   *prometheus.Registry
-	batch *batch
-	log   *slog.Logger
+	reg *prometheus.Registry
+	log *slog.Logger
 
 	FUSE     *FUSEObserver
 	IPC      *IPCObserver
 	Database *DatabaseObserver
 	Timings  *TimingsObserver
 	Changes  *ChangeCounter
-	Failures *FailureCounter
 	Syncs    *SyncObserver
 }
 
@@ -40,13 +38,12 @@ func New(cfg Config) *Metrics {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Metrics{reg: prometheus.NewRegistry(), batch: new(batch), log: cfg.Log}
-	m.FUSE = newFUSEObserver(m.reg, m.batch)
-	m.IPC = newIPCObserver(m.reg, m.batch)
-	m.Database = newDatabaseObserver(m.reg, m.batch)
-	m.Timings = newTimingsObserver(m.reg, m.batch)
+	m := &Metrics{reg: prometheus.NewRegistry(), log: cfg.Log}
+	m.FUSE = newFUSEObserver(m.reg)
+	m.IPC = newIPCObserver(m.reg)
+	m.Database = newDatabaseObserver(m.reg)
+	m.Timings = newTimingsObserver(m.reg)
 	m.Changes = newChangeCounter(m.reg)
-	m.Failures = newFailureCounter(m.reg)
 	m.Syncs = newSyncObserver(m.reg)
 	m.reg.MustRegister(
 		collectors.NewGoCollector(),
@@ -66,7 +63,7 @@ func (m *Metrics) Watch(s Sources) { m.reg.MustRegister(newCollector(s)) }
 // Handler answers scrapes, in Prometheus' text form, OpenMetrics, or protocol buffers with
 // native histograms, as the scraper asks for.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(gatherer{m.batch, m.reg}, promhttp.HandlerOpts{
+	return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
 		// What can be told is told.
 		ErrorHandling:       promhttp.ContinueOnError,
@@ -75,31 +72,6 @@ func (m *Metrics) Handler() http.Handler {
 		MaxRequestsInFlight: 4,
 		Timeout:             10 * time.Second,
 	})
-}
-
-// durations are the classic buckets, in seconds: from a request that is answered from
-// memory to one that is given up.
-var durations = [...]float64{
-	.00002, .00005, .0001, .0002, .0005, .001, .002, .005, .01, .05, .1, .5, 1, 5, 10,
-}
-
-// histogram makes a family of histograms, classic and native.
-func histogram(reg prometheus.Registerer, name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Namespace: namespace, Name: name, Help: help, Buckets: buckets,
-		NativeHistogramBucketFactor:     1.2,
-		NativeHistogramMaxBucketNumber:  100,
-		NativeHistogramMinResetDuration: time.Hour,
-	}, labels)
-	reg.MustRegister(h)
-	return h
-}
-
-// sizes makes a classic histogram alone, which is half as much work for each change.
-func sizes(reg prometheus.Registerer, name, help string, buckets ...float64) prometheus.Observer {
-	h := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets})
-	reg.MustRegister(h)
-	return h
 }
 
 func counter(reg prometheus.Registerer, name, help string, labels ...string) *prometheus.CounterVec {

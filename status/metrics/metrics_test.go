@@ -19,6 +19,7 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/fuse"
+	"pmxcfs/fuse/tally"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
@@ -76,6 +77,9 @@ func newNodeOf(t testing.TB, m *Metrics, entries int, database sqlite.Observer, 
 	}
 	s.Sent.Messages[1], s.Delivered.Bytes[7] = 11, 12
 	of := func() group.Status { return s }
+	took := tally.New(tally.Times) // the same for all operations
+	took.Took(3 * time.Millisecond)
+	took.Took(time.Millisecond)
 	cluster := new(dcdb.Stats)
 	cluster.Sent[group.SyncMemberJoin].Entries.Store(3)
 	cluster.Sent[group.SyncMemberJoin].Bytes.Store(300)
@@ -88,7 +92,11 @@ func newNodeOf(t testing.TB, m *Metrics, entries int, database sqlite.Observer, 
 		},
 		Tree: tree, Database: db,
 		FUSE: func() fuse.Stats {
-			return fuse.Stats{Requests: [fuse.Operations]uint64{fuse.OpRead: 9}, InFlight: 3, Oldest: 2 * time.Second, Pending: 4}
+			s := fuse.Stats{Requests: [fuse.Operations]uint64{fuse.OpRead: 9}, InFlight: 3, Oldest: 2 * time.Second, Pending: 4}
+			for op := range s.Took {
+				s.Took[op].Add(took)
+			}
+			return s
 		},
 		RRD:     func() rrd.Stats { return rrd.Stats{Cached: 1, Direct: 2, Failed: 3, Dropped: 4, Created: 5, Queued: 6} },
 		Log:     func() clusterlog.Counts { return clusterlog.Counts{Own: 1, Foreign: 2, Repeated: 3} },
@@ -128,8 +136,6 @@ func TestWhatSourcesTellIsGiven(t *testing.T) {
 	if err := store.Sync(nil); err != nil {
 		t.Fatal(err)
 	}
-	m.FUSE.Took(fuse.OpWrite, 3*time.Millisecond)
-	m.FUSE.Took(fuse.OpWrite, time.Millisecond)
 	m.FUSE.Failed(fuse.OpWrite, syscall.ENOSPC)
 	m.FUSE.Failed(fuse.OpRename, 133)
 	m.FUSE.Failed(fuse.OpRename, 100000)
@@ -200,24 +206,24 @@ func TestWhatSourcesTellIsGiven(t *testing.T) {
 func TestNativeHistogramsAreGivenToWhoAsksForThem(t *testing.T) {
 	m, _, _ := newNode(t, 1)
 	for i := range 1000 {
-		m.FUSE.Took(fuse.OpRead, time.Duration(i)*time.Microsecond)
+		m.IPC.Took(ipc.OpLog, time.Duration(i)*time.Microsecond)
 	}
-	families, err := gatherer{m.batch, m.reg}.Gather()
+	families, err := m.reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var h *dto.Histogram
 	for _, f := range families {
-		if f.GetName() != "pmxcfs_fuse_request_duration_seconds" {
+		if f.GetName() != "pmxcfs_ipc_request_duration_seconds" {
 			continue
 		}
 		for _, x := range f.Metric {
-			if x.Label[0].GetValue() == "read" {
+			if x.Label[0].GetValue() == "log" {
 				h = x.Histogram
 			}
 		}
 	}
-	if h.GetSampleCount() != 1000 || len(h.GetBucket()) != len(durations) || len(h.GetPositiveDelta()) < 10 {
+	if h.GetSampleCount() != 1000 || len(h.GetBucket()) != 15 || len(h.GetPositiveDelta()) < 10 {
 		t.Errorf("%v", h)
 	}
 	w := httptest.NewRecorder()
@@ -340,7 +346,7 @@ func TestNothingThatWasObservedIsMissing(t *testing.T) {
 	for range 20 {
 		wg.Go(func() {
 			for i := range each {
-				m.FUSE.Took(fuse.OpWrite, time.Duration(i)*time.Microsecond)
+				m.IPC.Took(ipc.OpLog, time.Duration(i)*time.Microsecond)
 			}
 		})
 	}
@@ -359,7 +365,7 @@ func TestNothingThatWasObservedIsMissing(t *testing.T) {
 	wg.Wait()
 	close(stop)
 	scraper.Wait()
-	if want := fmt.Sprintf("pmxcfs_fuse_request_duration_seconds_count{operation=\"write\"} %d\n", 20*each); !strings.Contains(scrape(t, m), want) {
+	if want := fmt.Sprintf("pmxcfs_ipc_request_duration_seconds_count{operation=\"log\"} %d\n", 20*each); !strings.Contains(scrape(t, m), want) {
 		t.Errorf("no %q in %s", want, scrape(t, m))
 	}
 }
@@ -387,7 +393,6 @@ func BenchmarkScrape(b *testing.B) {
 			m, _, _ := newNode(b, entries)
 			for op := range fuse.Operation(fuse.Operations) {
 				for i := range 1000 {
-					m.FUSE.Took(op, time.Duration(i)*time.Microsecond)
 					m.FUSE.Failed(op, syscall.Errno(1+i%30))
 				}
 			}
@@ -402,13 +407,5 @@ func BenchmarkScrape(b *testing.B) {
 			}
 			b.ReportMetric(float64(size), "bytes")
 		})
-	}
-}
-
-// BenchmarkObserve is what a request of the kernel's costs more than without metrics.
-func BenchmarkObserve(b *testing.B) {
-	m := New(Config{})
-	for i := 0; b.Loop(); i++ {
-		m.FUSE.Took(fuse.OpWrite, time.Duration(i%1000)*time.Microsecond)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"pmxcfs/dfsm/group"
 	"pmxcfs/fuse"
+	"pmxcfs/fuse/tally"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
@@ -47,45 +48,40 @@ func (e *errorCounters) count(errno syscall.Errno) {
 	(*c).Inc()
 }
 
-// FUSEObserver observes the kernel's requests.
+// FUSEObserver counts the kernel's requests that failed, and the changes. All requests the
+// mount counts by itself.
 type FUSEObserver struct {
-	batch  *batch
-	took   [fuse.Operations]prometheus.Observer
-	errors [fuse.Operations]errorCounters
+	errors  [fuse.Operations]errorCounters
+	changes *failureCounter
 }
 
-func newFUSEObserver(reg prometheus.Registerer, b *batch) *FUSEObserver {
-	took := histogram(reg, "fuse_request_duration_seconds", "Time to answer a request of the kernel's, by its operation; of those that are answered from memory one in 16 is timed.", durations[:], "operation")
+func newFUSEObserver(reg prometheus.Registerer) *FUSEObserver {
 	errors := counter(reg, "fuse_request_errors_total", "Requests of the kernel's that were answered with an error, by operation and errno.", "operation", "errno")
-	o := &FUSEObserver{batch: b}
+	o := &FUSEObserver{changes: newFailureCounter(reg)}
 	for op := range fuse.Operation(fuse.Operations) {
-		o.took[op] = took.WithLabelValues(op.String())
 		o.errors[op].vec, o.errors[op].operation = errors, op.String()
 	}
 	return o
 }
 
-// Took implements fuse.Observer.
-func (o *FUSEObserver) Took(op fuse.Operation, took time.Duration) {
-	o.batch.took(o.took[op], took)
-}
-
 // Failed implements fuse.Observer.
 func (o *FUSEObserver) Failed(op fuse.Operation, errno syscall.Errno) { o.errors[op].count(errno) }
 
+// ChangeFailed implements fuse.Observer.
+func (o *FUSEObserver) ChangeFailed(err error, quorate bool) { o.changes.count(err, quorate) }
+
 // IPCObserver observes the requests of Proxmox's tools.
 type IPCObserver struct {
-	batch  *batch
-	took   [len(ipc.Counts{})]prometheus.Observer
+	took   [len(ipc.Counts{})]*tally.Histogram
 	errors [len(ipc.Counts{})]errorCounters
 }
 
-func newIPCObserver(reg prometheus.Registerer, b *batch) *IPCObserver {
-	took := histogram(reg, "ipc_request_duration_seconds", "Time to make the answer to a request of the IPC service, by its operation; of those that are answered at once one in 16 is timed.", durations[:], "operation")
+func newIPCObserver(reg prometheus.Registerer) *IPCObserver {
+	took := newHistograms(reg, "ipc_request_duration_seconds", "Time to make the answer to a request of the IPC service, by its operation; of those that are answered at once one in 16 is timed.", "operation")
 	errors := counter(reg, "ipc_request_errors_total", "Requests of the IPC service that were answered with an error, by operation and errno.", "operation", "errno")
-	o := &IPCObserver{batch: b}
+	o := &IPCObserver{}
 	for op, name := range ipcOperations {
-		o.took[op] = took.WithLabelValues(name)
+		o.took[op] = took.times(name)
 		o.errors[op].vec, o.errors[op].operation = errors, name
 	}
 	return o
@@ -109,25 +105,24 @@ var ipcOperations = map[int32]string{
 }
 
 // Took implements ipc.Observer.
-func (o *IPCObserver) Took(op int32, took time.Duration) { o.batch.took(o.took[op], took) }
+func (o *IPCObserver) Took(op int32, took time.Duration) { o.took[op].Took(took) }
 
 // Failed implements ipc.Observer.
 func (o *IPCObserver) Failed(op int32, errno syscall.Errno) { o.errors[op].count(errno) }
 
 // DatabaseObserver observes the database file.
 type DatabaseObserver struct {
-	batch                                   *batch
-	rows, bytes, took, synced, checkpointed prometheus.Observer
+	rows, bytes, took, synced, checkpointed *tally.Histogram
 }
 
-func newDatabaseObserver(reg prometheus.Registerer, b *batch) *DatabaseObserver {
-	duration := func(name, help string) prometheus.Observer {
-		return histogram(reg, name, help, durations[:]).WithLabelValues()
+func newDatabaseObserver(reg prometheus.Registerer) *DatabaseObserver {
+	duration := func(name, help string) *tally.Histogram { return newHistograms(reg, name, help).times() }
+	size := func(name, help string, bounds ...int64) *tally.Histogram {
+		return newHistograms(reg, name, help).add(tally.Sizes(bounds...))
 	}
 	return &DatabaseObserver{
-		batch:        b,
-		rows:         sizes(reg, "database_transaction_rows", "Rows written or deleted by a transaction.", 1, 2, 5, 10, 20, 50, 100, 1000, 10000, 100000),
-		bytes:        sizes(reg, "database_transaction_bytes", "Bytes of content written by a transaction.", 0, 256, 1024, 4096, 16384, 65536, 262144, 1<<20, 4<<20, 16<<20, 64<<20),
+		rows:         size("database_transaction_rows", "Rows written or deleted by a transaction.", 1, 2, 5, 10, 20, 50, 100, 1000, 10000, 100000),
+		bytes:        size("database_transaction_bytes", "Bytes of content written by a transaction.", 0, 256, 1024, 4096, 16384, 65536, 262144, 1<<20, 4<<20, 16<<20, 64<<20),
 		took:         duration("database_transaction_duration_seconds", "Time to carry out a transaction that succeeded."),
 		synced:       duration("database_sync_duration_seconds", "Time to bring the write-ahead log to the disk for an fsync."),
 		checkpointed: duration("database_checkpoint_duration_seconds", "Time to copy the write-ahead log into the database file."),
@@ -136,29 +131,30 @@ func newDatabaseObserver(reg prometheus.Registerer, b *batch) *DatabaseObserver 
 
 // Committed implements sqlite.Observer.
 func (o *DatabaseObserver) Committed(rows, bytes int, took time.Duration) {
-	o.batch.observe(observation{o.rows, float64(rows)}, observation{o.bytes, float64(bytes)}, observation{o.took, took.Seconds()})
+	o.rows.Observe(int64(rows))
+	o.bytes.Observe(int64(bytes))
+	o.took.Took(took)
 }
 
 // Synced implements sqlite.Observer.
-func (o *DatabaseObserver) Synced(took time.Duration) { o.synced.Observe(took.Seconds()) }
+func (o *DatabaseObserver) Synced(took time.Duration) { o.synced.Took(took) }
 
 // Checkpointed implements sqlite.Observer.
-func (o *DatabaseObserver) Checkpointed(took time.Duration) { o.checkpointed.Observe(took.Seconds()) }
+func (o *DatabaseObserver) Checkpointed(took time.Duration) { o.checkpointed.Took(took) }
 
 // TimingsObserver observes changes on their way through the cluster.
 type TimingsObserver struct {
-	batch             *batch
-	delivered, stored [kinds]prometheus.Observer
+	delivered, stored [kinds]*tally.Histogram
 }
 
 const kinds = int(memdb.OpMTime) + 1
 
-func newTimingsObserver(reg prometheus.Registerer, b *batch) *TimingsObserver {
-	delivered := histogram(reg, "change_delivery_duration_seconds", "Time from a call on this node until its change came back from the group, by operation.", durations[:], "operation")
-	stored := histogram(reg, "change_commit_duration_seconds", "Time from a change's delivery until it was in the database file, by operation; of all nodes' changes.", durations[:], "operation")
-	o := &TimingsObserver{batch: b}
+func newTimingsObserver(reg prometheus.Registerer) *TimingsObserver {
+	delivered := newHistograms(reg, "change_delivery_duration_seconds", "Time from a call on this node until its change came back from the group, by operation.", "operation")
+	stored := newHistograms(reg, "change_commit_duration_seconds", "Time from a change's delivery until it was in the database file, by operation; of all nodes' changes.", "operation")
+	o := &TimingsObserver{}
 	for k := memdb.OpWrite; k <= memdb.OpMTime; k++ {
-		o.delivered[k], o.stored[k] = delivered.WithLabelValues(k.String()), stored.WithLabelValues(k.String())
+		o.delivered[k], o.stored[k] = delivered.times(k.String()), stored.times(k.String())
 	}
 	return o
 }
@@ -166,29 +162,30 @@ func newTimingsObserver(reg prometheus.Registerer, b *batch) *TimingsObserver {
 // Delivered implements dcdb.Timings.
 func (o *TimingsObserver) Delivered(kind memdb.Kind, took time.Duration) {
 	if kind >= memdb.OpWrite && kind <= memdb.OpMTime {
-		o.batch.took(o.delivered[kind], took)
+		o.delivered[kind].Took(took)
 	}
 }
 
 // Stored implements dcdb.Timings.
 func (o *TimingsObserver) Stored(kind memdb.Kind, took time.Duration) {
 	if kind >= memdb.OpWrite && kind <= memdb.OpMTime {
-		o.batch.took(o.stored[kind], took)
+		o.stored[kind].Took(took)
 	}
 }
 
 // SyncObserver observes synchronisations.
-type SyncObserver struct{ took *prometheus.HistogramVec }
+type SyncObserver struct{ took *histograms }
 
 func newSyncObserver(reg prometheus.Registerer) *SyncObserver {
-	return &SyncObserver{histogram(reg, "group_sync_duration_seconds", "Time from a membership change until this node was in step again, by group and by what began it.", durations[:], "group", "reason")}
+	return &SyncObserver{newHistograms(reg, "group_sync_duration_seconds", "Time from a membership change until this node was in step again, by group and by what began it.", "group", "reason")}
 }
 
-// Of returns a function for group.Config.Synced and dcdb.ClusterConfig.Synced.
+// Of returns a function for group.Config.Synced and dcdb.ClusterConfig.Synced. It must be called
+// once for each group.
 func (o *SyncObserver) Of(g GroupName) func(group.SyncReason, time.Duration) {
-	var by [group.SyncReasons]prometheus.Observer
+	var by [group.SyncReasons]*tally.Histogram
 	for r := range group.SyncReason(group.SyncReasons) {
-		by[r] = o.took.WithLabelValues(string(g), r.String())
+		by[r] = o.took.times(string(g), r.String())
 	}
-	return func(r group.SyncReason, took time.Duration) { by[r].Observe(took.Seconds()) }
+	return func(r group.SyncReason, took time.Duration) { by[r].Took(took) }
 }

@@ -1,4 +1,4 @@
-package shard
+package tally
 
 import (
 	"sync"
@@ -20,7 +20,7 @@ func TestGoroutinesAreSpread(t *testing.T) {
 		all.Go(func() {
 			there.Done()
 			<-begin
-			i := Of(n)
+			i := Shard(n)
 			mu.Lock()
 			defer mu.Unlock()
 			used[i]++
@@ -34,7 +34,7 @@ func TestGoroutinesAreSpread(t *testing.T) {
 			t.Errorf("%d of %d goroutines use shard %d", goroutines, 64*n, i)
 		}
 	}
-	if got := Of(1); got != 0 {
+	if got := Shard(1); got != 0 {
 		t.Errorf("of one, number %d", got)
 	}
 }
