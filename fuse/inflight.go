@@ -11,17 +11,18 @@ import (
 )
 
 // timeEvery is how many of the requests that are answered from memory there are to one that is
-// timed. Reading the clock twice and keeping the result takes as long as a tenth of such
-// a request.
+// timed: reading the clock twice and keeping the result is the most of what observing costs.
 const timeEvery = 16
 
 // inFlight knows the requests that are being served, and how long those took that have been, without a
 // lock. What it counts with is there several times, for goroutines to keep out of each other's cache
 // lines: a line that comes from another processor takes longer than all the rest.
 type inFlight struct {
-	epoch  time.Time
-	to     Observer
-	shards []shard // a power of two
+	epoch time.Time
+	to    Observer
+
+	writesWait bool    // for the group to have it back; else a write is answered from memory
+	shards     []shard // a power of two
 }
 
 // shard has the requests of some goroutines: all by number, and of those that are timed a few
@@ -32,10 +33,10 @@ type shard struct {
 	_        [64]byte
 }
 
-// counts are of one operation.
+// counts are of one operation, and fill a cache line.
 type counts struct {
 	begun, ended atomic.Uint64
-	took         *tally.Histogram
+	took         tally.Histogram
 }
 
 // running is one request.
@@ -49,7 +50,7 @@ func newInFlight(to Observer, shards int) *inFlight {
 	f := &inFlight{epoch: time.Now(), to: to, shards: make([]shard, shards)}
 	for i := range f.shards {
 		for op := range f.shards[i].requests {
-			f.shards[i].requests[op].took = tally.New(tally.Times)
+			f.shards[i].requests[op].took = tally.Make(tally.Times)
 		}
 	}
 	return f
@@ -62,7 +63,7 @@ func newInFlight(to Observer, shards int) *inFlight {
 func (f *inFlight) begin(op Operation) running {
 	s := &f.shards[tally.Shard(len(f.shards))]
 	r := running{of: &s.requests[op]}
-	if n := r.of.begun.Add(1); op.quick() && n%timeEvery != 1 {
+	if n := r.of.begun.Add(1); n%timeEvery != 1 && (op.quick() || op == OpWrite && !f.writesWait) {
 		return r
 	}
 	r.begin = max(1, time.Since(f.epoch))
@@ -111,7 +112,7 @@ func (f *inFlight) counts() (answered [Operations]uint64, now int) {
 func (f *inFlight) took() (list [Operations]tally.Snapshot) {
 	for i := range f.shards {
 		for op := range list {
-			list[op].Add(f.shards[i].requests[op].took)
+			list[op].Add(&f.shards[i].requests[op].took)
 		}
 	}
 	return list
@@ -134,7 +135,7 @@ func (f *inFlight) oldest() time.Duration {
 // Stats is a snapshot of what a file system has to do.
 type Stats struct {
 	Requests [Operations]uint64         // answered; all 0 without an Observer, as are the next three
-	Took     [Operations]tally.Snapshot // how long it took, of each that may wait, and of one of 16 of the others
+	Took     [Operations]tally.Snapshot // how long it took, of each that may wait, and of one of timeEvery of the others
 	InFlight int                        // requests being served
 	Oldest   time.Duration              // how long the oldest of those that are timed has been
 

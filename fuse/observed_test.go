@@ -176,6 +176,7 @@ func TestInvalidationsAreCountedByWhatTheKernelSays(t *testing.T) {
 
 func TestMoreRequestsThanSlotsAreCounted(t *testing.T) {
 	f := newInFlight(nil, 1)
+	f.writesWait = true
 	var list []running
 	for range 3 * len(f.shards[0].slots) {
 		list = append(list, f.begin(OpWrite))
@@ -204,9 +205,17 @@ func TestOfTheManySomeAreTimedTheFirstAmongThem(t *testing.T) {
 				t.Errorf("the first %v is not timed", op)
 			}
 		}
-		if want := map[bool]uint64{true: 10, false: 10 * timeEvery}[op.quick()]; timed() != want {
+		if want := map[bool]uint64{true: 10, false: 10 * timeEvery}[op.quick() || op == OpWrite]; timed() != want {
 			t.Errorf("%v: %d are timed, want %d", op, timed(), want)
 		}
+	}
+	f = newInFlight(nil, 1)
+	f.writesWait = true
+	for range 10 * timeEvery {
+		f.end(OpWrite, f.begin(OpWrite), 0)
+	}
+	if n := f.took()[OpWrite].Count(); n != 10*timeEvery {
+		t.Errorf("%d of %d writes that wait for a group are timed", n, 10*timeEvery)
 	}
 }
 
@@ -214,6 +223,7 @@ func BenchmarkObservingARequest(b *testing.B) {
 	for _, op := range []Operation{OpRead, OpWrite} {
 		b.Run(op.String(), func(b *testing.B) {
 			f := newInFlight(nil, 16)
+			f.writesWait = true
 			for b.Loop() {
 				f.end(op, f.begin(op), 0)
 			}

@@ -55,43 +55,63 @@ func class(path string) int {
 // maxNodes bounds the label "node": those beyond are counted as "other".
 const maxNodes = 64
 
-// ChangeCounter counts changes as they are applied. It is a dcdb.Observer.
+// ChangeCounter counts changes as they are applied. It is a dcdb.Observer, and a
+// prometheus.Collector. What each change counts lies close together.
 type ChangeCounter struct {
-	by     [kinds][len(classes)]prometheus.Counter
-	bytes  prometheus.Counter
-	revert prometheus.Counter
+	bytes    atomic.Uint64
+	known    atomic.Pointer[knownNodes]
+	reverted atomic.Uint64
+	by       [kinds][len(classes)]atomic.Uint64
+	nodes    sync.Map // *atomic.Uint64 by label
 
-	nodes *prometheus.CounterVec
-	known atomic.Pointer[knownNodes]
+	changes, content, revert, ofNode family
 }
 
 // knownNodes are the cluster's nodes, as they are now.
 type knownNodes struct {
 	names    map[corosync.NodeID]string // nil: the cluster is not known
-	counters sync.Map                   // prometheus.Counter by node id
+	counters sync.Map                   // *nodeCounter by node id
 	last     atomic.Pointer[nodeCounter]
 }
 
-// nodeCounter is the one that was used last: changes come in runs.
+// nodeCounter is a node's. The last one is kept at hand: changes come in runs.
 type nodeCounter struct {
 	id corosync.NodeID
-	prometheus.Counter
+	n  *atomic.Uint64
 }
 
 func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
-	changes := counter(reg, "changes_total", "Changes applied to the tree, every node's, by operation and by what they were about.", "operation", "class")
 	c := &ChangeCounter{
-		bytes:  counter(reg, "change_bytes_total", "Bytes that were written by users, before the database makes rows and pages of them; every node's.").WithLabelValues(),
-		revert: counter(reg, "changes_reverted_total", "Inodes that went back to an earlier state, because a transaction failed or a synchronisation replaced the tree.").WithLabelValues(),
-		nodes:  counter(reg, "node_changes_total", "Changes applied to the tree, by the node that made them; \"local\" without a cluster.", "node"),
+		changes: total("changes_total", "Changes applied to the tree, every node's, by operation and by what they were about.", "operation", "class"),
+		content: total("change_bytes_total", "Bytes that were written by users, before the database makes rows and pages of them; every node's."),
+		revert:  total("changes_reverted_total", "Inodes that went back to an earlier state, because a transaction failed or a synchronisation replaced the tree."),
+		ofNode:  total("node_changes_total", "Changes applied to the tree, by the node that made them; \"local\" without a cluster.", "node"),
 	}
 	c.known.Store(&knownNodes{})
+	reg.MustRegister(c)
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *ChangeCounter) Describe(to chan<- *prometheus.Desc) {
+	for _, f := range []family{c.changes, c.content, c.revert, c.ofNode} {
+		to <- f.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *ChangeCounter) Collect(to chan<- prometheus.Metric) {
 	for k := memdb.OpWrite; k <= memdb.OpMTime; k++ {
 		for i, name := range classes {
-			c.by[k][i] = changes.WithLabelValues(k.String(), name)
+			c.changes.value(to, float64(c.by[k][i].Load()), k.String(), name)
 		}
 	}
-	return c
+	c.content.value(to, float64(c.bytes.Load()))
+	c.revert.value(to, float64(c.reverted.Load()))
+	c.nodes.Range(func(label, n any) bool {
+		c.ofNode.value(to, float64(n.(*atomic.Uint64).Load()), label.(string))
+		return true
+	})
 }
 
 // SetNodes tells the names of the cluster's nodes.
@@ -106,18 +126,19 @@ func (c *ChangeCounter) SetNodes(names map[corosync.NodeID]string) {
 	}
 }
 
-func (c *ChangeCounter) node(id corosync.NodeID) prometheus.Counter {
+func (c *ChangeCounter) node(id corosync.NodeID) *atomic.Uint64 {
 	known := c.known.Load()
 	if last := known.last.Load(); last != nil && last.id == id {
-		return last.Counter
+		return last.n
 	}
 	have, ok := known.counters.Load(id)
 	if !ok {
-		have, _ = known.counters.LoadOrStore(id, c.nodes.WithLabelValues(known.label(id)))
+		n, _ := c.nodes.LoadOrStore(known.label(id), new(atomic.Uint64))
+		have, _ = known.counters.LoadOrStore(id, &nodeCounter{id, n.(*atomic.Uint64)})
 	}
-	counter := have.(prometheus.Counter)
-	known.last.Store(&nodeCounter{id, counter})
-	return counter
+	counter := have.(*nodeCounter)
+	known.last.Store(counter)
+	return counter.n
 }
 
 // label returns a node's name as a label.
@@ -143,15 +164,15 @@ func (c *ChangeCounter) Applied(op *memdb.Op, _ []memdb.Change, _ bool) {
 	if op.Kind == memdb.OpRename {
 		path = op.To
 	}
-	c.by[op.Kind][class(memdb.CleanPath(path))].Inc()
-	c.node(corosync.NodeID(op.Writer)).Inc()
+	c.by[op.Kind][class(memdb.CleanPath(path))].Add(1)
+	c.node(corosync.NodeID(op.Writer)).Add(1)
 	if op.Kind == memdb.OpWrite {
-		c.bytes.Add(float64(len(op.Data)))
+		c.bytes.Add(uint64(len(op.Data)))
 	}
 }
 
 // Reset implements dcdb.Observer.
-func (c *ChangeCounter) Reset(changes []memdb.Change) { c.revert.Add(float64(len(changes))) }
+func (c *ChangeCounter) Reset(changes []memdb.Change) { c.reverted.Add(uint64(len(changes))) }
 
 // failures are why changes were not made.
 var failures = [...]string{"refused", "not_quorate", "not_connected", "out_of_group", "timeout", "interrupted", "no_space", "io"}

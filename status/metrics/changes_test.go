@@ -9,12 +9,12 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/memdb"
+	"pmxcfs/status/metrics/metricstest"
 )
 
 func TestPathsFallIntoClasses(t *testing.T) {
@@ -53,24 +53,45 @@ func TestChangesAreCountedByOperationClassAndNode(t *testing.T) {
 	c.Applied(&memdb.Op{Kind: memdb.OpDelete, Path: "x"}, nil, true)
 	c.Applied(&memdb.Op{Kind: 77, Path: "x"}, nil, true)
 	c.Reset(make([]memdb.Change, 3))
-	for want, of := range map[float64][]prometheus.Collector{
-		1: {c.by[memdb.OpWrite][classHA], c.by[memdb.OpRename][classGuest],
-			c.nodes.WithLabelValues("alpha"), c.nodes.WithLabelValues("local")},
-		2: {c.by[memdb.OpDelete][classOther], c.nodes.WithLabelValues("other")}, // before the names were known, and an unknown one
-		3: {c.revert},
-		5: {c.bytes},
-		0: {c.nodes.WithLabelValues("beta")},
+	for _, want := range []struct {
+		name   string
+		labels []string
+		value  float64
+	}{
+		{"changes_total", []string{"operation=write", "class=ha"}, 1},
+		{"changes_total", []string{"operation=rename", "class=guest"}, 1},
+		{"changes_total", []string{"operation=delete", "class=other"}, 2},
+		{"changes_total", []string{"operation=delete", "class=ha"}, 0},
+		{"changes_total", nil, 4},
+		{"node_changes_total", []string{"node=alpha"}, 1},
+		{"node_changes_total", []string{"node=local"}, 1},
+		{"node_changes_total", []string{"node=other"}, 2}, // before the names were known, and an unknown one
+		{"node_changes_total", []string{"node=beta"}, 0},
+		{"changes_reverted_total", nil, 3},
+		{"change_bytes_total", nil, 5},
 	} {
-		for _, m := range of {
-			if got := testutil.ToFloat64(m); got != want {
-				t.Errorf("%v, want %v", got, want)
-			}
+		if got, ok := gathered(t, reg).Value("pmxcfs_"+want.name, want.labels...); got != want.value || !ok {
+			t.Errorf("%s %v is %v (%v), want %v", want.name, want.labels, got, ok, want.value)
 		}
 	}
 }
 
+func gathered(t *testing.T, reg *prometheus.Registry) metricstest.Families {
+	t.Helper()
+	list, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	families := make(metricstest.Families)
+	for _, f := range list {
+		families[f.GetName()] = f
+	}
+	return families
+}
+
 func TestNamesOfNodesHaveABound(t *testing.T) {
-	c := newChangeCounter(prometheus.NewRegistry())
+	reg := prometheus.NewRegistry()
+	c := newChangeCounter(reg)
 	names := make(map[corosync.NodeID]string)
 	for i := range 10 * maxNodes {
 		names[corosync.NodeID(i+1)] = fmt.Sprint("node", i)
@@ -79,16 +100,17 @@ func TestNamesOfNodesHaveABound(t *testing.T) {
 	for id := range names {
 		c.Applied(&memdb.Op{Kind: memdb.OpDelete, Path: "x", Writer: uint32(id)}, nil, true)
 	}
-	if n := testutil.CollectAndCount(c.nodes); n != 1 {
+	if n := len(gathered(t, reg)["pmxcfs_node_changes_total"].Metric); n != 1 {
 		t.Errorf("%d series", n)
 	}
 }
 
 func TestANameThatIsNotUTF8IsNobodysEnd(t *testing.T) {
-	c := newChangeCounter(prometheus.NewRegistry())
+	reg := prometheus.NewRegistry()
+	c := newChangeCounter(reg)
 	c.SetNodes(map[corosync.NodeID]string{1: "n\xf6de"})
 	c.Applied(&memdb.Op{Kind: memdb.OpDelete, Path: "x", Writer: 1}, nil, true)
-	if got := testutil.ToFloat64(c.nodes.WithLabelValues("n\uFFFDde")); got != 1 {
+	if got, _ := gathered(t, reg).Value("pmxcfs_node_changes_total", "node=n\uFFFDde"); got != 1 {
 		t.Errorf("counted %v times", got)
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"math"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -14,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	"pmxcfs/dfsm"
@@ -233,6 +237,65 @@ func TestNativeHistogramsAreGivenToWhoAsksForThem(t *testing.T) {
 	if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "application/vnd.google.protobuf") {
 		t.Error(got)
 	}
+}
+
+// What is told of durations is what Prometheus' own histogram tells, but for what is shorter than a
+// microsecond, which is all in the bucket around zero.
+func TestHistogramsTellWhatPrometheusTells(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	var bounds []float64
+	empty := tally.New(tally.Times).Snapshot()
+	for _, b := range empty.Classic() {
+		bounds = append(bounds, b.Upper)
+	}
+	const threshold = 1.0 / (1 << 20)
+	theirs := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "theirs", Buckets: bounds, NativeHistogramBucketFactor: 1.2, NativeHistogramZeroThreshold: threshold,
+	})
+	reg.MustRegister(theirs)
+	ours := newHistograms(reg, "ours", "", "label").times("x")
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 10000 {
+		d := time.Duration(r.Int64N(int64(1000*time.Second)) >> r.IntN(40))
+		ours.Took(d)
+		theirs.Observe(d.Seconds())
+	}
+	families := gathered(t, reg)
+	got, want := families["pmxcfs_ours"].Metric[0].Histogram, families["theirs"].Metric[0].Histogram
+	if got.GetSampleCount() != want.GetSampleCount() || math.Abs(got.GetSampleSum()/want.GetSampleSum()-1) > 1e-9 {
+		t.Errorf("%d, in all %v; want %d and %v", got.GetSampleCount(), got.GetSampleSum(), want.GetSampleCount(), want.GetSampleSum())
+	}
+	if len(got.Bucket) != len(want.Bucket) {
+		t.Fatalf("%d classic buckets, want %d", len(got.Bucket), len(want.Bucket))
+	}
+	for i, b := range want.Bucket {
+		if got.Bucket[i].GetUpperBound() != b.GetUpperBound() || got.Bucket[i].GetCumulativeCount() != b.GetCumulativeCount() {
+			t.Errorf("%v, want %v", got.Bucket[i], b)
+		}
+	}
+	if got.GetSchema() != want.GetSchema() || got.GetZeroThreshold() != threshold || got.GetZeroCount() != want.GetZeroCount() {
+		t.Errorf("schema %d, %d up to %v; want %d, %d", got.GetSchema(), got.GetZeroCount(), got.GetZeroThreshold(), want.GetSchema(), want.GetZeroCount())
+	}
+	if got, want := native(got), native(want); !maps.Equal(got, want) {
+		t.Errorf("native buckets %v, want %v", got, want)
+	}
+}
+
+// native returns the counts of native buckets by their numbers.
+func native(h *dto.Histogram) map[int32]int64 {
+	list := make(map[int32]int64)
+	bucket, count, i := int32(0), int64(0), 0
+	for _, span := range h.PositiveSpan {
+		bucket += span.GetOffset()
+		for range span.GetLength() {
+			if count += h.PositiveDelta[i]; count > 0 {
+				list[bucket] = count
+			}
+			bucket++
+			i++
+		}
+	}
+	return list
 }
 
 // gate stops the first who comes to it once it is closed.
