@@ -190,7 +190,12 @@ func TestUnmountingFromOutsideStopsTheDaemonInGoodOrder(t *testing.T) {
 	n := newInstance(t)
 	n.start()
 	n.write("file", "content")
-	must(t, syscall.Unmount(n.mount, 0))
+	var err error
+	n.eventually("the kernel lets go of the file", func() bool { // who forks has a copy of its descriptor for a moment
+		err = syscall.Unmount(n.mount, 0)
+		return err != syscall.EBUSY
+	})
+	must(t, err)
 	if code := n.wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
