@@ -57,8 +57,6 @@ type Scale struct {
 	upper   []float64        // of the classic buckets, in units
 	last    []int            // of the classic buckets: their last cell
 	native  []int            // of each cell: its native bucket, or zeroBucket
-	zero    float64          // the greatest value of the zero bucket, in units
-	schema  int32            // of the native buckets
 }
 
 // Sizes returns a scale of numbers, with classic buckets alone.
@@ -82,7 +80,7 @@ const (
 // Durations returns a scale of nanoseconds, told in seconds, with classic buckets up to the
 // bounds and with native ones.
 func Durations(bounds ...time.Duration) *Scale {
-	s := &Scale{unit: float64(time.Second), schema: schema, zero: math.Exp2(lowest / perDoubling)}
+	s := &Scale{unit: float64(time.Second)}
 	classic := make([]int64, len(bounds))
 	for i, b := range bounds {
 		classic[i] = int64(b)
@@ -213,7 +211,7 @@ func (s Snapshot) Native() *Native {
 	if s.scale.native == nil {
 		return nil
 	}
-	n := &Native{Schema: s.scale.schema, Threshold: s.scale.zero, Counts: make(map[int]int64)}
+	n := &Native{Schema: schema, Threshold: math.Exp2(lowest / perDoubling), Counts: make(map[int]int64)}
 	for cell, count := range s.cells {
 		switch bucket := s.scale.native[cell]; {
 		case bucket == zeroBucket:
