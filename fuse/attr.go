@@ -180,6 +180,10 @@ func (fs *FS) Readlink(_ <-chan struct{}, in *gofuse.InHeader) ([]byte, gofuse.S
 // SetAttr changes a size or a time; mode and owner can only be set to what they
 // are.
 func (fs *FS) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
+	return fs.setAttr(cancel, in, out, nil)
+}
+
+func (fs *FS) setAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut, r *running) gofuse.Status {
 	get := gofuse.GetAttrIn{InHeader: in.InHeader}
 	if st := fs.GetAttr(cancel, &get, out); !st.Ok() {
 		return st
@@ -197,7 +201,7 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.
 		return fs.setItemAttr(item, in)
 	}
 	if size, ok := in.GetSize(); ok {
-		deferred, st := fs.setSize(cancel, in, size)
+		deferred, st := fs.setSize(cancel, in, size, r)
 		if !st.Ok() {
 			return st
 		}
@@ -211,6 +215,7 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.
 		}
 	} else if in.Valid&gofuse.FATTR_MTIME != 0 {
 		// (A truncation sets the time by itself.)
+		r.waits()
 		if st := fs.setMTime(cancel, in); !st.Ok() {
 			return st
 		}

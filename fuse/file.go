@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"bytes"
 	"errors"
 	"syscall"
 
@@ -229,6 +230,14 @@ func (fs *FS) orphanAttr(id uint64, out *gofuse.AttrOut) gofuse.Status {
 	return gofuse.OK
 }
 
+// Writev is how go-fuse tells of a write. What comes through /dev/fuse is in one piece.
+func (fs *FS) Writev(cancel <-chan struct{}, in *gofuse.WriteIn, data [][]byte) (uint32, gofuse.Status) {
+	if len(data) == 1 {
+		return fs.Write(cancel, in, data[0])
+	}
+	return fs.Write(cancel, in, bytes.Join(data, nil))
+}
+
 func (fs *FS) writeItem(item *rootItem, offset uint64, data []byte) (uint32, gofuse.Status) {
 	if item.special.Write == nil || offset != 0 {
 		return 0, gofuse.EIO
@@ -241,7 +250,7 @@ func (fs *FS) writeItem(item *rootItem, offset uint64, data []byte) (uint32, gof
 
 // setSize truncates or grows a file. Deferred tells that it is open(2) with
 // O_TRUNC, and that the handle's first write will see to it.
-func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64) (deferred bool, st gofuse.Status) {
+func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64, r *running) (deferred bool, st gofuse.Status) {
 	if size > memdb.MaxFileSize {
 		return false, statusEFBIG
 	}
@@ -257,6 +266,7 @@ func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64)
 		deferred = true
 	}
 	if h == nil {
+		r.waits()
 		return false, fs.resize(cancel, inode, nil, size)
 	}
 	h.mu.Lock()
@@ -270,6 +280,7 @@ func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64)
 		return true, gofuse.OK
 	}
 	h.used = true
+	r.waits()
 	return false, fs.resize(cancel, inode, h, size)
 }
 

@@ -160,7 +160,7 @@ func (fs *FS) SetStore(s Store) {
 
 // Share says that others change the store, too: other nodes. It must be called
 // before Mount.
-func (fs *FS) Share() { fs.shared, fs.inFlight.writesWait = true, true }
+func (fs *FS) Share() { fs.shared = true }
 
 // String is the name that go-fuse uses for the file system.
 func (fs *FS) String() string { return "pmxcfs" }

@@ -18,30 +18,35 @@ const timeEvery = 16
 // lock. What it counts with is there several times, for goroutines to keep out of each other's cache
 // lines: a line that comes from another processor takes longer than all the rest.
 type inFlight struct {
-	epoch time.Time
-	to    Observer
-
-	writesWait bool    // for the group to have it back; else a write is answered from memory
-	shards     []shard // a power of two
+	epoch  time.Time
+	to     Observer
+	shards []shard // a power of two
 }
 
-// shard has the requests of some goroutines: all by number, and of those that are timed a few
-// slots hold when they began. Should there be more than slots, those without one can't be the oldest.
+// shard has the requests of some goroutines. Those of the most frequent kinds are counted in one cache
+// line. A few slots hold when those that are timed began; should there be more than slots, those
+// without one can't be the oldest.
 type shard struct {
-	slots    [8]atomic.Int64 // nanoseconds after epoch; 0: free
-	requests [Operations]counts
-	_        [64]byte
+	requests [Operations]requests
+	slots    [7]atomic.Int64 // nanoseconds after epoch; 0: free
+	in       *inFlight
+	took     [Operations]tally.Histogram
 }
 
-// counts are of one operation, and fill a cache line.
-type counts struct {
-	begun, ended atomic.Uint64
-	took         tally.Histogram
-}
+// requests are how many there are of one kind: in the low bits those that are being served, above
+// them those that have been answered.
+type requests struct{ atomic.Uint64 }
 
-// running is one request.
+const (
+	servedBits = 16
+	begun      = 1                             // one more is being served
+	answered   = 1<<servedBits - 1             // one more has been answered, one less is being served
+	nextTimed  = (timeEvery - 1) << servedBits // while none of these bits is set, those that begin are timed
+)
+
+// running is a request that is being served.
 type running struct {
-	of    *counts
+	by    *shard
 	slot  *atomic.Int64 // nil: none was free
 	begin time.Duration // after epoch; 0: it is not timed
 }
@@ -49,70 +54,94 @@ type running struct {
 func newInFlight(to Observer, shards int) *inFlight {
 	f := &inFlight{epoch: time.Now(), to: to, shards: make([]shard, shards)}
 	for i := range f.shards {
-		for op := range f.shards[i].requests {
-			f.shards[i].requests[op].took = tally.Make(tally.Times)
+		f.shards[i].in = f
+		for op := range f.shards[i].took {
+			f.shards[i].took[op] = tally.Make(tally.Times)
 		}
 	}
 	return f
 }
 
-// begin notes a request of the calling goroutine's. Those that read requests live long.
+// here returns the calling goroutine's shard. Those that serve requests live long.
+func (f *inFlight) here() *shard { return &f.shards[tally.Shard(len(f.shards))] }
+
+// count notes a request that is answered from memory, and times it if it is its turn.
 //
-// Here and in end it is the number of functions that costs: each has left the processor's cache since
-// the last request, and coming back takes longer than what it does.
-func (f *inFlight) begin(op Operation) running {
-	s := &f.shards[tally.Shard(len(f.shards))]
-	r := running{of: &s.requests[op]}
-	if n := r.of.begun.Add(1); n%timeEvery != 1 && (op.quick() || op == OpWrite && !f.writesWait) {
-		return r
-	}
-	r.begin = max(1, time.Since(f.epoch))
-	for i := range s.slots {
-		if slot := &s.slots[i]; slot.Load() == 0 && slot.CompareAndSwap(0, int64(r.begin)) {
-			r.slot = slot
-			break
-		}
+// Here and in end it is the number of functions and of cache lines that costs: each is cold by
+// the next request, and coming back takes longer than what is done.
+func (f *inFlight) count(op Operation) (r running) {
+	r.by = f.here()
+	if r.by.requests[op].Add(begun)&nextTimed == 0 {
+		r.start()
 	}
 	return r
 }
 
+// time notes a request that may wait, and times it.
+func (f *inFlight) time(op Operation) (r running) {
+	r.by = f.here()
+	r.by.requests[op].Add(begun)
+	r.start()
+	return r
+}
+
+// start times a request from now on.
+func (r *running) start() {
+	r.begin = max(1, time.Since(r.by.in.epoch))
+	for i := range r.by.slots {
+		if slot := &r.by.slots[i]; slot.Load() == 0 && slot.CompareAndSwap(0, int64(r.begin)) {
+			r.slot = slot
+			return
+		}
+	}
+}
+
+// waits tells that a request that might have been answered from memory is going to wait: it is timed from
+// now on. Nobody observes a nil one.
+func (r *running) waits() {
+	if r != nil && r.begin == 0 {
+		r.start()
+	}
+}
+
 // end notes that a request has been answered.
-func (f *inFlight) end(op Operation, r running, st gofuse.Status) {
-	r.of.ended.Add(1)
+func (r *running) end(op Operation, st gofuse.Status) {
+	r.by.requests[op].Add(answered)
+	if r.begin != 0 || st > 0 {
+		r.finish(op, st)
+	}
+}
+
+func (r *running) finish(op Operation, st gofuse.Status) {
 	if r.begin != 0 {
 		if r.slot != nil {
 			r.slot.Store(0)
 		}
-		r.of.took.Took(time.Since(f.epoch) - r.begin)
+		r.by.took[op].Took(time.Since(r.by.in.epoch) - r.begin)
 	}
 	if st > 0 {
-		f.to.Failed(op, syscall.Errno(st))
+		r.by.in.to.Failed(op, syscall.Errno(st))
 	}
 }
 
 // counts returns how many requests of each kind have been answered, and how many are
 // being served.
-func (f *inFlight) counts() (answered [Operations]uint64, now int) {
+func (f *inFlight) counts() (all [Operations]uint64, now int) {
 	for i := range f.shards {
-		for op := range answered {
-			n := f.shards[i].requests[op].ended.Load() // all of them first: none ends before it begins
-			answered[op] += n
-			now -= int(n)
+		for op := range all {
+			n := f.shards[i].requests[op].Load()
+			all[op] += n >> servedBits
+			now += int(n & (1<<servedBits - 1))
 		}
 	}
-	for i := range f.shards {
-		for op := range answered {
-			now += int(f.shards[i].requests[op].begun.Load())
-		}
-	}
-	return answered, now
+	return all, now
 }
 
 // took returns how long requests took that were timed.
 func (f *inFlight) took() (list [Operations]tally.Snapshot) {
 	for i := range f.shards {
 		for op := range list {
-			list[op].Add(&f.shards[i].requests[op].took)
+			list[op].Add(&f.shards[i].took[op])
 		}
 	}
 	return list

@@ -95,6 +95,17 @@ func needFUSE(t testing.TB) {
 // the real one.
 func mountTest(t testing.TB, wrap func(dcdb.Database) dcdb.Database) *testMount {
 	t.Helper()
+	return mountNode(t, wrap, false)
+}
+
+// mountShared mounts what other nodes change, too.
+func mountShared(t testing.TB) *testMount {
+	t.Helper()
+	return mountNode(t, nil, true)
+}
+
+func mountNode(t testing.TB, wrap func(dcdb.Database) dcdb.Database, shared bool) *testMount {
+	t.Helper()
 	needFUSE(t)
 	db, entries, _, err := sqlite.Open(sqlite.Config{Path: filepath.Join(t.TempDir(), "config.db")})
 	if err != nil {
@@ -130,6 +141,9 @@ func mountTest(t testing.TB, wrap func(dcdb.Database) dcdb.Database) *testMount 
 	})
 	m.store.Local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: base, Log: log, Observer: m.fs})
 	m.fs.SetStore(m.store)
+	if shared {
+		m.fs.Share()
+	}
 	mount, err := m.fs.Mount(m.dir)
 	if err != nil {
 		t.Fatal(err)

@@ -10,28 +10,28 @@ import (
 // Operation is a kind of request of the kernel's.
 type Operation uint8
 
-// The operations that are counted. What else there is answers at once.
+// The operations that are counted, the most frequent ones first. What else there is answers at once.
 const (
 	OpLookup Operation = iota
 	OpGetAttr
 	OpSetAttr
-	OpReadlink
-	OpMknod
-	OpMkdir
-	OpUnlink
-	OpRmdir
-	OpRename
-	OpCreate
 	OpOpen
 	OpRead
 	OpWrite
 	OpFlush
-	OpFsync
 	OpRelease
+	OpCreate
+	OpUnlink
+	OpMkdir
+	OpRmdir
+	OpRename
+	OpMknod
+	OpFsync
 	OpOpenDir
 	OpReadDir
 	OpReleaseDir
 	OpFsyncDir
+	OpReadlink
 	OpStatFs
 	OpSymlink
 	OpLink
@@ -39,22 +39,11 @@ const (
 	Operations = iota // how many there are
 )
 
-const operationNames = "lookup getattr setattr readlink mknod mkdir unlink rmdir rename create open read write " +
-	"flush fsync release opendir readdir releasedir fsyncdir statfs symlink link fallocate"
+const operationNames = "lookup getattr setattr open read write flush release create unlink mkdir rmdir rename mknod " +
+	"fsync opendir readdir releasedir fsyncdir readlink statfs symlink link fallocate"
 
 // String returns the operation's name, as FUSE has it.
 func (o Operation) String() string { return strings.Fields(operationNames)[o] }
-
-// quick tells whether requests of this kind are answered from memory, and wait for
-// nobody. They are the many.
-func (o Operation) quick() bool {
-	switch o {
-	case OpLookup, OpGetAttr, OpReadlink, OpOpen, OpRead, OpRelease, OpOpenDir, OpReadDir, OpReleaseDir, OpStatFs,
-		OpSymlink, OpLink, OpFallocate:
-		return true
-	}
-	return false
-}
 
 // Observer is told of what fails. Its methods are called from many goroutines, and must be quick.
 type Observer interface {
@@ -65,171 +54,175 @@ type Observer interface {
 	ChangeFailed(err error, quorate bool)
 }
 
-// observed is a file system whose requests are counted, and timed.
+// observed is a file system whose requests are counted, and timed: those that wait for a transaction or for
+// the group each, of the many that are answered from memory some.
 type observed struct{ *FS }
 
 func (o *observed) Lookup(cancel <-chan struct{}, in *gofuse.InHeader, name string, out *gofuse.EntryOut) gofuse.Status {
-	r := o.inFlight.begin(OpLookup)
+	r := o.inFlight.count(OpLookup)
 	st := o.FS.Lookup(cancel, in, name, out)
-	o.inFlight.end(OpLookup, r, st)
+	r.end(OpLookup, st)
 	return st
 }
 
 func (o *observed) GetAttr(cancel <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrOut) gofuse.Status {
-	r := o.inFlight.begin(OpGetAttr)
+	r := o.inFlight.count(OpGetAttr)
 	st := o.FS.GetAttr(cancel, in, out)
-	o.inFlight.end(OpGetAttr, r, st)
+	r.end(OpGetAttr, st)
 	return st
 }
 
 func (o *observed) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
-	r := o.inFlight.begin(OpSetAttr)
-	st := o.FS.SetAttr(cancel, in, out)
-	o.inFlight.end(OpSetAttr, r, st)
+	r := o.inFlight.count(OpSetAttr)
+	st := o.FS.setAttr(cancel, in, out, &r)
+	r.end(OpSetAttr, st)
 	return st
 }
 
 func (o *observed) Readlink(cancel <-chan struct{}, in *gofuse.InHeader) ([]byte, gofuse.Status) {
-	r := o.inFlight.begin(OpReadlink)
+	r := o.inFlight.count(OpReadlink)
 	b, st := o.FS.Readlink(cancel, in)
-	o.inFlight.end(OpReadlink, r, st)
+	r.end(OpReadlink, st)
 	return b, st
 }
 
 func (o *observed) Mknod(cancel <-chan struct{}, in *gofuse.MknodIn, name string, out *gofuse.EntryOut) gofuse.Status {
-	r := o.inFlight.begin(OpMknod)
+	r := o.inFlight.time(OpMknod)
 	st := o.FS.Mknod(cancel, in, name, out)
-	o.inFlight.end(OpMknod, r, st)
+	r.end(OpMknod, st)
 	return st
 }
 
 func (o *observed) Mkdir(cancel <-chan struct{}, in *gofuse.MkdirIn, name string, out *gofuse.EntryOut) gofuse.Status {
-	r := o.inFlight.begin(OpMkdir)
+	r := o.inFlight.time(OpMkdir)
 	st := o.FS.Mkdir(cancel, in, name, out)
-	o.inFlight.end(OpMkdir, r, st)
+	r.end(OpMkdir, st)
 	return st
 }
 
 func (o *observed) Unlink(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
-	r := o.inFlight.begin(OpUnlink)
+	r := o.inFlight.time(OpUnlink)
 	st := o.FS.Unlink(cancel, in, name)
-	o.inFlight.end(OpUnlink, r, st)
+	r.end(OpUnlink, st)
 	return st
 }
 
 func (o *observed) Rmdir(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
-	r := o.inFlight.begin(OpRmdir)
+	r := o.inFlight.time(OpRmdir)
 	st := o.FS.Rmdir(cancel, in, name)
-	o.inFlight.end(OpRmdir, r, st)
+	r.end(OpRmdir, st)
 	return st
 }
 
 func (o *observed) Rename(cancel <-chan struct{}, in *gofuse.RenameIn, from, to string) gofuse.Status {
-	r := o.inFlight.begin(OpRename)
+	r := o.inFlight.time(OpRename)
 	st := o.FS.Rename(cancel, in, from, to)
-	o.inFlight.end(OpRename, r, st)
+	r.end(OpRename, st)
 	return st
 }
 
 func (o *observed) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, out *gofuse.CreateOut) gofuse.Status {
-	r := o.inFlight.begin(OpCreate)
+	r := o.inFlight.time(OpCreate)
 	st := o.FS.Create(cancel, in, name, out)
-	o.inFlight.end(OpCreate, r, st)
+	r.end(OpCreate, st)
 	return st
 }
 
 func (o *observed) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
-	r := o.inFlight.begin(OpOpen)
+	r := o.inFlight.count(OpOpen)
 	st := o.FS.Open(cancel, in, out)
-	o.inFlight.end(OpOpen, r, st)
+	r.end(OpOpen, st)
 	return st
 }
 
 func (o *observed) Read(cancel <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofuse.ReadResult, gofuse.Status) {
-	r := o.inFlight.begin(OpRead)
+	r := o.inFlight.count(OpRead)
 	res, st := o.FS.Read(cancel, in, buf)
-	o.inFlight.end(OpRead, r, st)
+	r.end(OpRead, st)
 	return res, st
 }
 
-func (o *observed) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32, gofuse.Status) {
-	r := o.inFlight.begin(OpWrite)
-	n, st := o.FS.Write(cancel, in, data)
-	o.inFlight.end(OpWrite, r, st)
+func (o *observed) Writev(cancel <-chan struct{}, in *gofuse.WriteIn, data [][]byte) (uint32, gofuse.Status) {
+	r := o.inFlight.count(OpWrite)
+	if o.shared {
+		r.waits() // for the group to have it back
+	}
+	n, st := o.FS.Writev(cancel, in, data)
+	r.end(OpWrite, st)
 	return n, st
 }
 
 func (o *observed) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
-	r := o.inFlight.begin(OpFlush)
+	r := o.inFlight.time(OpFlush)
 	st := o.FS.Flush(cancel, in)
-	o.inFlight.end(OpFlush, r, st)
+	r.end(OpFlush, st)
 	return st
 }
 
 func (o *observed) Fsync(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
-	r := o.inFlight.begin(OpFsync)
+	r := o.inFlight.time(OpFsync)
 	st := o.FS.Fsync(cancel, in)
-	o.inFlight.end(OpFsync, r, st)
+	r.end(OpFsync, st)
 	return st
 }
 
 func (o *observed) Release(cancel <-chan struct{}, in *gofuse.ReleaseIn) {
-	r := o.inFlight.begin(OpRelease)
+	r := o.inFlight.count(OpRelease)
 	o.FS.Release(cancel, in)
-	o.inFlight.end(OpRelease, r, gofuse.OK)
+	r.end(OpRelease, gofuse.OK)
 }
 
 func (o *observed) OpenDir(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
-	r := o.inFlight.begin(OpOpenDir)
+	r := o.inFlight.count(OpOpenDir)
 	st := o.FS.OpenDir(cancel, in, out)
-	o.inFlight.end(OpOpenDir, r, st)
+	r.end(OpOpenDir, st)
 	return st
 }
 
 func (o *observed) ReadDir(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
-	r := o.inFlight.begin(OpReadDir)
+	r := o.inFlight.count(OpReadDir)
 	st := o.FS.ReadDir(cancel, in, out)
-	o.inFlight.end(OpReadDir, r, st)
+	r.end(OpReadDir, st)
 	return st
 }
 
 func (o *observed) ReleaseDir(in *gofuse.ReleaseIn) {
-	r := o.inFlight.begin(OpReleaseDir)
+	r := o.inFlight.count(OpReleaseDir)
 	o.FS.ReleaseDir(in)
-	o.inFlight.end(OpReleaseDir, r, gofuse.OK)
+	r.end(OpReleaseDir, gofuse.OK)
 }
 
 func (o *observed) FsyncDir(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
-	r := o.inFlight.begin(OpFsyncDir)
+	r := o.inFlight.time(OpFsyncDir)
 	st := o.FS.FsyncDir(cancel, in)
-	o.inFlight.end(OpFsyncDir, r, st)
+	r.end(OpFsyncDir, st)
 	return st
 }
 
 func (o *observed) StatFs(cancel <-chan struct{}, in *gofuse.InHeader, out *gofuse.StatfsOut) gofuse.Status {
-	r := o.inFlight.begin(OpStatFs)
+	r := o.inFlight.count(OpStatFs)
 	st := o.FS.StatFs(cancel, in, out)
-	o.inFlight.end(OpStatFs, r, st)
+	r.end(OpStatFs, st)
 	return st
 }
 
 func (o *observed) Symlink(cancel <-chan struct{}, in *gofuse.InHeader, target, name string, out *gofuse.EntryOut) gofuse.Status {
-	r := o.inFlight.begin(OpSymlink)
+	r := o.inFlight.count(OpSymlink)
 	st := o.FS.Symlink(cancel, in, target, name, out)
-	o.inFlight.end(OpSymlink, r, st)
+	r.end(OpSymlink, st)
 	return st
 }
 
 func (o *observed) Link(cancel <-chan struct{}, in *gofuse.LinkIn, name string, out *gofuse.EntryOut) gofuse.Status {
-	r := o.inFlight.begin(OpLink)
+	r := o.inFlight.count(OpLink)
 	st := o.FS.Link(cancel, in, name, out)
-	o.inFlight.end(OpLink, r, st)
+	r.end(OpLink, st)
 	return st
 }
 
 func (o *observed) Fallocate(cancel <-chan struct{}, in *gofuse.FallocateIn) gofuse.Status {
-	r := o.inFlight.begin(OpFallocate)
+	r := o.inFlight.count(OpFallocate)
 	st := o.FS.Fallocate(cancel, in)
-	o.inFlight.end(OpFallocate, r, st)
+	r.end(OpFallocate, st)
 	return st
 }

@@ -176,57 +176,80 @@ func TestInvalidationsAreCountedByWhatTheKernelSays(t *testing.T) {
 
 func TestMoreRequestsThanSlotsAreCounted(t *testing.T) {
 	f := newInFlight(nil, 1)
-	f.writesWait = true
 	var list []running
 	for range 3 * len(f.shards[0].slots) {
-		list = append(list, f.begin(OpWrite))
+		list = append(list, f.time(OpFlush))
 	}
 	if _, n := f.counts(); n != len(list) || f.oldest() <= 0 {
 		t.Errorf("%d in flight, the oldest for %v", n, f.oldest())
 	}
 	for _, r := range list {
-		f.end(OpWrite, r, 0)
+		r.end(OpFlush, 0)
 	}
-	if all, n := f.counts(); n != 0 || f.oldest() != 0 || all[OpWrite] != uint64(len(list)) {
-		t.Errorf("%d are left, for %v; %d answered", n, f.oldest(), all[OpWrite])
+	if all, n := f.counts(); n != 0 || f.oldest() != 0 || all[OpFlush] != uint64(len(list)) {
+		t.Errorf("%d are left, for %v; %d answered", n, f.oldest(), all[OpFlush])
 	}
-	if took := f.took()[OpWrite]; took.Count() != uint64(len(list)) || took.Sum() <= 0 {
+	if took := f.took()[OpFlush]; took.Count() != uint64(len(list)) || took.Sum() <= 0 {
 		t.Errorf("%d took %v s", took.Count(), took.Sum())
 	}
 }
 
 func TestOfTheManySomeAreTimedTheFirstAmongThem(t *testing.T) {
 	f := newInFlight(nil, 1)
-	for op := range Operation(Operations) {
-		timed := func() uint64 { return f.took()[op].Count() }
-		for i := range 10 * timeEvery {
-			f.end(op, f.begin(op), 0)
-			if i == 0 && timed() != 1 {
-				t.Errorf("the first %v is not timed", op)
+	for i := range 10 * timeEvery {
+		r := f.count(OpRead)
+		r.end(OpRead, 0)
+		if want, n := uint64(i/timeEvery+1), f.took()[OpRead].Count(); n != want {
+			t.Fatalf("%d of %d are timed, want %d", n, i+1, want)
+		}
+	}
+	if all, now := f.counts(); all[OpRead] != 10*timeEvery || now != 0 {
+		t.Errorf("%d are counted, %d still served", all[OpRead], now)
+	}
+}
+
+// Whatever waits is timed each time; what is answered from memory now and then. A request that
+// turns out to wait only once it is looked at is in between.
+func TestWhatWaitsIsTimed(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		m := mountNode(t, nil, shared)
+		const times = 10 * timeEvery
+		for range times {
+			m.write("f", "content") // twice: the second time it is emptied before
+			m.write("f", "content")
+			if err := errors.Join(os.Truncate(m.path("f"), 3), os.Chtimes(m.path("f"), time.Now(), time.Now()),
+				os.Mkdir(m.path("d"), 0o755), os.Rename(m.path("d"), m.path("e")), os.Remove(m.path("e")), os.Remove(m.path("f"))); err != nil {
+				t.Fatal(err)
 			}
 		}
-		if want := map[bool]uint64{true: 10, false: 10 * timeEvery}[op.quick() || op == OpWrite]; timed() != want {
-			t.Errorf("%v: %d are timed, want %d", op, timed(), want)
+		s := m.fs.Stats()
+		for op, want := range map[Operation]uint64{OpCreate: times, OpFlush: 2 * times, OpMkdir: times, OpRename: times, OpRmdir: times, OpUnlink: times} {
+			if got := s.Took[op].Count(); got != want || s.Requests[op] != want {
+				t.Errorf("%d of %d %v are timed, want %d", got, s.Requests[op], op, want)
+			}
 		}
-	}
-	f = newInFlight(nil, 1)
-	f.writesWait = true
-	for range 10 * timeEvery {
-		f.end(OpWrite, f.begin(OpWrite), 0)
-	}
-	if n := f.took()[OpWrite].Count(); n != 10*timeEvery {
-		t.Errorf("%d of %d writes that wait for a group are timed", n, 10*timeEvery)
+		// An overwrite's SETATTR is answered from memory.
+		if got := s.Took[OpSetAttr].Count(); got < 2*times || got >= 2*times+times/2 || s.Requests[OpSetAttr] != 3*times {
+			t.Errorf("%d of %d setattr are timed, %d wait", got, s.Requests[OpSetAttr], 2*times)
+		}
+		if got := s.Took[OpWrite].Count(); s.Requests[OpWrite] != 2*times || (got == 2*times) != shared || got == 0 {
+			t.Errorf("%d of %d writes are timed; they wait: %v", got, s.Requests[OpWrite], shared)
+		}
 	}
 }
 
 func BenchmarkObservingARequest(b *testing.B) {
-	for _, op := range []Operation{OpRead, OpWrite} {
-		b.Run(op.String(), func(b *testing.B) {
-			f := newInFlight(nil, 16)
-			f.writesWait = true
-			for b.Loop() {
-				f.end(op, f.begin(op), 0)
-			}
-		})
-	}
+	f := newInFlight(nil, 16)
+	b.Run("from memory", func(b *testing.B) {
+		for b.Loop() {
+			r := f.count(OpRead)
+			r.end(OpRead, 0)
+		}
+	})
+	b.Run("that waits", func(b *testing.B) {
+		for b.Loop() {
+			r := f.time(OpFlush)
+			r.end(OpFlush, 0)
+		}
+	})
 }

@@ -58,26 +58,25 @@ const maxNodes = 64
 // ChangeCounter counts changes as they are applied. It is a dcdb.Observer, and a
 // prometheus.Collector. What each change counts lies close together.
 type ChangeCounter struct {
+	last     atomic.Pointer[nodeCounter] // changes come in runs; never nil
 	bytes    atomic.Uint64
-	known    atomic.Pointer[knownNodes]
 	reverted atomic.Uint64
 	by       [kinds][len(classes)]atomic.Uint64
-	nodes    sync.Map // *atomic.Uint64 by label
+	known    atomic.Pointer[map[corosync.NodeID]string] // the cluster's nodes, as they are now
+	nodes    sync.Map                                   // *nodeCounter by nodeKey
 
 	changes, content, revert, ofNode family
 }
 
-// knownNodes are the cluster's nodes, as they are now.
-type knownNodes struct {
-	names    map[corosync.NodeID]string // nil: the cluster is not known
-	counters sync.Map                   // *nodeCounter by node id
-	last     atomic.Pointer[nodeCounter]
+// nodeCounter counts a node's changes while it has a name.
+type nodeCounter struct {
+	nodeKey
+	n atomic.Uint64
 }
 
-// nodeCounter is a node's. The last one is kept at hand: changes come in runs.
-type nodeCounter struct {
-	id corosync.NodeID
-	n  *atomic.Uint64
+type nodeKey struct {
+	id    corosync.NodeID
+	label string // empty: of no node
 }
 
 func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
@@ -87,7 +86,7 @@ func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
 		revert:  total("changes_reverted_total", "Inodes that went back to an earlier state, because a transaction failed or a synchronisation replaced the tree."),
 		ofNode:  total("node_changes_total", "Changes applied to the tree, by the node that made them; \"local\" without a cluster.", "node"),
 	}
-	c.known.Store(&knownNodes{})
+	c.SetNodes(nil)
 	reg.MustRegister(c)
 	return c
 }
@@ -108,15 +107,21 @@ func (c *ChangeCounter) Collect(to chan<- prometheus.Metric) {
 	}
 	c.content.value(to, float64(c.bytes.Load()))
 	c.revert.value(to, float64(c.reverted.Load()))
-	c.nodes.Range(func(label, n any) bool {
-		c.ofNode.value(to, float64(n.(*atomic.Uint64).Load()), label.(string))
+	by := make(map[string]uint64)
+	c.nodes.Range(func(_, n any) bool {
+		counter := n.(*nodeCounter)
+		by[counter.label] += counter.n.Load()
 		return true
 	})
+	for label, n := range by {
+		c.ofNode.value(to, float64(n), label)
+	}
 }
 
-// SetNodes tells the names of the cluster's nodes.
+// SetNodes tells the names of the cluster's nodes; nil: they are not known.
 func (c *ChangeCounter) SetNodes(names map[corosync.NodeID]string) {
-	c.known.Store(&knownNodes{names: names})
+	c.known.Store(&names)
+	c.last.Store(new(nodeCounter)) // another one than before: see node
 	n := 0
 	for id := range names {
 		if n++; n > maxNodes {
@@ -126,28 +131,30 @@ func (c *ChangeCounter) SetNodes(names map[corosync.NodeID]string) {
 	}
 }
 
-func (c *ChangeCounter) node(id corosync.NodeID) *atomic.Uint64 {
-	known := c.known.Load()
-	if last := known.last.Load(); last != nil && last.id == id {
-		return last.n
+// node returns the counter of a node by the name that it has.
+func (c *ChangeCounter) node(id corosync.NodeID) *nodeCounter {
+	last := c.last.Load()
+	if last.id == id && last.label != "" {
+		return last
 	}
-	have, ok := known.counters.Load(id)
+	key := nodeKey{id, c.label(id)}
+	n, ok := c.nodes.Load(key)
 	if !ok {
-		n, _ := c.nodes.LoadOrStore(known.label(id), new(atomic.Uint64))
-		have, _ = known.counters.LoadOrStore(id, &nodeCounter{id, n.(*atomic.Uint64)})
+		n, _ = c.nodes.LoadOrStore(key, &nodeCounter{nodeKey: key})
 	}
-	counter := have.(*nodeCounter)
-	known.last.Store(counter)
-	return counter.n
+	counter := n.(*nodeCounter)
+	c.last.CompareAndSwap(last, counter) // unless the names are others now
+	return counter
 }
 
 // label returns a node's name as a label.
-func (k *knownNodes) label(id corosync.NodeID) string {
+func (c *ChangeCounter) label(id corosync.NodeID) string {
+	names := *c.known.Load()
 	switch {
 	case id == 0:
 		return "local"
-	case len(k.names) <= maxNodes && k.names[id] != "":
-		return label(k.names[id])
+	case len(names) <= maxNodes && names[id] != "":
+		return label(names[id])
 	}
 	return "other"
 }
@@ -165,7 +172,7 @@ func (c *ChangeCounter) Applied(op *memdb.Op, _ []memdb.Change, _ bool) {
 		path = op.To
 	}
 	c.by[op.Kind][class(memdb.CleanPath(path))].Add(1)
-	c.node(corosync.NodeID(op.Writer)).Add(1)
+	c.node(corosync.NodeID(op.Writer)).n.Add(1)
 	if op.Kind == memdb.OpWrite {
 		c.bytes.Add(uint64(len(op.Data)))
 	}

@@ -192,7 +192,7 @@ func (c *collector) database() part {
 
 func (c *collector) fuse() part {
 	requests := total("fuse_requests_total", "Requests of the kernel's that were answered, by operation.", "operation")
-	took := total("fuse_request_duration_seconds", "Time to answer a request of the kernel's, by its operation; of those that are answered from memory one in 16 is timed (without a cluster, writes too: it is close that waits).", "operation")
+	took := total("fuse_request_duration_seconds", "Time to answer a request of the kernel's, by its operation; of those that are answered from memory one in 16 is timed (among them the setattr by which open empties a file and, without a cluster, writes: it is close that waits).", "operation")
 	inFlight := gauge("fuse_requests_in_flight", "Requests of the kernel's that are being served.")
 	oldest := gauge("fuse_oldest_request_age_seconds", "How long the oldest of them has been that are timed; 0: there is none.")
 	invalidations := total("fuse_invalidations_total", "Times that the kernel was told to forget something, by what and by its answer.", "kind", "result")
