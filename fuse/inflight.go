@@ -30,7 +30,13 @@ type shard struct {
 	requests [Operations]requests
 	slots    [7]atomic.Int64 // nanoseconds after epoch; 0: free
 	in       *inFlight
-	took     [Operations]tally.Histogram
+	took     [Operations]times
+}
+
+// times are how long requests of one kind took, in a cache line.
+type times struct {
+	tally.Histogram
+	_ [16]byte
 }
 
 // requests are how many there are of one kind: in the low bits those that are being served, above
@@ -56,7 +62,7 @@ func newInFlight(to Observer, shards int) *inFlight {
 	for i := range f.shards {
 		f.shards[i].in = f
 		for op := range f.shards[i].took {
-			f.shards[i].took[op] = tally.Make(tally.Times)
+			f.shards[i].took[op].Histogram = tally.Make(tally.Times)
 		}
 	}
 	return f
@@ -141,7 +147,7 @@ func (f *inFlight) counts() (all [Operations]uint64, now int) {
 func (f *inFlight) took() (list [Operations]tally.Snapshot) {
 	for i := range f.shards {
 		for op := range list {
-			list[op].Add(&f.shards[i].took[op])
+			list[op].Add(&f.shards[i].took[op].Histogram)
 		}
 	}
 	return list

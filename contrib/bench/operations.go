@@ -89,8 +89,8 @@ func (c *config) inTurn(ctx context.Context, name string, clients int, servers .
 // A difference of a hundredth shows only over many rounds, and over many daemons: where one's memory
 // happens to lie makes as much of a difference for as long as it runs.
 const (
-	costStarts = 2 // times as many starts as there are rounds elsewhere
-	costRounds = 5 // of each start
+	costStarts = 4 // times as many starts as there are rounds elsewhere
+	costRounds = 3 // of each start
 )
 
 // metricsCost measures two daemons beside two that observe nothing, again and again with new ones. How
@@ -101,31 +101,25 @@ func (c *config) metricsCost(ctx context.Context, r *report.Report) error {
 	if c.quick {
 		short.rounds = 1
 	}
-	results := make(map[string]*costs)
+	results := make(map[string][]report.CostStart)
 	for start := range costStarts * c.rounds {
 		if err := short.costOfOneStart(ctx, start, results); err != nil {
 			return err
 		}
 	}
 	for _, name := range report.CostOps {
-		if of, ok := results[name]; ok {
-			cost := report.Cost{
-				Op:      report.Compare(name, 1, slices.Concat(of.with[:]...), slices.Concat(of.without[:]...)),
-				Control: report.Compare(name, 1, of.without[1], of.without[0]).Ratio,
-			}
-			c.say("%-12s with metrics: %8.0f/s, without %8.0f/s, ratio %.3f; of two without %.3f", name, cost.Subject.PerSecond, cost.Floor.PerSecond, cost.Ratio, cost.Control)
+		if starts := results[name]; starts != nil {
+			cost := report.CompareCost(name, starts)
+			c.say("%-12s with metrics: %8.0f/s, without %8.0f/s, ratio %.3f ± %.3f; of two without %.3f", name, cost.Subject.PerSecond, cost.Floor.PerSecond, cost.Ratio, cost.Error, cost.Control)
 			r.Metrics = append(r.Metrics, cost)
 		}
 	}
 	return nil
 }
 
-// costs are results of one operation, of the two daemons of each kind.
-type costs struct{ with, without [2][]*load.Result }
-
 // costOfOneStart adds the results of four daemons. Either kind's start first and last, or second and
 // third, by turns: the order makes a difference, too.
-func (c *config) costOfOneStart(ctx context.Context, start int, results map[string]*costs) (err error) {
+func (c *config) costOfOneStart(ctx context.Context, start int, results map[string][]report.CostStart) (err error) {
 	with, without := [2]int{0, 3}, [2]int{1, 2}
 	if start%2 == 1 {
 		with, without = without, with
@@ -154,14 +148,10 @@ func (c *config) costOfOneStart(ctx context.Context, start int, results map[stri
 		if err != nil {
 			return err
 		}
-		if results[name] == nil {
-			results[name] = new(costs)
-		}
-		all := results[name]
-		for i := range 2 {
-			all.with[i] = append(all.with[i], more[with[i]]...)
-			all.without[i] = append(all.without[i], more[without[i]]...)
-		}
+		results[name] = append(results[name], report.CostStart{
+			With:    [2][]*load.Result{more[with[0]], more[with[1]]},
+			Without: [2][]*load.Result{more[without[0]], more[without[1]]},
+		})
 	}
 	return nil
 }

@@ -41,15 +41,6 @@ type Op struct {
 	High  float64 `json:"ratio_high"`
 }
 
-// CostOps are the operations for which the cost of metrics is measured.
-var CostOps = []string{"create", "overwrite", "read", "delete"}
-
-// Cost is what metrics cost: an operation whose floor is a daemon without.
-type Cost struct {
-	Op
-	Control float64 `json:"control"` // the ratio of two daemons without
-}
-
 // Figures are one server's at one operation.
 type Figures struct {
 	Ops       int           `json:"operations"`    // in all rounds

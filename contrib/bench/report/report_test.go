@@ -1,6 +1,7 @@
 package report
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,31 @@ func TestRatioIsTheMedianOfTheRoundsRatios(t *testing.T) {
 	}
 	if o.Subject.PerSecond != 700 || o.Subject.Written != 8192 {
 		t.Errorf("%+v", o.Subject)
+	}
+}
+
+func TestCostIsThatOfTwoDaemonsOfEachKind(t *testing.T) {
+	start := func(with float64) CostStart {
+		at := func(rate float64) []*load.Result { return rounds(int(rate), int(rate/2)) } // slow in the second round
+		// One of each kind is faster, by where it happens to lie.
+		return CostStart{
+			With:    [2][]*load.Result{at(1000 * with), at(2000 * with)},
+			Without: [2][]*load.Result{at(2000), at(1000)},
+		}
+	}
+	c := CompareCost("create", []CostStart{start(0.9), start(0.9), start(0.9)})
+	if math.Abs(c.Ratio-0.9) > 0.001 || math.Abs(c.Control-0.5) > 0.001 || c.Error > 0.001 {
+		t.Errorf("ratio %v ± %v, control %v", c.Ratio, c.Error, c.Control)
+	}
+	// Daemons that differ by chance leave it uncertain, the more the fewer they are.
+	few := CompareCost("create", []CostStart{start(0.8), start(0.9), start(1)})
+	var list []CostStart
+	for range 20 {
+		list = append(list, start(0.8), start(0.9), start(1))
+	}
+	many := CompareCost("create", list)
+	if math.Abs(few.Ratio-0.9) > 0.001 || few.Error < 0.09 || many.Error > few.Error/2 {
+		t.Errorf("%v ± %v of three starts, %v ± %v of sixty", few.Ratio, few.Error, many.Ratio, many.Error)
 	}
 }
 

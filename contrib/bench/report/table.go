@@ -36,10 +36,10 @@ func (r *Report) WriteTables(w io.Writer) error {
 	}
 	r.clusterTables(t)
 	if len(r.Metrics) > 0 {
-		t.head("with metrics", "with/s", "without/s", "ratio", "of two without", "of rounds", "p50", "without", "p99", "without", "CPU/op", "without")
+		t.head("with metrics", "with/s", "without/s", "ratio", "±", "of two without", "of rounds", "p50", "without", "p99", "without", "CPU/op", "without")
 		for _, o := range r.Metrics {
 			s, f := o.Subject, o.Floor
-			t.row(o.Name, rate(s.PerSecond), rate(f.PerSecond), fmt.Sprintf("%.3f", o.Ratio), fmt.Sprintf("%.3f", o.Control), fmt.Sprintf("%.2f-%.2f", o.Low, o.High),
+			t.row(o.Name, rate(s.PerSecond), rate(f.PerSecond), fmt.Sprintf("%.3f", o.Ratio), fmt.Sprintf("%.3f", o.Error), fmt.Sprintf("%.3f", o.Control), fmt.Sprintf("%.2f-%.2f", o.Low, o.High),
 				span(s.P50), span(f.P50), span(s.P99), span(f.P99), span(s.CPU), span(f.CPU))
 		}
 		t.end()
