@@ -118,8 +118,8 @@ func within[T any](d time.Duration, f func() (T, error)) (T, error) {
 type Daemon struct {
 	Answers bool   `json:"answers"`
 	Error   string `json:"error,omitempty"` // why it does not
-	PID     int    `json:"pid"`             // of the pid file; 0: none
-	Running bool   `json:"running"`         // a process of that id is there
+	PID     int    `json:"pid"`             // that it tells, or else the pid file; 0: none
+	Running bool   `json:"running"`         // it answers, or a process of that id is there
 	Locked  bool   `json:"locked"`          // somebody holds the lock file
 }
 

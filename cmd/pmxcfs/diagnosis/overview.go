@@ -37,6 +37,7 @@ func Look(ctx context.Context, h *Host) *Overview {
 		}
 		o.Status, o.Daemon.Answers = status, true
 		// The options may say something else than the daemon's did.
+		o.Daemon.PID, o.Daemon.Running = status.Daemon.PID, true
 		h.MountPoint = status.Daemon.MountPoint
 		h.Database = or(status.Database.Path, h.Database)
 	} else {

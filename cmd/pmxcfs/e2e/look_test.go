@@ -34,6 +34,12 @@ func TestCommandsFindTheDaemonBySameOptions(t *testing.T) {
 			return code == 0 && strings.HasPrefix(out, "pmxcfs on ") && strings.Contains(out, ": fine\n")
 		})
 	}
+	// So it does who it is, wherever its pid file lies.
+	_, out, _ := n.runToEnd("status", "--json", "--socket", socket)
+	var o diagnosis.Overview
+	if err := json.Unmarshal([]byte(out), &o); err != nil || !o.Daemon.Running || o.Daemon.PID != o.Status.Daemon.PID {
+		t.Errorf("%v: %+v", err, o.Daemon)
+	}
 	n.env = append(n.env, "PMXCFS_ROOT="+n.root, "PMXCFS_SOCKET="+socket)
 	if code, out, err := n.runToEnd("locks"); code != 0 || out != "no lock is held\n" {
 		t.Errorf("from the environment: %d %q %q", code, out, err)
