@@ -145,7 +145,7 @@ func TestNothingStaleStaysCached(t *testing.T) {
 // to it while somebody keeps asking for it: the kernel is told of the write at the very
 // time when it learns of the file.
 func TestSizeFollowsANewFileThatIsBeingLookedUp(t *testing.T) {
-	m := mountShared(t)
+	m := mountNode(t, nil, true)
 	stop := make(chan struct{})
 	var lookers sync.WaitGroup
 	for range 4 {

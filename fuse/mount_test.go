@@ -98,12 +98,7 @@ func mountTest(t testing.TB, wrap func(dcdb.Database) dcdb.Database) *testMount 
 	return mountNode(t, wrap, false)
 }
 
-// mountShared mounts what other nodes change, too.
-func mountShared(t testing.TB) *testMount {
-	t.Helper()
-	return mountNode(t, nil, true)
-}
-
+// mountNode does the same; what is shared other nodes change, too.
 func mountNode(t testing.TB, wrap func(dcdb.Database) dcdb.Database, shared bool) *testMount {
 	t.Helper()
 	needFUSE(t)

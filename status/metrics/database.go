@@ -59,6 +59,13 @@ type transaction struct {
 	took        time.Duration
 }
 
+// observe tells of the transaction.
+func (x transaction) observe(rows, bytes, took interface{ Observe(int64) }) {
+	rows.Observe(int64(x.rows))
+	bytes.Observe(int64(x.bytes))
+	took.Observe(int64(x.took))
+}
+
 // noted is a transaction that is in no histogram yet.
 type noted struct {
 	rows, bytes atomic.Uint32 // there are fewer than 4 GiB in a database
@@ -87,10 +94,7 @@ func (t *transactions) observe(x transaction) {
 	if n++; n%blockSize == 0 {
 		t.state.Add(1)
 		for i := range t.block {
-			x := t.block[i].get()
-			t.rows.Observe(int64(x.rows))
-			t.bytes.Observe(int64(x.bytes))
-			t.took.Took(x.took)
+			t.block[i].get().observe(&t.rows, &t.bytes, &t.took)
 		}
 	}
 	t.state.Store(2 * n)
@@ -103,10 +107,7 @@ func (t *transactions) snapshot() (rows, bytes, took tally.Snapshot) {
 		if before%2 == 0 {
 			rows, bytes, took = t.rows.Snapshot(), t.bytes.Snapshot(), t.took.Snapshot()
 			for i := range before / 2 % blockSize {
-				x := t.block[i].get()
-				rows.Observe(int64(x.rows))
-				bytes.Observe(int64(x.bytes))
-				took.Observe(int64(x.took))
+				t.block[i].get().observe(&rows, &bytes, &took)
 			}
 			if after := t.state.Load(); after%2 == 0 && after/2/blockSize == before/2/blockSize {
 				return rows, bytes, took

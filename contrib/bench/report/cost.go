@@ -35,13 +35,11 @@ func CompareCost(name string, starts []CostStart) Cost {
 			with[i], without[i] = append(with[i], s.With[i]...), append(without[i], s.Without[i]...)
 		}
 	}
-	all := slices.Concat(ratios...)
-	c := Cost{Error: uncertain(ratios), Control: Compare(name, 1, without[1], without[0]).Ratio}
-	c.Op = Op{
-		Name: name, Clients: 1, Subject: FiguresOf(slices.Concat(with[:]...)), Floor: FiguresOf(slices.Concat(without[:]...)),
-		Ratio: median(all), Low: slices.Min(all), High: slices.Max(all),
+	return Cost{
+		Op:      opOf(name, 1, slices.Concat(with[:]...), slices.Concat(without[:]...), slices.Concat(ratios...)),
+		Error:   uncertain(ratios),
+		Control: Compare(name, 1, without[1], without[0]).Ratio,
 	}
-	return c
 }
 
 // uncertain returns how far the median may be off, had from what it would be with others of

@@ -55,13 +55,19 @@ type Figures struct {
 
 // Compare makes an Op of the results of all rounds.
 func Compare(name string, clients int, subject, floor []*load.Result) Op {
-	o := Op{Name: name, Clients: clients, Subject: FiguresOf(subject), Floor: FiguresOf(floor)}
 	var ratios []float64
 	for i := range subject {
 		ratios = append(ratios, subject[i].PerSecond()/floor[i].PerSecond())
 	}
-	o.Ratio, o.Low, o.High = median(ratios), slices.Min(ratios), slices.Max(ratios)
-	return o
+	return opOf(name, clients, subject, floor, ratios)
+}
+
+// opOf makes an Op of the results of all rounds, and of the rounds' ratios.
+func opOf(name string, clients int, subject, floor []*load.Result, ratios []float64) Op {
+	return Op{
+		Name: name, Clients: clients, Subject: FiguresOf(subject), Floor: FiguresOf(floor),
+		Ratio: median(ratios), Low: slices.Min(ratios), High: slices.Max(ratios),
+	}
 }
 
 // FiguresOf sums up the results of all rounds, of which there must be one.
