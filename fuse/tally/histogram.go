@@ -167,13 +167,6 @@ func (s *Snapshot) Add(h *Histogram) {
 	s.sum += h.sum.Load()
 }
 
-// Observe adds a value; a negative one counts as 0.
-func (s *Snapshot) Observe(value int64) {
-	value = max(0, value)
-	s.cells[cell(s.scale.octaves, value)]++
-	s.sum += value
-}
-
 // Count returns how many values there were.
 func (s Snapshot) Count() uint64 {
 	n := uint64(0)

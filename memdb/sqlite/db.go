@@ -28,7 +28,7 @@ type Config struct {
 // must be quick.
 type Observer interface {
 	// Committed tells of a transaction: the rows written or deleted, without the
-	// version row, and the bytes of content in them. It is called once at a time.
+	// version row, and the bytes of content in them.
 	Committed(rows, bytes int, took time.Duration)
 	// Synced tells of a sync of the log.
 	Synced(took time.Duration)

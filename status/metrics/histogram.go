@@ -66,8 +66,10 @@ func newHistograms(reg prometheus.Registerer, name, help string, labels ...strin
 }
 
 // times makes the family's histogram of how long something takes.
-func (h *histograms) times(labels ...string) *tally.Histogram {
-	made := tally.New(tally.Times)
+func (h *histograms) times(labels ...string) *tally.Histogram { return h.add(tally.Times, labels...) }
+
+func (h *histograms) add(s *tally.Scale, labels ...string) *tally.Histogram {
+	made := tally.New(s)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.list = append(h.list, labelled{made, labels})

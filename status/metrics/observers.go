@@ -110,6 +110,38 @@ func (o *IPCObserver) Took(op int32, took time.Duration) { o.took[op].Took(took)
 // Failed implements ipc.Observer.
 func (o *IPCObserver) Failed(op int32, errno syscall.Errno) { o.errors[op].count(errno) }
 
+// DatabaseObserver observes the database file.
+type DatabaseObserver struct {
+	rows, bytes, took, synced, checkpointed *tally.Histogram
+}
+
+func newDatabaseObserver(reg prometheus.Registerer) *DatabaseObserver {
+	duration := func(name, help string) *tally.Histogram { return newHistograms(reg, name, help).times() }
+	size := func(name, help string, bounds ...int64) *tally.Histogram {
+		return newHistograms(reg, name, help).add(tally.Sizes(bounds...))
+	}
+	return &DatabaseObserver{
+		rows:         size("database_transaction_rows", "Rows written or deleted by a transaction.", 1, 2, 5, 10, 20, 50, 100, 1000, 10000, 100000),
+		bytes:        size("database_transaction_bytes", "Bytes of content written by a transaction.", 0, 256, 1024, 4096, 16384, 65536, 262144, 1<<20, 4<<20, 16<<20, 64<<20),
+		took:         duration("database_transaction_duration_seconds", "Time to carry out a transaction that succeeded."),
+		synced:       duration("database_sync_duration_seconds", "Time to bring the write-ahead log to the disk for an fsync."),
+		checkpointed: duration("database_checkpoint_duration_seconds", "Time to copy the write-ahead log into the database file."),
+	}
+}
+
+// Committed implements sqlite.Observer.
+func (o *DatabaseObserver) Committed(rows, bytes int, took time.Duration) {
+	o.rows.Observe(int64(rows))
+	o.bytes.Observe(int64(bytes))
+	o.took.Took(took)
+}
+
+// Synced implements sqlite.Observer.
+func (o *DatabaseObserver) Synced(took time.Duration) { o.synced.Took(took) }
+
+// Checkpointed implements sqlite.Observer.
+func (o *DatabaseObserver) Checkpointed(took time.Duration) { o.checkpointed.Took(took) }
+
 // TimingsObserver observes changes on their way through the cluster.
 type TimingsObserver struct {
 	delivered, stored [kinds]*tally.Histogram
