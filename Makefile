@@ -145,7 +145,7 @@ deps-package: deps deps-deb
 
 # Nothing is skipped here; docs/testing.md says how it works.
 test-package: deps-package deb deb-reproducible
-	PMXCFS_TEST_HOSTS=1 go test -count=1 -p 1 -timeout 20m ./contrib/vmlab/... ./cmd/pmxcfs/packagetest
+	PMXCFS_TEST_HOSTS=1 go test -count=1 -p 1 -timeout 20m ./contrib/vmlab/... ./cmd/pmxcfs/test/packages
 
 clean:
 	rm -rf bin dist

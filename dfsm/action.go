@@ -4,7 +4,7 @@ import (
 	"log/slog"
 
 	"pmxcfs/dfsm/wire"
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // Action is something to be done. The types below are all there are. Actions

@@ -9,7 +9,7 @@ import (
 
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm/wire"
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // DefaultMaxQueued is Config.MaxQueued if that is 0.

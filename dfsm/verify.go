@@ -6,7 +6,7 @@ import (
 	"log/slog"
 
 	"pmxcfs/dfsm/wire"
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // verification is the state of the hourly comparison (the DFSM protocol,

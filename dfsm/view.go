@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"pmxcfs/dfsm/wire"
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // view follows a membership change (the DFSM protocol, "On a membership

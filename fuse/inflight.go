@@ -7,7 +7,7 @@ import (
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
-	"pmxcfs/fuse/tally"
+	"pmxcfs/internal/tally"
 )
 
 // timeEvery is how many of the requests that are answered from memory there are to one that is

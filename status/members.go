@@ -9,7 +9,7 @@ import (
 
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // ErrNoCluster is the error of Ready while the cluster info is unknown.

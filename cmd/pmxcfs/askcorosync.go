@@ -3,7 +3,7 @@ package main
 import (
 	"errors"
 
-	"pmxcfs/cmd/pmxcfs/diagnosis"
+	"pmxcfs/cmd/internal/diagnosis"
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/votequorum"
 )

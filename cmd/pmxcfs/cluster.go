@@ -9,10 +9,10 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/dfsm/group/overcpg"
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/status"
-	"pmxcfs/status/event"
 	"pmxcfs/status/inspect/peers"
 	"pmxcfs/status/metrics"
 )

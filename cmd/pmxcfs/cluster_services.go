@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"pmxcfs/corosync/conf"
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
-	"pmxcfs/status/event"
 	"pmxcfs/status/ipc"
 	"pmxcfs/status/ipc/backend"
 	"pmxcfs/status/rrd"

@@ -16,7 +16,7 @@ import (
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cfg"
 	"pmxcfs/corosync/conf"
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // confChange says what is to be done about the host's copy of corosync.conf.

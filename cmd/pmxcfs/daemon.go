@@ -18,11 +18,11 @@ import (
 	"time"
 
 	"pmxcfs/fuse"
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
-	"pmxcfs/status/event"
 	"pmxcfs/status/health"
 	"pmxcfs/status/ipc"
 	"pmxcfs/status/metrics"

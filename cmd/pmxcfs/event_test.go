@@ -16,7 +16,7 @@ import (
 	"strings"
 	"testing"
 
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 const catalogFile = "../../contrib/systemd/pmxcfs.catalog"
@@ -119,7 +119,7 @@ func loggedEvents(t *testing.T) map[string][]logged {
 		if err != nil {
 			return err
 		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "status/event/") || filepath.Base(path) == "messageid.go" {
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "internal/event/") || filepath.Base(path) == "messageid.go" {
 			return nil
 		}
 		f, err := parser.ParseFile(files, path, nil, 0)
@@ -185,7 +185,7 @@ func fieldNames(args []ast.Expr) map[string]bool {
 // TestCatalogNamesOnlyFieldsThatAreThere checks that each field that an entry shows
 // goes along wherever the event is logged, and that each event is logged.
 func TestCatalogNamesOnlyFieldsThatAreThere(t *testing.T) {
-	src, err := os.ReadFile("../../status/event/event.go")
+	src, err := os.ReadFile("../../internal/event/event.go")
 	if err != nil {
 		t.Fatal(err)
 	}

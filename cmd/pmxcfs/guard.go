@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"pmxcfs/fuse"
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // A daemon that is killed while it tells the kernel to forget something may be

@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // decodeNative takes an entry of the journal's native protocol apart.

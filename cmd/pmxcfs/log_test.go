@@ -4,7 +4,7 @@ import (
 	"log/slog"
 	"testing"
 
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 func TestRememberedProblemsSayWhatToDo(t *testing.T) {

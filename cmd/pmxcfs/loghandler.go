@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // Keys of attributes that the handler treats in ways of their own.

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // A client in a loop can make the same thing go wrong thousands of times a second.

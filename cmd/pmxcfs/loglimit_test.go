@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // limitedLog is a log behind a limiter.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"pmxcfs/cmd/pmxcfs/diagnosis"
+	"pmxcfs/cmd/internal/diagnosis"
 )
 
 // lookCommands are the commands by which people look at a node. Each takes the

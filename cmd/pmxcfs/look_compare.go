@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
-	"pmxcfs/cmd/pmxcfs/diagnosis"
+	"pmxcfs/cmd/internal/diagnosis"
 )
 
 func compareCommand() *cli.Command {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"pmxcfs/cmd/pmxcfs/diagnosis"
+	"pmxcfs/cmd/internal/diagnosis"
 )
 
 // followInterval is the time between two looks at the log that is followed.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"pmxcfs/cmd/pmxcfs/diagnosis"
+	"pmxcfs/cmd/internal/diagnosis"
 )
 
 func reportCommand() *cli.Command {

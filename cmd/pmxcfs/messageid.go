@@ -1,6 +1,6 @@
 package main
 
-import "pmxcfs/status/event"
+import "pmxcfs/internal/event"
 
 // messageIDs are the journal's ids of events (MESSAGE_ID in
 // systemd.journal-fields(7)). They were drawn once (journalctl --new-id128) and never

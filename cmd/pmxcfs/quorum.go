@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"pmxcfs/corosync/votequorum"
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // quorumConn is what following the quorum needs of a votequorum.Conn.

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // watchdog finds out, again and again, whether the parts of the daemon that never

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 // log writes a line of the machine's.

@@ -12,8 +12,8 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/dfsm/wire"
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
-	"pmxcfs/status/event"
 )
 
 var (

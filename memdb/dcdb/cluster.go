@@ -12,8 +12,8 @@ import (
 
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
-	"pmxcfs/status/event"
 )
 
 // ClusterConfig is what the store of a cluster's node is made of.

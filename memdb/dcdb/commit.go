@@ -8,8 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
-	"pmxcfs/status/event"
 )
 
 // Database stores changes. It is what a committer needs of sqlite.DB.

@@ -10,8 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
-	"pmxcfs/status/event"
 )
 
 const (

@@ -8,8 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
-	"pmxcfs/status/event"
 )
 
 // Observer is told of changes to the tree. Its methods are called in the order

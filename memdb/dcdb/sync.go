@@ -11,8 +11,8 @@ import (
 	"slices"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
-	"pmxcfs/status/event"
 )
 
 // behind is what a node that is behind gathers in a sync.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"pmxcfs/status/event"
+	"pmxcfs/internal/event"
 )
 
 const (

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"pmxcfs/fuse/tally"
+	"pmxcfs/internal/tally"
 )
 
 // began is when the histograms began to count.

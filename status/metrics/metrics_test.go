@@ -23,7 +23,7 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/fuse"
-	"pmxcfs/fuse/tally"
+	"pmxcfs/internal/tally"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"

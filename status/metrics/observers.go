@@ -9,7 +9,7 @@ import (
 
 	"pmxcfs/dfsm/group"
 	"pmxcfs/fuse"
-	"pmxcfs/fuse/tally"
+	"pmxcfs/internal/tally"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"

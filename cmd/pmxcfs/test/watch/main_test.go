@@ -1,0 +1,15 @@
+package watch
+
+import (
+	"os"
+	"testing"
+
+	"pmxcfs/contrib/lab/labtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(labtest.Main(m)) }
+
+type (
+	cluster = labtest.Cluster
+	node    = labtest.Node
+)
