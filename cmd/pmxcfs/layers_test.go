@@ -35,7 +35,7 @@ var layers = map[string]int{
 	"pmxcfs/corosync/qb":         1,
 	"pmxcfs/corosync/internal":   1,
 	"pmxcfs/corosync":            0,
-	"pmxcfs/internal/event":      0,
+	"pmxcfs/internal":            0,
 }
 
 // only names the packages that alone may import a library.
