@@ -22,7 +22,8 @@ import (
 
 // importCorosyncConf takes the host's corosync.conf into a new database, so
 // that a host of a cluster needs nothing but that file to be part of it again.
-// The example of a distribution's corosync package is left alone.
+// The example of Debian's corosync package is left alone. Everything else counts as a
+// cluster's, whether it can be parsed or not.
 func (d *daemon) importCorosyncConf(tree *memdb.Tree, db *sqlite.DB) error {
 	text, err := os.ReadFile(d.o.CorosyncConf)
 	switch {
@@ -30,7 +31,7 @@ func (d *daemon) importCorosyncConf(tree *memdb.Tree, db *sqlite.DB) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("importing the host's corosync.conf: %w", err)
-	case conf.Parse(text).Sample():
+	case conf.Example(text):
 		d.log.Info("the host's corosync.conf is an example that describes no cluster: not imported", "path", d.o.CorosyncConf, event.ConfIgnored.Attr())
 		return nil
 	}
@@ -44,6 +45,16 @@ func (d *daemon) importCorosyncConf(tree *memdb.Tree, db *sqlite.DB) error {
 		}
 	}
 	d.log.Info("imported the host's corosync.conf into the new database", "path", d.o.CorosyncConf)
+	_, err = conf.Parse(text)
+	if err == nil {
+		_, err = conf.Version(text)
+	}
+	if err != nil {
+		// It is a cluster's all the same: a node that took itself for a single one would
+		// accept changes that its cluster knows nothing of.
+		d.log.Error("the host's corosync.conf is not usable: until it is corrected and corosync runs, this node is one of a cluster, without quorum, and read-only",
+			"path", d.o.CorosyncConf, "error", err, event.ConfFailed.Attr())
+	}
 	return store.Close()
 }
 

@@ -24,6 +24,7 @@ type confChange struct {
 	write   bool
 	reload  bool // tell corosync afterwards
 	version uint64
+	mistake error // in the tree's copy, because of which corosync will refuse it
 
 	note string // why the host's copy stays as it is, for the log; empty: nothing to say
 }
@@ -36,16 +37,21 @@ type confCopies struct {
 	own    bool // the change was this node's
 }
 
-// judge decides by the versions of the copies (the daemon, corosync.conf). The
-// example of a distribution's corosync package counts as no copy: it belongs to
-// no cluster.
+// judge decides by the versions of the copies. The example of Debian's corosync
+// package counts as no copy: it belongs to no cluster.
 func (c confCopies) judge() confChange {
 	version, err := conf.Version(c.tree)
 	if err != nil {
 		return confChange{note: "corosync.conf in the tree is not usable: " + err.Error()}
 	}
 	d := confChange{write: true, version: version}
-	if !c.exists || conf.Parse(c.host).Sample() {
+	_, d.mistake = conf.Parse(c.tree)
+	if !c.exists || conf.Example(c.host) {
+		return d
+	}
+	if _, err := conf.Parse(c.host); err == nil && d.mistake != nil {
+		// What corosync could start with is not replaced by what it can't.
+		d.write = false
 		return d
 	}
 	if bytes.Equal(c.tree, c.host) {
@@ -155,6 +161,10 @@ func (m *confMirror) update(own bool) (reload bool) {
 		return false
 	}
 	d := confCopies{tree: tree, host: host, exists: exists, own: own}.judge()
+	if d.mistake != nil {
+		m.log.Error("corosync.conf in the tree can't be parsed, and corosync can't start with it",
+			"error", d.mistake, "replaces_local", d.write, event.ConfFailed.Attr("path", m.path, "version", d.version))
+	}
 	if d.note != "" {
 		m.log.Warn(d.note, "path", m.path, event.ConfIgnored.Attr("version", d.version))
 	}

@@ -18,14 +18,19 @@ func confText(version int, more string) string {
 }
 
 func TestJudgementOfTheCopiesOfCorosyncConf(t *testing.T) {
-	const sample = "totem {\n  version: 2\n  cluster_name: debian\n}\nnodelist {\n node {\n nodeid: 1\n ring0_addr: 127.0.0.1\n }\n}\n"
+	example, err := os.ReadFile("../../corosync/conf/testdata/debian-example.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
 	v := func(n int) string { return confText(n, "") }
+	broken := func(n int) string { return "garbage {\n" + v(n) }
 	for _, c := range []struct {
 		name       string
 		tree, host string
 		noHost     bool
 		write      bool
 		reload     bool // if the change is our own
+		mistake    bool // in the tree's
 		note       string
 	}{
 		{name: "newer in the tree", tree: v(3), host: v(2), write: true, reload: true},
@@ -38,11 +43,18 @@ func TestJudgementOfTheCopiesOfCorosyncConf(t *testing.T) {
 		{name: "both unparsable and equal", tree: "nonsense", host: "nonsense", note: "in the tree is not usable"},
 		{name: "tree empty", tree: "", host: v(2), note: "in the tree is not usable"},
 		{name: "host unparsable", tree: v(3), host: strings.Replace(v(2), "config_version: 2", "config_version: two", 1), note: "local corosync.conf is not usable"},
-		{name: "the package's example on the host", tree: v(3), host: sample, write: true},
+		{name: "the package's example on the host", tree: v(3), host: string(example), write: true},
+		{name: "the host's has a stray brace", tree: v(3), host: broken(2), write: true, reload: true},
+		{name: "the host's has a stray brace and is newer", tree: v(3), host: broken(4), note: "local corosync.conf is newer"},
+		{name: "the host's is a cut example", tree: v(3), host: string(example[:len(example)-20]), note: "local corosync.conf is not usable"},
+		{name: "the host's is empty", tree: v(3), host: "", note: "local corosync.conf is not usable"},
+		{name: "the tree's has a stray brace", tree: broken(3), host: v(2), mistake: true},
+		{name: "the tree's has a stray brace, no host copy", tree: broken(3), noHost: true, write: true, mistake: true},
+		{name: "both have a stray brace", tree: broken(3), host: broken(2), write: true, reload: true, mistake: true},
 	} {
 		for _, own := range []bool{false, true} {
 			d := confCopies{tree: []byte(c.tree), host: []byte(c.host), exists: !c.noHost, own: own}.judge()
-			if d.write != c.write || d.reload != (c.reload && own) || (d.note == "") != (c.note == "") || !strings.Contains(d.note, c.note) {
+			if d.write != c.write || d.reload != (c.reload && own) || (d.mistake != nil) != c.mistake || (d.note == "") != (c.note == "") || !strings.Contains(d.note, c.note) {
 				t.Errorf("%s, own %v: %+v", c.name, own, d)
 			}
 			if d.write && d.version != 3 {

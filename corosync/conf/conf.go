@@ -3,7 +3,7 @@ package conf
 import (
 	"errors"
 	"fmt"
-	"net/netip"
+	"maps"
 	"strconv"
 	"strings"
 )
@@ -51,29 +51,62 @@ func Version(text []byte) (uint64, error) {
 	return version, nil
 }
 
-// Parse reads a corosync.conf. It takes what it knows and passes over what it
-// doesn't; nothing is an error, a bad number counts as none.
-func Parse(text []byte) Conf {
+// SyntaxError tells where a file stops being a corosync.conf.
+type SyntaxError struct {
+	Line int // from 1
+	Text string
+}
+
+func (e *SyntaxError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Text) }
+
+// Parse reads a corosync.conf. Unknown keys and sections are passed over, and a bad
+// number counts as none. The error is a *SyntaxError: corosync refuses to start with
+// such a file. The Conf then holds what precedes the mistake, which is no reason to
+// believe that the file says nothing else.
+func Parse(text []byte) (Conf, error) {
 	var c Conf
-	var sections []string
+	err := scan(text, func(section string) {
+		if section == "nodelist.node" {
+			c.Nodes = append(c.Nodes, Node{})
+		}
+	}, c.set)
+	return c, err
+}
+
+// scan goes through a file by corosync's rules: a line opens a section, closes one, or
+// is a key and its value. It calls begin for each section and set for each value, with
+// the names of the sections around it joined by dots.
+func scan(text []byte, begin func(section string), set func(section, key, value string)) error {
+	var open []string
+	n := 0
+	bad := func(text string) error { return &SyntaxError{n, text} }
 	for line := range strings.Lines(string(text)) {
+		n++
 		line = strings.TrimSpace(line)
-		switch {
-		case strings.HasPrefix(line, "#"):
-		case strings.HasSuffix(line, "{"):
-			sections = append(sections, strings.TrimSpace(strings.TrimSuffix(line, "{")))
-			if strings.Join(sections, ".") == "nodelist.node" {
-				c.Nodes = append(c.Nodes, Node{})
-			}
-		case line == "}":
-			sections = sections[:max(0, len(sections)-1)]
+		switch name, rest, opens := strings.Cut(line, "{"); {
+		case line == "" || line[0] == '#':
+		case opens && rest != "":
+			return bad("text after an opening brace")
+		case opens && strings.TrimSpace(name) == "":
+			return bad("a section without a name")
+		case opens:
+			open = append(open, strings.TrimSpace(name))
+			begin(strings.Join(open, "."))
+		case strings.Contains(line, ":"):
+			key, value, _ := keyValue(line)
+			set(strings.Join(open, "."), key, value)
+		case line != "}":
+			return bad(fmt.Sprintf("neither a section nor a key with a value: %.40q", line))
+		case len(open) == 0:
+			return bad("a closing brace without a section")
 		default:
-			if key, value, ok := keyValue(line); ok {
-				c.set(strings.Join(sections, "."), key, value)
-			}
+			open = open[:len(open)-1]
 		}
 	}
-	return c
+	if len(open) > 0 {
+		return bad(fmt.Sprintf("the section %q is not closed", strings.Join(open, ".")))
+	}
+	return nil
 }
 
 func (c *Conf) set(section, key, value string) {
@@ -98,22 +131,48 @@ func (c *Conf) set(section, key, value string) {
 	}
 }
 
-// Sample tells whether this is the example that a distribution's corosync
-// package installs and not the configuration of any cluster: no config_version,
-// and no node that could be reached from elsewhere. A single host that has it
-// is not part of a cluster.
-func (c Conf) Sample() bool {
-	if c.Version != 0 {
-		return false
-	}
-	for _, n := range c.Nodes {
-		for _, a := range n.Addresses {
-			if ip, err := netip.ParseAddr(a); a != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
-				return false
-			}
+// Example tells whether a file is the example that Debian's corosync package installs,
+// which is the configuration of no cluster. A file is that only if it has all that
+// makes the example up and nothing else that counts: comments and the settings of
+// logging, which differ between releases, are not looked at. A file that can't be
+// parsed, that is empty or in which something is missing is no example.
+func Example(text []byte) bool {
+	settings := map[string]string{}
+	more := false
+	err := scan(text, func(section string) {
+		top, _, _ := strings.Cut(section, ".")
+		if top == "logging" {
+			return
 		}
-	}
-	return true
+		_, twice := settings[section+" {"]
+		more = more || twice
+		settings[section+" {"] = ""
+	}, func(section, key, value string) {
+		top, _, _ := strings.Cut(section, ".")
+		if top == "logging" {
+			return
+		}
+		_, twice := settings[section+"."+key]
+		more = more || twice
+		settings[section+"."+key] = value
+	})
+	return err == nil && !more && maps.Equal(settings, debianExample)
+}
+
+// debianExample is the example's content, but for logging.
+var debianExample = map[string]string{
+	"totem {":                  "",
+	"totem.version":            "2",
+	"totem.cluster_name":       "debian",
+	"totem.crypto_cipher":      "none",
+	"totem.crypto_hash":        "none",
+	"quorum {":                 "",
+	"quorum.provider":          "corosync_votequorum",
+	"nodelist {":               "",
+	"nodelist.node {":          "",
+	"nodelist.node.name":       "node1",
+	"nodelist.node.nodeid":     "1",
+	"nodelist.node.ring0_addr": "127.0.0.1",
 }
 
 // keyValue takes a line "key: value" apart.

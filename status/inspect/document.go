@@ -131,6 +131,8 @@ type Conf struct {
 	Host    uint64 `json:"host"`
 	Running uint64 `json:"running"`
 	Same    bool   `json:"same"` // tree and host have the same content
+	// Mistake is why corosync can't start with the tree's copy; empty: it can.
+	Mistake string `json:"mistake,omitempty"`
 }
 
 // Lock is a cluster-wide lock that is held.

@@ -198,6 +198,9 @@ func (s *Service) conf(running uint64) *Conf {
 	if e, ok := s.cfg.Tree.Lookup("corosync.conf"); ok && !e.IsDir() {
 		tree = e.Data()
 		d.Tree, _ = conf.Version(tree)
+		if _, err := conf.Parse(tree); err != nil {
+			d.Mistake = err.Error()
+		}
 	}
 	host, err := os.ReadFile(s.cfg.HostConf)
 	if err == nil {

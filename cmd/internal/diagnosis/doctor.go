@@ -175,11 +175,16 @@ func (f *findings) corosyncConf(h *Host, o *Overview) {
 		f.add(Failure, "see to the file and its disk: ls -l "+h.CorosyncConf+", dmesg", "%v", err)
 		return
 	}
-	c := conf.Parse(text)
-	if c.Sample() {
+	if conf.Example(text) {
 		if !o.cluster() {
 			f.add(OK, "", "%s is the example of corosync's package, and not used", h.CorosyncConf)
 		}
+		return
+	}
+	c, err := conf.Parse(text)
+	if err != nil {
+		f.add(Failure, "correct it in a copy of the tree's corosync.conf, with a higher config_version, and move that over it; while there is no quorum: correct "+h.CorosyncConf+" and start corosync first",
+			"%s can't be parsed, and corosync can't start with it: %v", h.CorosyncConf, err)
 		return
 	}
 	if !o.cluster() && (o.Status != nil || o.Offline != nil && !o.Offline.Missing && o.Offline.Error == "") {

@@ -133,6 +133,9 @@ func (f *findings) conf(c *inspect.Conf) {
 	case c == nil:
 	case c.Tree == 0:
 		f.add(Warning, "correct it in a copy, and move that over corosync.conf in the tree", "corosync.conf in the tree has no usable config_version")
+	case c.Mistake != "":
+		f.add(Failure, "correct it in a copy, with a higher config_version, and move that over corosync.conf in the tree; without quorum: correct the host's copy and start corosync first",
+			"corosync.conf in the tree can't be parsed, and corosync can't start with it: %s", c.Mistake)
 	case c.Host > c.Tree:
 		f.add(Warning, "if the host's copy is the right one: write its content to corosync.conf in the tree, with a higher config_version", "the host's corosync.conf (version %d) is newer than the tree's (%d)", c.Host, c.Tree)
 	case c.Host != c.Tree || !c.Same:

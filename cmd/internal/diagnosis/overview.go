@@ -80,7 +80,7 @@ func (h *Host) offline() *Offline {
 	}
 	// Whether this is a node of a cluster, the host's copy tells.
 	if text, err := os.ReadFile(h.CorosyncConf); err == nil {
-		d.Cluster = !conf.Parse(text).Sample()
+		d.Cluster = !conf.Example(text)
 	}
 	return d
 }

@@ -518,8 +518,9 @@ func TestFirstStartTakesTheHostsCorosyncConf(t *testing.T) {
 
 	// The package's example makes no cluster.
 	n.RemoveDatabase()
-	example := "totem {\n\tversion: 2\n\tcluster_name: debian\n}\nnodelist {\n\tnode {\n\t\tname: node1\n\t\tnodeid: 1\n\t\tring0_addr: 127.0.0.1\n\t}\n}\n"
-	n.Must(os.WriteFile(n.Host.Path("/etc/corosync/corosync.conf"), []byte(example), 0o644))
+	example, err := os.ReadFile("../../../../corosync/conf/testdata/debian-example.conf")
+	n.Must(err)
+	n.Must(os.WriteFile(n.Host.Path("/etc/corosync/corosync.conf"), example, 0o644))
 	n.Start()
 	n.Mkdir("writable")
 	if _, err := os.Stat(n.Path("corosync.conf")); !errors.Is(err, fs.ErrNotExist) {

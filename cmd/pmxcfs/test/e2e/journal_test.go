@@ -186,8 +186,10 @@ func TestOnlyAClustersConfigurationMakesAFreshHostItsMember(t *testing.T) {
 		mode       string
 	}{
 		{"the example of the package", packageExample, "local"},
-		{"an empty file", "", "local"},
 		{"none", "none", "local"},
+		{"an empty file", "", "cluster"},
+		{"a stray brace before the example", "garbage {\n" + packageExample, "cluster"},
+		{"a stray brace before a cluster's", "garbage {\n" + strings.NewReplacer("version: 2", "version: 2\n\tconfig_version: 3", "127.0.0.1", "192.0.2.1").Replace(packageExample), "cluster"},
 		{"a cluster's", strings.NewReplacer("version: 2", "version: 2\n\tconfig_version: 3", "127.0.0.1", "192.0.2.1").Replace(packageExample), "cluster"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -216,6 +218,10 @@ func TestOnlyAClustersConfigurationMakesAFreshHostItsMember(t *testing.T) {
 			ignored := len(j.about("corosync-conf-ignored"))
 			if want := c.mode == "local" && c.conf != "none"; (ignored == 1) != want {
 				t.Errorf("%d entries about a file that is ignored", ignored)
+			}
+			failed := len(j.about("corosync-conf-failed"))
+			if want := strings.HasPrefix(c.conf, "garbage") || c.conf == ""; (failed > 0) != want {
+				t.Errorf("%d entries about a file that can't be used", failed)
 			}
 		})
 	}
