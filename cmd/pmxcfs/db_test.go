@@ -20,6 +20,8 @@ import (
 
 	_ "github.com/mattn/go-sqlite3"
 
+	"pmxcfs/cmd/internal/dbtool"
+	"pmxcfs/cmd/internal/exit"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/sqlite"
 )
@@ -36,7 +38,7 @@ func pmxcfs(t *testing.T, args ...string) (status int, stdout, stderr string) {
 func mustRun(t *testing.T, args ...string) (stdout string) {
 	t.Helper()
 	status, stdout, stderr := pmxcfs(t, args...)
-	if status != exitOK {
+	if status != exit.OK {
 		t.Fatalf("pmxcfs %s: status %d\n%s%s", strings.Join(args, " "), status, stdout, stderr)
 	}
 	return stdout
@@ -195,7 +197,7 @@ func TestBrokenDatabasesAreReportedRepairedAndLeftAlone(t *testing.T) {
 			before := fingerprint(t, filepath.Dir(path))
 
 			status, out, _ := pmxcfs(t, "db", "check", path)
-			if status != exitFailure || !strings.Contains(out, test.says) || !strings.Contains(out, path+" is not sound: ") {
+			if status != exit.Failure || !strings.Contains(out, test.says) || !strings.Contains(out, path+" is not sound: ") {
 				t.Errorf("check: status %d, %s", status, out)
 			}
 			newPath := filepath.Join(t.TempDir(), "new.db")
@@ -205,11 +207,11 @@ func TestBrokenDatabasesAreReportedRepairedAndLeftAlone(t *testing.T) {
 			}
 			mustRun(t, "db", "check", newPath)
 			treeOf(t, newPath)
-			if status, _, errs := pmxcfs(t, "db", "dump", path); status != exitFailure && name != "duplicate VMID" {
+			if status, _, errs := pmxcfs(t, "db", "dump", path); status != exit.Failure && name != "duplicate VMID" {
 				t.Errorf("dump: status %d, %s", status, errs)
 			}
 			exported := filepath.Join(t.TempDir(), "x")
-			if status, _, errs := pmxcfs(t, "db", "export", path, exported); name != "duplicate VMID" && (status != exitFailure || !strings.Contains(errs, path)) {
+			if status, _, errs := pmxcfs(t, "db", "export", path, exported); name != "duplicate VMID" && (status != exit.Failure || !strings.Contains(errs, path)) {
 				t.Errorf("export: status %d, %s", status, errs)
 			}
 			if after := fingerprint(t, filepath.Dir(path)); after != before {
@@ -234,7 +236,7 @@ func TestDamagedFileIsReportedAndRepaired(t *testing.T) {
 	}
 	before := fingerprint(t, filepath.Dir(path))
 	status, out, _ := pmxcfs(t, "db", "check", path)
-	if status != exitFailure || !strings.Contains(out, "SQLite finds the file damaged") {
+	if status != exit.Failure || !strings.Contains(out, "SQLite finds the file damaged") {
 		t.Errorf("check: status %d, %s", status, out)
 	}
 	newPath := filepath.Join(t.TempDir(), "new.db")
@@ -326,15 +328,15 @@ func TestNothingExistingIsOverwritten(t *testing.T) {
 			{"db", "-D", path, "backup", target},
 		} {
 			status, _, errs := pmxcfs(t, args...)
-			if status != exitFailure || !strings.Contains(errs, target) || !strings.Contains(errs, "exists") {
+			if status != exit.Failure || !strings.Contains(errs, target) || !strings.Contains(errs, "exists") {
 				t.Errorf("%v: status %d, %s", args, status, errs)
 			}
 		}
 	}
-	if status, _, errs := pmxcfs(t, "db", "export", path, dir); status != exitFailure || !strings.Contains(errs, "not empty") {
+	if status, _, errs := pmxcfs(t, "db", "export", path, dir); status != exit.Failure || !strings.Contains(errs, "not empty") {
 		t.Errorf("export into a directory with files: status %d, %s", status, errs)
 	}
-	if status, _, errs := pmxcfs(t, "db", "export", path, taken); status != exitFailure || !strings.Contains(errs, taken) {
+	if status, _, errs := pmxcfs(t, "db", "export", path, taken); status != exit.Failure || !strings.Contains(errs, taken) {
 		t.Errorf("export onto a file: status %d, %s", status, errs)
 	}
 	list, err := os.ReadDir(dir)
@@ -350,7 +352,7 @@ func TestExportStaysInItsDirectory(t *testing.T) {
 	dir := t.TempDir()
 	target := filepath.Join(dir, "target")
 	status, _, errs := pmxcfs(t, "db", "export", path, target)
-	if status != exitOK || strings.Count(errs, "can't be a file's name") != 6 {
+	if status != exit.OK || strings.Count(errs, "can't be a file's name") != 6 {
 		t.Errorf("status %d, %s", status, errs)
 	}
 	if list, _ := os.ReadDir(dir); len(list) != 1 {
@@ -401,7 +403,7 @@ func TestImportRefusesWhatADatabaseCannotHold(t *testing.T) {
 				t.Fatal(err)
 			}
 			status, _, errs := pmxcfs(t, "db", "import", dir, target)
-			if status != exitFailure || !strings.Contains(errs, test.says) {
+			if status != exit.Failure || !strings.Contains(errs, test.says) {
 				t.Errorf("status %d, %s", status, errs)
 			}
 			if list, _ := os.ReadDir(filepath.Dir(target)); len(list) != 0 {
@@ -446,7 +448,7 @@ func TestCreatePmxcfsDB(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	if status := createDBMain([]string{"/usr/bin/create_pmxcfs_db", dir, target}, &out, &errs); status != 0 || out.Len()+errs.Len() > 0 {
+	if status := dbtool.CreateMain([]string{"/usr/bin/create_pmxcfs_db", dir, target}, &out, &errs); status != 0 || out.Len()+errs.Len() > 0 {
 		t.Errorf("status %d, %s%s", status, &out, &errs)
 	}
 	if e, ok := treeOf(t, target).Lookup("priv/key"); !ok || string(e.Data()) != "k" {
@@ -459,13 +461,13 @@ func TestCreatePmxcfsDB(t *testing.T) {
 		args []string
 		want int
 	}{
-		{[]string{dir, target}, exitFailure}, {[]string{dir + "/absent", target + "2"}, exitFailure},
-		{nil, exitUsage}, {[]string{dir}, exitUsage}, {[]string{dir, target, "x"}, exitUsage}, {[]string{"-x", "y"}, exitUsage},
-		{[]string{"--help"}, exitOK},
+		{[]string{dir, target}, exit.Failure}, {[]string{dir + "/absent", target + "2"}, exit.Failure},
+		{nil, exit.Usage}, {[]string{dir}, exit.Usage}, {[]string{dir, target, "x"}, exit.Usage}, {[]string{"-x", "y"}, exit.Usage},
+		{[]string{"--help"}, exit.OK},
 	} {
 		out.Reset()
 		errs.Reset()
-		if status := createDBMain(append([]string{"create_pmxcfs_db"}, test.args...), &out, &errs); status != test.want || out.Len()+errs.Len() == 0 {
+		if status := dbtool.CreateMain(append([]string{"create_pmxcfs_db"}, test.args...), &out, &errs); status != test.want || out.Len()+errs.Len() == 0 {
 			t.Errorf("%v: status %d, %s%s", test.args, status, &out, &errs)
 		}
 	}
@@ -578,7 +580,7 @@ func TestDumpAsJSONHoldsEverything(t *testing.T) {
 func TestDumpShowsWhatCannotBeReached(t *testing.T) {
 	path := plant(t, "INSERT INTO tree VALUES (7,99,7,1,1,8,'orphan',NULL), (8,9,8,1,1,4,'x',NULL), (9,8,9,1,1,4,'y',NULL)")
 	status, out, errs := pmxcfs(t, "db", "dump", path)
-	if status != exitFailure || !strings.Contains(out, "/<inode 99>/orphan") || !strings.Contains(out, "/dir/file") || !strings.Contains(errs, "inode 99") {
+	if status != exit.Failure || !strings.Contains(out, "/<inode 99>/orphan") || !strings.Contains(out, "/dir/file") || !strings.Contains(errs, "inode 99") {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
 }
@@ -590,12 +592,12 @@ func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 		{"db", "backup"}, {"db", "backup", "a", "b"}, {"db", "check", "file", "--json"},
 	} {
 		status, out, errs := pmxcfs(t, args...)
-		if status != exitUsage || !strings.HasPrefix(errs, "pmxcfs: db") || strings.Count(errs, "\n") != 1 || out != "" {
+		if status != exit.Usage || !strings.HasPrefix(errs, "pmxcfs: db") || strings.Count(errs, "\n") != 1 || out != "" {
 			t.Errorf("%v: status %d, %q, %q", args, status, out, errs)
 		}
 	}
 	for _, args := range [][]string{{"db", "check", "/nonexistent/config.db"}, {"db", "check", "/dev/null"}, {"db", "check", t.TempDir()}} {
-		if status, _, errs := pmxcfs(t, args...); status != exitFailure || !strings.Contains(errs, args[2]) {
+		if status, _, errs := pmxcfs(t, args...); status != exit.Failure || !strings.Contains(errs, args[2]) {
 			t.Errorf("%v: status %d, %q", args, status, errs)
 		}
 	}
@@ -634,7 +636,7 @@ func TestDatabasePathComesFromTheInnermostOption(t *testing.T) {
 }
 
 func TestEachCommandExplainsItself(t *testing.T) {
-	for _, c := range dbCommand().Subcommands {
+	for _, c := range dbtool.Command().Subcommands {
 		out := mustRun(t, "db", c.Name, "--help")
 		if !strings.Contains(out, c.ArgsUsage) || !strings.Contains(out, c.Usage) || !strings.Contains(out, "--database") {
 			t.Errorf("%s: %s", c.Name, out)

@@ -10,8 +10,10 @@ import (
 // beside each other only where allowed below. Packages below a listed one stand
 // with it unless they are listed themselves.
 var layers = map[string]int{
-	"pmxcfs/cmd":                 5,
-	"pmxcfs/contrib":             5,
+	"pmxcfs/cmd":                 6,
+	"pmxcfs/cmd/internal":        5,
+	"pmxcfs/cmd/internal/exit":   0,
+	"pmxcfs/contrib":             6,
 	"pmxcfs/fuse":                4,
 	"pmxcfs/status/ipc":          4,
 	"pmxcfs/status/metrics":      4,

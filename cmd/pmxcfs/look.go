@@ -14,11 +14,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"pmxcfs/cmd/internal/daemon"
 	"pmxcfs/cmd/internal/diagnosis"
+	"pmxcfs/cmd/internal/exit"
 )
 
 // lookCommands are the commands by which people look at a node. Each takes the
-// options that say where the daemon's files are.
+// Options that say where the daemon's files are.
 func lookCommands() []*cli.Command {
 	list := []*cli.Command{
 		statusCommand(),
@@ -33,7 +35,7 @@ func lookCommands() []*cli.Command {
 		c.HideHelpCommand = true
 		c.UseShortOptionHandling = true
 		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
-			return cli.Exit(fmt.Sprintf("%s: %v (pmxcfs %s --help shows what is possible)", c.Name, err, c.Name), exitFailure)
+			return cli.Exit(fmt.Sprintf("%s: %v (pmxcfs %s --help shows what is possible)", c.Name, err, c.Name), exit.Failure)
 		}
 	}
 	return list
@@ -61,7 +63,7 @@ func hostFlags() []cli.Flag {
 		flags = append(flags, &cli.StringFlag{Name: p.flag, Category: category, Usage: p.usage, DefaultText: p.path})
 	}
 	return append(flags,
-		&cli.StringFlag{Name: "socket", Category: category, Usage: "the daemon's Unix socket", DefaultText: socketName + " in the run directory"},
+		&cli.StringFlag{Name: "socket", Category: category, Usage: "the daemon's Unix socket", DefaultText: daemon.SocketName + " in the run directory"},
 		&cli.StringFlag{Name: "node-name", Category: category, Usage: "this node's `NAME`", DefaultText: "the host's name up to the first dot"},
 		&cli.StringFlag{Name: "node-address", Category: category, Usage: "this node's `IP` address", DefaultText: "what its name resolves to"},
 		&cli.StringFlag{Name: "group", Category: category, Usage: "group that may read what is not private", DefaultText: "www-data"},
@@ -85,22 +87,22 @@ func given(c *cli.Context, name string) (value string, ok bool) {
 // host says where to look.
 func host(c *cli.Context) (*diagnosis.Host, error) {
 	if os.Geteuid() != 0 { // who sees half takes what is well for broken
-		return nil, cli.Exit("pmxcfs "+c.Command.Name+": only root sees how the daemon is", exitFailure)
+		return nil, cli.Exit("pmxcfs "+c.Command.Name+": only root sees how the daemon is", exit.Failure)
 	}
 	o, err := parseOptions(c)
 	if err != nil {
-		return nil, cli.Exit(err.Error(), exitFailure)
+		return nil, cli.Exit(err.Error(), exit.Failure)
 	}
 	return &diagnosis.Host{
 		MountPoint: o.MountPoint, Database: o.Database, LockFile: o.LockFile, RunDir: o.RunDir, PidFile: o.PidFile,
 		CorosyncConf: o.CorosyncConf, RRDDir: o.RRDDir, RRDSocket: o.RRDSocket, Socket: o.Socket,
 		Version: version, Group: o.Group,
-		NodeName: func() (string, error) { return nodeName(o) },
+		NodeName: func() (string, error) { return daemon.NodeName(*o) },
 		Address: func(name string) (string, error) {
-			ip, err := nodeAddress(o, name)
+			ip, err := daemon.NodeAddress(*o, name)
 			return ip.String(), err
 		},
-		Corosync:     askCorosync,
+		Corosync:     diagnosis.AskCorosync,
 		ReadDatabase: diagnosis.ReadDatabase,
 	}, nil
 }
@@ -108,7 +110,7 @@ func host(c *cli.Context) (*diagnosis.Host, error) {
 // noArguments objects to arguments.
 func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
-		return cli.Exit(fmt.Sprintf("%s takes no argument: %q (options come before arguments)", c.Command.Name, c.Args().First()), exitFailure)
+		return cli.Exit(fmt.Sprintf("%s takes no argument: %q (options come before arguments)", c.Command.Name, c.Args().First()), exit.Failure)
 	}
 	return nil
 }
@@ -120,7 +122,7 @@ func writeJSON(out io.Writer, document any) error {
 		_, err = out.Write(append(b, '\n'))
 	}
 	if err != nil {
-		return cli.Exit(err.Error(), exitFailure)
+		return cli.Exit(err.Error(), exit.Failure)
 	}
 	return nil
 }
@@ -130,12 +132,22 @@ func interruptible(c *cli.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
 }
 
-// exit is the end of a command with a status other than 0.
-func exit(status int) error {
+// elapsed waits, and reports false if ctx is done first.
+func elapsed(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// ended is the end of a command with a status other than 0.
+func ended(status int) error {
 	if status == diagnosis.ExitFine {
 		return nil
 	}
-	return &exitCode{status}
+	return exit.Status(status)
 }
 
 func statusCommand() *cli.Command {
@@ -154,7 +166,7 @@ func statusCommand() *cli.Command {
 				return err
 			}
 			if c.Duration("interval") < 100*time.Millisecond {
-				return cli.Exit("status: --interval must be at least 100ms", exitFailure)
+				return cli.Exit("status: --interval must be at least 100ms", exit.Failure)
 			}
 			h, err := host(c)
 			if err != nil {
@@ -169,8 +181,8 @@ func statusCommand() *cli.Command {
 						return err
 					}
 				}
-				if !c.Bool("watch") || !pause(ctx, c.Duration("interval")) {
-					return exit(diagnosis.Exit(o.Findings))
+				if !c.Bool("watch") || !elapsed(ctx, c.Duration("interval")) {
+					return ended(diagnosis.Exit(o.Findings))
 				}
 			}
 		},
@@ -193,7 +205,7 @@ func showStatus(c *cli.Context, o *diagnosis.Overview) error {
 	}
 	(&diagnosis.Painter{Out: &text, Color: p.Color}).Overview(o)
 	if _, err := text.WriteTo(p.Out); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return cli.Exit(err.Error(), exitFailure)
+		return cli.Exit(err.Error(), exit.Failure)
 	}
 	return nil
 }

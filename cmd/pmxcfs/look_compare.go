@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmxcfs/cmd/internal/diagnosis"
+	"pmxcfs/cmd/internal/exit"
 )
 
 func compareCommand() *cli.Command {
@@ -26,7 +27,7 @@ func compareCommand() *cli.Command {
 			defer stop()
 			r, err := h.Compare(ctx)
 			if err != nil {
-				return cli.Exit(err.Error(), exitFailure)
+				return cli.Exit(err.Error(), exit.Failure)
 			}
 			if c.Bool("json") {
 				err = writeJSON(c.App.Writer, r)
@@ -36,7 +37,7 @@ func compareCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return exit(diagnosis.CompareExit(r))
+			return ended(diagnosis.CompareExit(r))
 		},
 	}
 }

@@ -33,7 +33,7 @@ func doctorCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return exit(diagnosis.Exit(x.Findings))
+			return ended(diagnosis.Exit(x.Findings))
 		},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmxcfs/cmd/internal/diagnosis"
+	"pmxcfs/cmd/internal/exit"
 	"pmxcfs/status/inspect"
 )
 
@@ -19,7 +20,7 @@ func locksCommand() *cli.Command {
 		Flags: []cli.Flag{jsonFlag()},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return cli.Exit(fmt.Sprintf("locks: unknown command %q (there is: break NAME)", c.Args().First()), exitFailure)
+				return cli.Exit(fmt.Sprintf("locks: unknown command %q (there is: break NAME)", c.Args().First()), exit.Failure)
 			}
 			h, err := host(c)
 			if err != nil {
@@ -27,7 +28,7 @@ func locksCommand() *cli.Command {
 			}
 			locks, err := h.Locks(c.Context)
 			if err != nil {
-				return cli.Exit(err.Error(), exitFailure)
+				return cli.Exit(err.Error(), exit.Failure)
 			}
 			if c.Bool("json") {
 				return writeJSON(c.App.Writer, &inspect.Locks{Locks: locks})
@@ -50,7 +51,7 @@ func locksCommand() *cli.Command {
 			},
 			Action: func(c *cli.Context) error {
 				if c.NArg() != 1 {
-					return cli.Exit("locks break: the argument is the lock's NAME (options come before it)", exitFailure)
+					return cli.Exit("locks break: the argument is the lock's NAME (options come before it)", exit.Failure)
 				}
 				h, err := host(c)
 				if err != nil {
@@ -60,18 +61,18 @@ func locksCommand() *cli.Command {
 				defer stop()
 				lock, err := h.Lock(ctx, c.Args().First())
 				if err != nil {
-					return cli.Exit(err.Error(), exitFailure)
+					return cli.Exit(err.Error(), exit.Failure)
 				}
 				p := diagnosis.NewPainter(c.App.Writer)
 				p.LockWarning(lock, time.Now())
 				if !c.Bool("yes") {
-					return cli.Exit("nothing was done: give --yes to break it", exitFailure)
+					return cli.Exit("nothing was done: give --yes to break it", exit.Failure)
 				}
 				if !lock.Expired && !c.Bool("force") {
-					return cli.Exit("nothing was done: the lock has not expired; give --force, too, to break it all the same", exitFailure)
+					return cli.Exit("nothing was done: the lock has not expired; give --force, too, to break it all the same", exit.Failure)
 				}
 				if err := h.BreakLock(ctx, lock); err != nil {
-					return cli.Exit(err.Error(), exitFailure)
+					return cli.Exit(err.Error(), exit.Failure)
 				}
 				fmt.Fprintf(c.App.Writer, "the lock %q is broken\n", lock.Name)
 				return nil

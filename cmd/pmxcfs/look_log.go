@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmxcfs/cmd/internal/diagnosis"
+	"pmxcfs/cmd/internal/exit"
 )
 
 // followInterval is the time between two looks at the log that is followed.
@@ -47,7 +48,7 @@ func logCommand() *cli.Command {
 				err = errors.New("--lines must not be negative")
 			}
 			if err != nil {
-				return cli.Exit("log: "+err.Error(), exitFailure)
+				return cli.Exit("log: "+err.Error(), exit.Failure)
 			}
 			h, err := host(c)
 			if err != nil {
@@ -73,7 +74,7 @@ func followLog(ctx context.Context, c *cli.Context, h *diagnosis.Host, filter di
 		case ctx.Err() != nil:
 			return nil
 		case !follow:
-			return cli.Exit(err.Error(), exitFailure)
+			return cli.Exit(err.Error(), exit.Failure)
 		case !lost: // a restart of the daemon
 			lost = true
 			fmt.Fprintf(c.App.ErrWriter, "%s: %v; waiting for it\n", c.App.Name, err)
@@ -82,14 +83,14 @@ func followLog(ctx context.Context, c *cli.Context, h *diagnosis.Host, filter di
 			if c.Bool("json") {
 				b, err := json.Marshal(&list[i])
 				if err != nil {
-					return cli.Exit(err.Error(), exitFailure)
+					return cli.Exit(err.Error(), exit.Failure)
 				}
 				fmt.Fprintf(p.Out, "%s\n", b)
 				continue
 			}
 			p.LogEntry(&list[i])
 		}
-		if !follow || !pause(ctx, followInterval) {
+		if !follow || !elapsed(ctx, followInterval) {
 			return nil
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmxcfs/cmd/internal/diagnosis"
+	"pmxcfs/cmd/internal/exit"
 )
 
 func reportCommand() *cli.Command {
@@ -22,7 +23,7 @@ func reportCommand() *cli.Command {
 			"Status 0: written; 1: not.",
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 1 {
-				return cli.Exit("report: the argument is one FILE (options come before it)", exitFailure)
+				return cli.Exit("report: the argument is one FILE (options come before it)", exit.Failure)
 			}
 			h, err := host(c)
 			if err != nil {
@@ -32,7 +33,7 @@ func reportCommand() *cli.Command {
 				ctx, stop := interruptible(c)
 				defer stop()
 				if err := diagnosis.Report(ctx, h, c.App.Writer); err != nil {
-					return cli.Exit(err.Error(), exitFailure)
+					return cli.Exit(err.Error(), exit.Failure)
 				}
 				return nil
 			}
@@ -52,13 +53,13 @@ func reportTo(c *cli.Context, h *diagnosis.Host, path string) (err error) {
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return cli.Exit(err.Error(), exitFailure)
+		return cli.Exit(err.Error(), exit.Failure)
 	}
 	ctx, stop := interruptible(c)
 	defer stop()
 	err = errors.Join(diagnosis.Report(ctx, h, f), f.Close())
 	if err != nil {
-		return cli.Exit(errors.Join(err, os.Remove(path)).Error(), exitFailure)
+		return cli.Exit(errors.Join(err, os.Remove(path)).Error(), exit.Failure)
 	}
 	fmt.Fprintf(c.App.Writer, "written: %s\nLook through it before you give it away: host names, addresses and names of guests and users are in it.\n", path)
 	return nil

@@ -8,6 +8,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	common "pmxcfs/cmd/internal/cli"
+	"pmxcfs/cmd/internal/daemon"
+	"pmxcfs/cmd/internal/dbtool"
+	"pmxcfs/cmd/internal/exit"
 
 	"github.com/urfave/cli/v2"
 )
@@ -15,19 +19,13 @@ import (
 // version is set by the build.
 var version = "development"
 
-// Exit codes. They are part of the command line's contract.
-const (
-	exitOK      = 0
-	exitFailure = 1 // anything that failed, wrong usage included
-)
-
 func main() {
-	if task := os.Getenv(guardEnv); task != "" {
-		os.Exit(guardMain(task, os.Stdin, os.Stdout, os.Stderr))
+	if task := os.Getenv(daemon.GuardEnv); task != "" {
+		os.Exit(daemon.GuardMain(task, os.Stdin, os.Stdout, os.Stderr))
 	}
-	tuneMalloc()
+	daemon.TuneMalloc()
 	if filepath.Base(os.Args[0]) == "create_pmxcfs_db" {
-		os.Exit(createDBMain(os.Args, os.Stdout, os.Stderr))
+		os.Exit(dbtool.CreateMain(os.Args, os.Stdout, os.Stderr))
 	}
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
@@ -40,7 +38,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var coded cli.ExitCoder
 	switch {
 	case err == nil:
-		return exitOK
+		return exit.OK
 	case errors.As(err, &coded):
 		if msg := err.Error(); msg != "" {
 			fmt.Fprintf(stderr, "%s: %s\n", app.Name, msg)
@@ -48,7 +46,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return coded.ExitCode()
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", app.Name, err)
-	return exitFailure
+	return exit.Failure
 }
 
 func newApp() *cli.App {
@@ -61,7 +59,7 @@ func newApp() *cli.App {
 		UseShortOptionHandling: true,
 		HideHelpCommand:        true,
 		Flags:                  daemonFlags(),
-		Commands:               append(lookCommands(), dbCommand(), umountCommand(), documentationCommand()),
+		Commands:               append(lookCommands(), dbtool.Command(), umountCommand(), common.Documentation(newApp, manual)),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError(fmt.Errorf("unknown command or argument %q", c.Args().First()))
@@ -70,7 +68,7 @@ func newApp() *cli.App {
 			if err != nil {
 				return usageError(err)
 			}
-			return startDaemon(o, c.App.ErrWriter)
+			return daemon.Run(*o, c.App.ErrWriter)
 		},
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError(err) },
 		ExitErrHandler: func(*cli.Context, error) {}, // run decides
@@ -78,5 +76,5 @@ func newApp() *cli.App {
 }
 
 func usageError(err error) error {
-	return cli.Exit(fmt.Sprintf("%v (pmxcfs --help shows what is possible)", err), exitFailure)
+	return cli.Exit(fmt.Sprintf("%v (pmxcfs --help shows what is possible)", err), exit.Failure)
 }

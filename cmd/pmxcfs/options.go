@@ -6,55 +6,26 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"pmxcfs/cmd/internal/daemon"
 	"pmxcfs/status/ipc"
 )
-
-// options are the daemon's, after defaults and root have been applied: every
-// path is absolute.
-type options struct {
-	Debug           bool
-	Foreground      bool
-	Local           bool // ignore corosync.conf, force quorum
-	ForceDuplicates bool
-
-	MountPoint   string
-	Database     string
-	LockFile     string
-	RunDir       string
-	PidFile      string
-	CorosyncConf string
-	RRDDir       string
-	RRDSocket    string
-
-	IPCName  string // empty: no service
-	NodeName string // empty: the host's name
-	Address  string // empty: what the node's name resolves to
-	Group    string
-
-	LogFile string // empty: journal or syslog only
-
-	Listen    string // TCP address of the metrics; empty: none
-	WebConfig string // file that asks for TLS and passwords there; empty: none
-	Socket    string // the Unix socket for root; empty: none
-	NoMetrics bool   // observe nothing
-}
 
 // place is a path that an option can move.
 type place struct {
 	flag, env, path, usage string
-	set                    func(*options, string)
+	set                    func(*daemon.Options, string)
 }
 
 // places are the daemon's files, where a Proxmox VE node has them.
 var places = [...]place{
-	{"mount-point", "PMXCFS_MOUNT_POINT", "/etc/pve", "`DIR` to mount on", func(o *options, p string) { o.MountPoint = p }},
-	{"database", "PMXCFS_DATABASE", "/var/lib/pve-cluster/config.db", "`FILE` of the tree", func(o *options, p string) { o.Database = p }},
-	{"lock-file", "PMXCFS_LOCK_FILE", "/var/lib/pve-cluster/.pmxcfs.lockfile", "`FILE` that keeps a second daemon from starting", func(o *options, p string) { o.LockFile = p }},
-	{"run-dir", "PMXCFS_RUN_DIR", "/run/pve-cluster", "`DIR` of the restart flag", func(o *options, p string) { o.RunDir = p }},
-	{"pid-file", "PMXCFS_PID_FILE", "/run/pve-cluster.pid", "`FILE` that holds the daemon's process id", func(o *options, p string) { o.PidFile = p }},
-	{"rrd-dir", "PMXCFS_RRD_DIR", "/var/lib/rrdcached/db", "`DIR` of the RRD files", func(o *options, p string) { o.RRDDir = p }},
-	{"rrdcached-socket", "PMXCFS_RRDCACHED_SOCKET", "/var/run/rrdcached.sock", "`SOCKET` of rrdcached", func(o *options, p string) { o.RRDSocket = p }},
-	{"corosync-conf", "PMXCFS_COROSYNC_CONF", "/etc/corosync/corosync.conf", "`FILE` that is the host's copy of corosync.conf", func(o *options, p string) { o.CorosyncConf = p }},
+	{"mount-point", "PMXCFS_MOUNT_POINT", "/etc/pve", "`DIR` to mount on", func(o *daemon.Options, p string) { o.MountPoint = p }},
+	{"database", "PMXCFS_DATABASE", "/var/lib/pve-cluster/config.db", "`FILE` of the tree", func(o *daemon.Options, p string) { o.Database = p }},
+	{"lock-file", "PMXCFS_LOCK_FILE", "/var/lib/pve-cluster/.pmxcfs.lockfile", "`FILE` that keeps a second daemon from starting", func(o *daemon.Options, p string) { o.LockFile = p }},
+	{"run-dir", "PMXCFS_RUN_DIR", "/run/pve-cluster", "`DIR` of the restart flag", func(o *daemon.Options, p string) { o.RunDir = p }},
+	{"pid-file", "PMXCFS_PID_FILE", "/run/pve-cluster.pid", "`FILE` that holds the daemon's process id", func(o *daemon.Options, p string) { o.PidFile = p }},
+	{"rrd-dir", "PMXCFS_RRD_DIR", "/var/lib/rrdcached/db", "`DIR` of the RRD files", func(o *daemon.Options, p string) { o.RRDDir = p }},
+	{"rrdcached-socket", "PMXCFS_RRDCACHED_SOCKET", "/var/run/rrdcached.sock", "`SOCKET` of rrdcached", func(o *daemon.Options, p string) { o.RRDSocket = p }},
+	{"corosync-conf", "PMXCFS_COROSYNC_CONF", "/etc/corosync/corosync.conf", "`FILE` that is the host's copy of corosync.conf", func(o *daemon.Options, p string) { o.CorosyncConf = p }},
 }
 
 func daemonFlags() []cli.Flag {
@@ -73,16 +44,17 @@ func daemonFlags() []cli.Flag {
 		&cli.StringFlag{Name: "node-address", EnvVars: []string{"PMXCFS_NODE_ADDRESS"}, Usage: "this node's `IP` address", DefaultText: "what its name resolves to"},
 		&cli.StringFlag{Name: "log-file", EnvVars: []string{"PMXCFS_LOG_FILE"}, Usage: "append the log to `FILE`, too"},
 		&cli.StringFlag{Name: "ipc-name", EnvVars: []string{"PMXCFS_IPC_NAME"}, Usage: "`NAME` of the service that Proxmox's tools call", DefaultText: ipc.DefaultName + "; with --root: no service"},
-		&cli.StringFlag{Name: "metrics-listen", EnvVars: []string{"PMXCFS_METRICS_LISTEN"}, Usage: "`ADDRESS:PORT` to serve metrics and health on by HTTP; empty: none", DefaultText: defaultListen + "; with --root: none"},
+		&cli.StringFlag{Name: "metrics-listen", EnvVars: []string{"PMXCFS_METRICS_LISTEN"}, Usage: "`ADDRESS:PORT` to serve metrics and health on by HTTP; empty: none", DefaultText: daemon.DefaultListen + "; with --root: none"},
 		&cli.StringFlag{Name: "metrics-web-config", EnvVars: []string{"PMXCFS_METRICS_WEB_CONFIG"}, Usage: "`FILE` that asks for TLS and passwords there, as Prometheus' exporters have it"},
 		&cli.BoolFlag{Name: "no-metrics", EnvVars: []string{"PMXCFS_NO_METRICS"}, Usage: "observe nothing, and serve no metrics"},
-		&cli.StringFlag{Name: "socket", EnvVars: []string{"PMXCFS_SOCKET"}, Usage: "Unix `SOCKET` on which root is told about the daemon; empty: none", DefaultText: socketName + " in the run directory"},
+		&cli.StringFlag{Name: "socket", EnvVars: []string{"PMXCFS_SOCKET"}, Usage: "Unix `SOCKET` on which root is told about the daemon; empty: none", DefaultText: daemon.SocketName + " in the run directory"},
 		&cli.StringFlag{Name: "group", EnvVars: []string{"PMXCFS_GROUP"}, Value: "www-data", Usage: "`GROUP` that may read what is not private"},
 	)
 }
 
-func parseOptions(c *cli.Context) (*options, error) {
-	o := &options{
+func parseOptions(c *cli.Context) (*daemon.Options, error) {
+	o := &daemon.Options{
+		Version:         version,
 		Debug:           c.Bool("debug"),
 		Foreground:      c.Bool("foreground"),
 		Local:           c.Bool("local"),
@@ -117,11 +89,11 @@ func parseOptions(c *cli.Context) (*options, error) {
 	o.NoMetrics = c.Bool("no-metrics")
 	o.Listen = c.String("metrics-listen")
 	if !c.IsSet("metrics-listen") && root == "/" {
-		o.Listen = defaultListen
+		o.Listen = daemon.DefaultListen
 	}
 	var moved bool
 	if o.Socket, moved = given(c, "socket"); !moved {
-		o.Socket = filepath.Join(o.RunDir, socketName)
+		o.Socket = filepath.Join(o.RunDir, daemon.SocketName)
 	}
 	o.LogFile, o.WebConfig = c.String("log-file"), c.String("metrics-web-config")
 	for _, file := range []*string{&o.LogFile, &o.WebConfig, &o.Socket} {

@@ -1,22 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"strconv"
-	"strings"
-	"time"
+	"pmxcfs/cmd/internal/daemon"
+	"pmxcfs/cmd/internal/exit"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
-
-	"pmxcfs/fuse"
 )
-
-// umountWait is how long umount waits for a killed daemon to be gone.
-const umountWait = 5 * time.Second
 
 // umountCommand returns the command that clears away what a killed daemon has left
 // mounted. The service's unit runs it after each stop.
@@ -38,59 +28,14 @@ func umountCommand() *cli.Command {
 			if err != nil {
 				return usageError(err)
 			}
-			n, err := umount(o)
+			n, err := daemon.Umount(*o)
 			if err != nil {
-				return cli.Exit("umount: "+err.Error(), exitFailure)
+				return cli.Exit("umount: "+err.Error(), exit.Failure)
 			}
 			if n > 0 {
 				fmt.Fprintf(c.App.Writer, "unmounted what an earlier run had left on %s\n", o.MountPoint)
 			}
 			return nil
 		},
-	}
-}
-
-// umount unmounts what is left at the mount point while no daemon runs, and
-// returns how many mounts that were.
-func umount(o *options) (int, error) {
-	lock, err := os.OpenFile(o.LockFile, os.O_RDWR, 0)
-	switch {
-	case errors.Is(err, fs.ErrNotExist): // no daemon has ever run
-	case err != nil:
-		return 0, err
-	default:
-		defer lock.Close()
-		// Whoever comes next waits for this lock, so nobody mounts meanwhile.
-		if err := lockAfterDying(lock, o); err != nil {
-			return 0, err
-		}
-	}
-	return fuse.Leftover(o.MountPoint)
-}
-
-// lockAfterDying takes the daemon's lock, at once or when the killed daemon that
-// holds it has ended.
-func lockAfterDying(lock *os.File, o *options) error {
-	for deadline := time.Now().Add(umountWait); ; {
-		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("locking %s: %w", o.LockFile, err)
-		}
-		pid, ended := 0, false
-		if b, err := os.ReadFile(o.PidFile); err == nil {
-			pid, _ = strconv.Atoi(strings.TrimSpace(string(b)))
-		}
-		if pid > 0 {
-			if ended, err = fuse.EndDying(o.MountPoint, pid); err != nil {
-				return err
-			}
-		}
-		if !ended && !fuse.Dying(pid) || time.Now().After(deadline) {
-			return fmt.Errorf("%s is locked: a daemon is running; stop it, and it unmounts", o.LockFile)
-		}
-		time.Sleep(50 * time.Millisecond)
 	}
 }

@@ -51,7 +51,7 @@ func managed(n *node, watchdog time.Duration) *manager {
 	return m
 }
 
-// heard returns how often the watchdog was fed, and the last status.
+// Receive returns how often the watchdog was fed, and the last status.
 func (m *manager) heard() (fed int, status string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -51,7 +51,7 @@ func managed(n *instance, watchdog time.Duration) *manager {
 	return m
 }
 
-// heard returns what was said so far.
+// Receive returns what was said so far.
 func (m *manager) heard() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,0 +1,2 @@
+// Package cli makes manual pages and shell completion of a command line's definition.
+package cli

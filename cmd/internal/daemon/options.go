@@ -1,0 +1,33 @@
+package daemon
+
+// Options are the daemon's, after defaults and root have been applied: every
+// path is absolute.
+type Options struct {
+	Version string // of this program
+
+	Debug           bool
+	Foreground      bool
+	Local           bool // ignore corosync.conf, force quorum
+	ForceDuplicates bool
+
+	MountPoint   string
+	Database     string
+	LockFile     string
+	RunDir       string
+	PidFile      string
+	CorosyncConf string
+	RRDDir       string
+	RRDSocket    string
+
+	IPCName  string // empty: no service
+	NodeName string // empty: the host's name
+	Address  string // empty: what the node's name resolves to
+	Group    string
+
+	LogFile string // empty: journal or syslog only
+
+	Listen    string // TCP address of the metrics; empty: none
+	WebConfig string // file that asks for TLS and passwords there; empty: none
+	Socket    string // the Unix socket for root; empty: none
+	NoMetrics bool   // observe nothing
+}

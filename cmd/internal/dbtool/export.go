@@ -1,0 +1,135 @@
+package dbtool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/sqlite"
+)
+
+func export(c *cli.Context) error {
+	args, err := arguments(c, "FILE", "DIR")
+	if err != nil {
+		return err
+	}
+	contents, err := sqlite.Read(args[0])
+	if err != nil {
+		return failed("exporting: %w", err)
+	}
+	printProblems(c.App.ErrWriter, contents.Problems)
+	if contents.Fatal() {
+		return failed("exporting %s: the database is not sound; pmxcfs db repair makes a sound one of it", args[0])
+	}
+	if len(contents.Entries) == 0 {
+		return failed("exporting %s: the database is empty", args[0])
+	}
+	tree, _, err := memdb.Build(contents.Entries)
+	if err != nil {
+		return failed("exporting %s: %w", args[0], err)
+	}
+	root, err := emptyDir(args[1])
+	if err != nil {
+		return failed("exporting to %s: %w", args[1], err)
+	}
+	defer root.Close()
+	x := exporter{tree: tree, root: root, renamed: func(path, as string) {
+		fmt.Fprintf(c.App.ErrWriter, "warning: %q can't be a file's name here; it is %q instead\n", path, as)
+	}}
+	if err := x.directory(tree.Root(), "", ""); err != nil {
+		return failed("exporting to %s, which is not complete: %w", args[1], err)
+	}
+	fmt.Fprintf(c.App.Writer, "%s written to %s\n", entries(x.written), args[1])
+	return nil
+}
+
+// emptyDir opens a directory that is empty, making it if it does not exist: for
+// its owner only, since secrets come into it.
+func emptyDir(path string) (*os.Root, error) {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	list, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) > 0 {
+		return nil, fmt.Errorf("the directory is not empty: it has %q", list[0].Name())
+	}
+	return os.OpenRoot(path)
+}
+
+// exporter writes a tree as files. All paths are relative to root, and no name
+// leads out of it.
+type exporter struct {
+	tree    *memdb.Tree
+	root    *os.Root
+	renamed func(path, as string)
+	written int
+}
+
+// directory writes what is in d, whose path is path in the tree and to outside.
+func (x *exporter) directory(d *memdb.Entry, path, to string) error {
+	list, _ := x.tree.ReadDir(d.Inode)
+	taken := make(map[string]bool, len(list))
+	for _, e := range list {
+		taken[e.Name] = true
+	}
+	for _, e := range list {
+		name := e.Name
+		if !memdb.ValidName(name) {
+			name = substitute(e, taken)
+			x.renamed(memdb.Join(path, e.Name), memdb.Join(to, name))
+		}
+		if err := x.entry(e, memdb.Join(path, e.Name), memdb.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *exporter) entry(e *memdb.Entry, path, to string) error {
+	x.written++
+	fileMode, dirMode := fs.FileMode(0o640), fs.FileMode(0o755)
+	if memdb.IsPrivate(path) {
+		fileMode, dirMode = 0o600, 0o700
+	}
+	mtime := time.Unix(int64(e.MTime), 0)
+	if e.IsDir() {
+		if err := x.root.Mkdir(to, 0o700); err != nil {
+			return err
+		}
+		if err := x.directory(e, path, to); err != nil {
+			return err
+		}
+		// After its entries: each of them changes the time.
+		return errors.Join(x.root.Chmod(to, dirMode), x.root.Chtimes(to, mtime, mtime))
+	}
+	f, err := x.root.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(e.Data())
+	if err := errors.Join(err, f.Chmod(fileMode), f.Close()); err != nil {
+		return err
+	}
+	return x.root.Chtimes(to, mtime, mtime)
+}
+
+// substitute makes a name for an entry whose own is not possible.
+func substitute(e *memdb.Entry, taken map[string]bool) string {
+	name := strings.NewReplacer("/", "_", "\x00", "_").Replace(e.Name)
+	name = name[:min(len(name), 200)]
+	for n := e.Inode; ; n++ {
+		if as := fmt.Sprintf("%s.inode-%d", name, n); !taken[as] {
+			taken[as] = true
+			return as
+		}
+	}
+}
