@@ -18,7 +18,7 @@ func confText(version int, more string) string {
 }
 
 func TestJudgementOfTheCopiesOfCorosyncConf(t *testing.T) {
-	example, err := os.ReadFile("../../corosync/conf/testdata/debian-example.conf")
+	example, err := os.ReadFile("../../../corosync/conf/testdata/debian-example.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
