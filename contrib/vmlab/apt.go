@@ -36,7 +36,7 @@ func (h *Host) Install(ctx context.Context, debs []string, args ...string) ([]by
 // does: lists and archives are the cache's. It returns apt's output.
 func (h *Host) Apt(ctx context.Context, args ...string) ([]byte, error) {
 	c := h.lab.cache
-	lock, err := flock(ctx, filepath.Join(c.dir, "apt.lock"), unix.LOCK_EX)
+	lock, err := flock(ctx, filepath.Join(c.dir, h.suite, "apt.lock"), unix.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}

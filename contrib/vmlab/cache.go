@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,11 +25,18 @@ const (
 	DefaultCache = "/var/cache/pmxcfs-vmlab"
 )
 
-// SourcesEnv names an apt sources file to use instead of the machine's own.
+// SourcesEnv names an apt sources file to use instead of the machine's own. It names
+// one of the releases; for the others its lines are taken with their name in place of
+// that one's.
 const SourcesEnv = "PMXCFS_VMLAB_SOURCES"
 
-// suite is the Debian release of the hosts.
-const suite = "bookworm"
+// The Debian releases that hosts can be of.
+const (
+	Trixie   = "trixie"   // Debian 13
+	Bookworm = "bookworm" // Debian 12
+)
+
+var releases = []string{Trixie, Bookworm}
 
 // packages are what a host has from the beginning: a booting system, a network,
 // and nothing that the package under test depends on.
@@ -49,9 +57,9 @@ chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer e2scr
 // maxAge is how old a root may get: by then it lacks many updates.
 const maxAge = 30 * 24 * time.Hour
 
-// cache is a directory with, per key, a root file system and its lock, and with
-// the package lists and packages that installing has fetched. Processes share
-// it by flock(2).
+// cache is a directory with, per key, a root file system and its lock, and with,
+// per release, the package lists and packages that installing has fetched.
+// Processes share it by flock(2).
 type cache struct {
 	dir string
 	log io.Writer
@@ -71,35 +79,52 @@ func openCache(dir string, log io.Writer) (*cache, error) {
 	if log == nil {
 		log = io.Discard
 	}
-	for _, d := range []string{dir, filepath.Join(dir, "lists"), filepath.Join(dir, "archives")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return nil, fmt.Errorf("vmlab: %w", err)
+	for _, suite := range releases {
+		for _, d := range []string{"lists", "archives"} {
+			if err := os.MkdirAll(filepath.Join(dir, suite, d), 0o755); err != nil {
+				return nil, fmt.Errorf("vmlab: %w", err)
+			}
 		}
 	}
 	return &cache{dir: dir, log: log}, nil
 }
 
-// root returns the directory of a sound root file system, made if need be, and a
-// lock that keeps it from being replaced until it is closed.
-func (c *cache) root(ctx context.Context) (string, *os.File, error) {
-	sources, err := debianSources()
-	if err != nil {
+// recipe says what a root file system is made of.
+type recipe struct {
+	suite    string   // one of the releases
+	packages []string // beside those without which there is no apt
+	sources  string   // the content of an apt sources file
+	deb822   bool     // it is in the newer format
+	conf     []string // apt's settings
+}
+
+// key tells recipes apart.
+func (r recipe) key() string {
+	return fmt.Sprintf("%.6x", sha256.Sum256([]byte(fmt.Sprint(r, finish))))
+}
+
+// root returns the directory of a sound root file system of a release with these
+// packages, made if need be, and a lock that keeps it from being replaced until it is
+// closed.
+func (c *cache) root(ctx context.Context, suite string, packages []string) (string, *os.File, error) {
+	if !slices.Contains(releases, suite) {
+		return "", nil, fmt.Errorf("vmlab: hosts of %q can't be had, only of %v", suite, releases)
+	}
+	r := recipe{suite: suite, packages: packages}
+	var err error
+	if r.sources, r.deb822, err = debianSources(suite); err != nil {
 		return "", nil, err
 	}
-	conf, err := aptConf(ctx)
-	if err != nil {
+	if r.conf, err = aptConf(ctx); err != nil {
 		return "", nil, err
 	}
-	text, err := os.ReadFile(sources)
-	if err != nil {
-		return "", nil, fmt.Errorf("vmlab: %w", err)
-	}
-	recipe := fmt.Sprint(suite, packages, finish, string(text), conf)
-	dir := filepath.Join(c.dir, fmt.Sprintf("root-%.6x", sha256.Sum256([]byte(recipe))))
+	dir := filepath.Join(c.dir, "root-"+suite+"-"+r.key())
 	lock, err := flock(ctx, dir+".lock", unix.LOCK_SH)
 	if err != nil {
 		return "", nil, err
 	}
+	now := time.Now()
+	_ = os.Chtimes(dir+".lock", now, now) // in use: see prune
 	why := flaw(ctx, dir)
 	if why == "" {
 		return dir, lock, nil
@@ -110,12 +135,12 @@ func (c *cache) root(ctx context.Context) (string, *os.File, error) {
 		return "", nil, err
 	}
 	if flaw(ctx, dir) != "" { // else somebody was faster
-		fmt.Fprintf(c.log, "making a Debian root in %s (%s)\n", dir, why)
-		if err := makeRoot(ctx, dir, sources, conf); err != nil {
+		fmt.Fprintf(c.log, "making a root of Debian %s in %s (%s)\n", suite, dir, why)
+		if err := makeRoot(ctx, dir, r); err != nil {
 			lock.Close()
 			return "", nil, err
 		}
-		c.prune(dir)
+		c.prune()
 	}
 	// The one lock becomes the other; whoever comes between finds it sound.
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
@@ -144,19 +169,27 @@ func flaw(ctx context.Context, dir string) string {
 	return ""
 }
 
-func makeRoot(ctx context.Context, dir, sources string, conf []string) error {
+func makeRoot(ctx context.Context, dir string, r recipe) error {
 	tmp := dir + ".new"
 	for _, d := range []string{dir, tmp} {
 		if err := os.RemoveAll(d); err != nil {
 			return fmt.Errorf("vmlab: %w", err)
 		}
 	}
-	args := []string{"--mode=root", "--variant=apt", "--include=" + strings.Join(packages, ","), "--dpkgopt=force-unsafe-io"}
-	for _, line := range conf {
+	args := []string{"--mode=root", "--variant=apt", "--include=" + strings.Join(r.packages, ","), "--dpkgopt=force-unsafe-io"}
+	for _, line := range r.conf {
 		args = append(args, "--aptopt="+line)
 	}
+	sources := dir + ".list"
+	if r.deb822 {
+		sources = dir + ".sources"
+	}
+	if err := os.WriteFile(sources, []byte(r.sources), 0o644); err != nil {
+		return fmt.Errorf("vmlab: %w", err)
+	}
+	defer os.Remove(sources)
 	steps := [][]string{
-		append(append([]string{"mmdebstrap"}, args...), suite, tmp, sources),
+		append(append([]string{"mmdebstrap"}, args...), r.suite, tmp, sources),
 		{"bash", "-c", finish, "finish", tmp},
 	}
 	for _, step := range steps {
@@ -172,19 +205,17 @@ func makeRoot(ctx context.Context, dir, sources string, conf []string) error {
 	return os.Rename(tmp, dir)
 }
 
-// prune removes roots of other recipes that nobody uses. Best effort.
-func (c *cache) prune(keep string) {
+// prune removes the roots of other recipes that nobody uses and that have not been
+// used for maxAge. Best effort.
+func (c *cache) prune() {
 	locks, _ := filepath.Glob(filepath.Join(c.dir, "root-*.lock"))
 	for _, name := range locks {
-		dir := strings.TrimSuffix(name, ".lock")
-		if dir == keep {
-			continue
-		}
 		f, err := os.OpenFile(name, os.O_RDWR, 0)
 		if err != nil {
 			continue
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if st, err := f.Stat(); err == nil && time.Since(st.ModTime()) > maxAge && unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			dir := strings.TrimSuffix(name, ".lock")
 			_ = os.RemoveAll(dir)
 			_ = os.RemoveAll(dir + ".new")
 		}
@@ -192,18 +223,34 @@ func (c *cache) prune(keep string) {
 	}
 }
 
-// debianSources finds the machine's apt sources file for Debian.
-func debianSources() (string, error) {
+// debianSources gives the machine's apt sources for Debian, as those of a release, and
+// tells whether they are in the newer of the two formats.
+func debianSources(suite string) (text string, deb822 bool, err error) {
 	candidates := []string{os.Getenv(SourcesEnv)}
 	if candidates[0] == "" {
 		candidates = []string{"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"}
 	}
 	for _, f := range candidates {
-		if text, err := os.ReadFile(f); err == nil && strings.Contains(string(text), suite) {
-			return f, nil
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		if text, ok := sourcesOf(string(b), suite); ok {
+			return text, strings.HasSuffix(f, ".sources"), nil
 		}
 	}
-	return "", fmt.Errorf("vmlab: none of %v is an apt sources file for Debian %s: name one in %s", candidates, suite, SourcesEnv)
+	return "", false, fmt.Errorf("vmlab: none of %v is an apt sources file for one of Debian %v: name one in %s", candidates, releases, SourcesEnv)
+}
+
+// sourcesOf turns apt sources of one release into those of another; false: they are
+// of none that is known.
+func sourcesOf(text, suite string) (string, bool) {
+	for _, r := range releases {
+		if name := regexp.MustCompile(`\b` + r + `\b`); name.MatchString(text) {
+			return name.ReplaceAllString(text, suite), true
+		}
+	}
+	return "", false
 }
 
 // wanted are the machine's apt settings that decide whether downloads work.

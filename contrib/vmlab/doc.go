@@ -1,4 +1,4 @@
-// Package vmlab boots small Debian 12 hosts, each with a systemd of its own as
+// Package vmlab boots small Debian hosts, of the releases 13 and 12, each with a systemd of its own as
 // first process, to try a package as an administrator uses it: apt-get install,
 // systemctl, journalctl, reboots.
 //
@@ -9,7 +9,7 @@
 // share and nobody changes; it is there again after a reboot or crash, and gone
 // after [Lab.Down].
 //
-// That root, the package lists and the packages are kept in a cache
+// Those roots, the package lists and the packages are kept in a cache
 // ([DefaultCache], or what [CacheEnv] names). The root is made by mmdebstrap from
 // the machine's own apt sources, once per list of packages; it is checked before
 // each use, and made anew when it is damaged or older than a month. Hosts can't

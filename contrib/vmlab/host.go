@@ -24,6 +24,7 @@ import (
 type Host struct {
 	lab   *Lab
 	under *lab.Host // the namespaces in which nspawn runs
+	suite string    // its Debian release
 
 	mu      sync.Mutex    // guards what follows
 	nspawn  *lab.Process  // of the running host
@@ -95,6 +96,9 @@ func (h *Host) ID() int { return h.under.ID() }
 // Name is the host name, "node1" for host 1.
 func (h *Host) Name() string { return h.under.Name() }
 
+// Suite is its Debian release, such as [Trixie].
+func (h *Host) Suite() string { return h.suite }
+
 // Address is its IPv4 address.
 func (h *Host) Address() string { return lab.Address(h.ID()) }
 
@@ -140,7 +144,7 @@ func (h *Host) on() bool {
 
 // start starts nspawn; the caller holds mu.
 func (h *Host) start() error {
-	c := h.lab.cache.dir
+	c := filepath.Join(h.lab.cache.dir, h.suite)
 	p, err := h.under.Start(lab.Spec{Args: []string{"bash", "-c", bootScript, "boot", h.lab.cgroup() + "/" + h.Name(),
 		"systemd-nspawn", "--quiet", "--boot", "--directory=" + filepath.Join(h.under.Dir(), "root"),
 		"--machine=" + h.Name(), "--hostname=" + h.Name(), "--network-namespace-path=/proc/self/ns/net",

@@ -19,17 +19,17 @@ import (
 
 // Options says what Up builds.
 type Options struct {
-	Hosts int       // 1 to lab.MaxHosts
-	Cache string    // directory of the cache; "": CacheEnv's, or DefaultCache
-	Log   io.Writer // what takes long is told here, line by line; nil: nowhere
+	Suites []string  // the Debian release of each host: 1 to lab.MaxHosts of them
+	Cache  string    // directory of the cache; "": CacheEnv's, or DefaultCache
+	Log    io.Writer // what takes long is told here, line by line; nil: nowhere
 }
 
 // Lab is a set of hosts. Its methods may be called from any goroutine.
 type Lab struct {
 	net   *lab.Lab
 	cache *cache
-	base  *os.File // shared lock on the root below the hosts' disks
-	alive *os.File // write end of a pipe; the janitor works at its EOF
+	bases []*os.File // shared locks on the roots below the hosts' disks
+	alive *os.File   // write end of a pipe; the janitor works at its EOF
 	jan   *exec.Cmd
 	hosts []*Host
 
@@ -81,20 +81,28 @@ func Up(ctx context.Context, opts Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, lock, err := c.root(ctx)
-	if err != nil {
-		return nil, err
+	l := &Lab{cache: c}
+	roots := map[string]string{}
+	for _, suite := range opts.Suites {
+		if roots[suite] != "" {
+			continue
+		}
+		root, lock, err := c.root(ctx, suite, packages)
+		if err != nil {
+			return nil, errors.Join(err, l.Down())
+		}
+		roots[suite] = root
+		l.bases = append(l.bases, lock)
 	}
-	l := &Lab{cache: c, base: lock}
-	if l.net, err = lab.Up(lab.Options{Hosts: opts.Hosts, NoCorosync: true}); err != nil {
+	if l.net, err = lab.Up(lab.Options{Hosts: len(opts.Suites), NoCorosync: true}); err != nil {
 		return nil, errors.Join(err, l.Down())
 	}
 	if err := l.startJanitor(); err != nil {
 		return nil, errors.Join(err, l.Down())
 	}
-	for _, n := range l.net.Hosts() {
-		h := &Host{lab: l, under: n}
-		if err := h.makeDisk(ctx, root); err != nil {
+	for i, n := range l.net.Hosts() {
+		h := &Host{lab: l, under: n, suite: opts.Suites[i]}
+		if err := h.makeDisk(ctx, roots[h.suite]); err != nil {
 			return nil, errors.Join(err, l.Down())
 		}
 		l.hosts = append(l.hosts, h)
@@ -185,7 +193,10 @@ func (l *Lab) takeDown() error {
 			errs = append(errs, fmt.Errorf("vmlab: cgroup %s stays: %w", l.cgroup(), err))
 		}
 	}
-	return errors.Join(append(errs, l.base.Close())...)
+	for _, f := range l.bases {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // poll calls ready until it says yes or ctx ends.

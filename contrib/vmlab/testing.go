@@ -27,14 +27,14 @@ func Require(t testing.TB) {
 // for a machine under load.
 const bootTimeout = 5 * time.Minute
 
-// New boots n hosts and takes them down at the end of the test. If that failed,
-// what the hosts said last is shown.
-func New(t testing.TB, n int) *Lab {
+// New boots a host of each of these releases and takes them down at the end of the
+// test. If that failed, what the hosts said last is shown.
+func New(t testing.TB, suites ...string) *Lab {
 	t.Helper()
 	Require(t)
 	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
 	defer cancel()
-	l, err := Up(ctx, Options{Hosts: n, Log: t.Output()})
+	l, err := Up(ctx, Options{Suites: suites, Log: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}

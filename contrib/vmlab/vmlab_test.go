@@ -32,7 +32,7 @@ func mustExec(t *testing.T, h *Host, argv ...string) string {
 }
 
 func TestHostsBootRebootAndKeepTheirDisks(t *testing.T) {
-	l := New(t, 2)
+	l := New(t, Trixie, Bookworm)
 	ctx := testContext(t)
 	a, b := l.Host(1), l.Host(2)
 	for _, h := range l.Hosts() {
@@ -118,7 +118,7 @@ func TestHostsBootRebootAndKeepTheirDisks(t *testing.T) {
 }
 
 func TestInstallBringsDependenciesAndStaysOffTheMachinesNetwork(t *testing.T) {
-	l := New(t, 1)
+	l := New(t, Trixie)
 	ctx := testContext(t)
 	h := l.Host(1)
 	deb := makeDeb(t, "vmlab-test", "Depends: netcat-openbsd\n")
@@ -180,7 +180,7 @@ func TestDamagedRootIsMadeAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sound, lock, err := shared.root(ctx)
+	sound, lock, err := shared.root(ctx, Trixie, packages)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestDamagedRootIsMadeAnew(t *testing.T) {
 	if why := flaw(ctx, dir); !strings.Contains(why, "damaged") {
 		t.Errorf("a damaged root: %q", why)
 	}
-	again, lock, err := c.root(ctx)
+	again, lock, err := c.root(ctx, Trixie, packages)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestDamagedRootIsMadeAnew(t *testing.T) {
 // TestDeadOwnerLeavesNothing kills a process that owns a running host.
 func TestDeadOwnerLeavesNothing(t *testing.T) {
 	if os.Getenv("VMLAB_TEST_OWNER") != "" {
-		l := New(t, 1)
+		l := New(t, Trixie)
 		pid, err := l.Host(1).leader()
 		if err != nil {
 			t.Fatal(err)

@@ -38,6 +38,7 @@ func Run(o Options, stderr io.Writer) error {
 	if !o.Foreground && !child {
 		return daemonise(os.Args, stderr)
 	}
+	nameProcess(daemonName)
 	if child {
 		// Only now: what the command line said of files was relative to there.
 		if err := os.Chdir("/"); err != nil {

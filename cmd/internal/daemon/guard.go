@@ -149,6 +149,7 @@ func (g *guard) stop() {
 
 // GuardMain is a guard's main.
 func GuardMain(task string, in io.Reader, out, stderr io.Writer) int {
+	nameProcess(guardName)
 	number, rest, _ := strings.Cut(task, " ")
 	node, mountPoint, _ := strings.Cut(rest, " ")
 	pid, err := strconv.Atoi(number)

@@ -169,11 +169,17 @@ func TestWatchdogIsFedWhileTheDiskHangs(t *testing.T) {
 // guardOf returns the process id of the daemon's guard.
 func (n *instance) guardOf() int {
 	n.t.Helper()
+	return guardOf(n, n.cmd.Process.Pid)
+}
+
+// guardOf returns the process id of the guard of that daemon.
+func guardOf(n *instance, daemon int) int {
+	n.t.Helper()
 	var pid int
 	n.eventually("there is a guard", func() bool {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", n.cmd.Process.Pid))
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", daemon))
 		if err == nil && len(b) == 0 { // its thread's, which need not be the first
-			lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", n.cmd.Process.Pid))
+			lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", daemon))
 			for _, list := range lists {
 				if b, err = os.ReadFile(list); len(b) > 0 {
 					break
@@ -242,6 +248,58 @@ func TestAbortedMountIsAFailureAndLeavesNothing(t *testing.T) {
 	n.start()
 	n.wantContent("file", "content")
 	n.stop()
+}
+
+// TestProcessesHaveNamesOfTheirOwn starts the daemon in each way that there is:
+// people stop it by its name, which must not be the guard's as well.
+func TestProcessesHaveNamesOfTheirOwn(t *testing.T) {
+	for _, way := range []string{"foreground", "background", "another file name"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			n := newInstance(t)
+			path, args := program(), n.args()
+			switch way {
+			case "foreground":
+				args = n.args("-f")
+			case "another file name":
+				path = filepath.Join(t.TempDir(), "cfs")
+				must(t, os.Symlink(program(), path))
+			}
+			cmd := exec.Command(path, args...)
+			cmd.Env = n.env
+			must(t, cmd.Start())
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			n.eventually("the daemon is up", func() bool { return n.mounted() && len(n.read(".version")) > 0 })
+			n.eventually("the pid file is written", func() bool { _, err := os.Stat(filepath.Join(n.root, "run/pve-cluster.pid")); return err == nil })
+			pid := n.pid()
+			t.Cleanup(func() {
+				if alive(pid) {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
+			})
+			guard := guardOf(n, pid)
+			if got := comm(t, pid); got != "pmxcfs" {
+				t.Errorf("the daemon is called %q", got)
+			}
+			n.eventually("the guard has its name", func() bool { return comm(t, guard) == "pmxcfs-guard" })
+			// What killall pmxcfs does.
+			must(t, syscall.Kill(pid, syscall.SIGTERM))
+			n.eventually("the daemon ends", func() bool { return !alive(pid) })
+			must(t, <-ended)
+			if n.mounted() {
+				t.Error("the mount is left")
+			}
+		})
+	}
+}
+
+// comm is what the kernel calls a process.
+func comm(t *testing.T, pid int) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	must(t, err)
+	return strings.TrimSpace(string(b))
 }
 
 // TestBackgroundDaemonIsTheManagersMainProcess starts a daemon in the background

@@ -27,7 +27,7 @@ func TestPackage(t *testing.T) {
 	current := built(t)
 	old := older(t, current)
 	t.Logf("%s, and as an older one %s", current.version, old.version)
-	l := vmlab.New(t, 3)
+	l := vmlab.New(t, vmlab.Trixie, vmlab.Trixie, vmlab.Trixie)
 	part := func(name string, f func(t *testing.T)) {
 		t.Helper()
 		// What follows builds on it.

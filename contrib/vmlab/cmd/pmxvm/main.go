@@ -1,9 +1,10 @@
 // Command pmxvm boots Debian hosts for work by hand, and takes orders on standard
 // input until that ends.
 //
-//	pmxvm N [PACKAGE.deb...]
+//	pmxvm N|RELEASE,... [PACKAGE.deb...]
 //
-// The packages are installed on every host. Each order is one line; "help" lists
+// N hosts of Debian 13, or one of each release: "pmxvm trixie,trixie,bookworm". The
+// packages are installed on every host. Each order is one line; "help" lists
 // them. A shell on a host from another terminal: the nsenter line that "hosts"
 // prints.
 package main
@@ -16,6 +17,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,15 +47,15 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out io.Writer) (err error) {
-	usage := errors.New("usage: pmxvm N [PACKAGE.deb...]")
+	usage := errors.New("usage: pmxvm N|RELEASE,... [PACKAGE.deb...]")
 	if len(args) == 0 {
 		return usage
 	}
-	n, err := strconv.Atoi(args[0])
-	if err != nil {
-		return usage
+	suites := strings.Split(args[0], ",")
+	if n, err := strconv.Atoi(args[0]); err == nil {
+		suites = slices.Repeat([]string{vmlab.Trixie}, n)
 	}
-	l, err := vmlab.Up(ctx, vmlab.Options{Hosts: n, Log: out})
+	l, err := vmlab.Up(ctx, vmlab.Options{Suites: suites, Log: out})
 	if err != nil {
 		return err
 	}
@@ -77,7 +79,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) (err e
 			lines <- s.Text()
 		}
 	}()
-	fmt.Fprintf(out, "%d hosts are up; \"help\" lists the orders\n", n)
+	fmt.Fprintf(out, "%d hosts are up; \"help\" lists the orders\n", len(suites))
 	for {
 		select {
 		case <-ctx.Done():
