@@ -18,6 +18,8 @@ type bus struct {
 	mute  map[dfsm.Member]bool
 	sent  int                                     // bytes
 	lose  func(from dfsm.Member, msg []byte) bool // nil: nothing gets lost
+
+	alter func(from dfsm.Member, msg []byte) []byte // nil: nothing does
 }
 
 var errDown = errors.New("bus: down")
@@ -109,6 +111,9 @@ func (c *busConn) Mcast(msg []byte) error {
 	}
 	if c.b.mute[c.self] || c.b.lose != nil && c.b.lose(c.self, msg) {
 		return nil
+	}
+	if c.b.alter != nil {
+		msg = c.b.alter(c.self, msg)
 	}
 	c.b.sent += len(msg)
 	msg = slices.Clone(msg)

@@ -442,3 +442,66 @@ func TestHostileMembersDoNothing(t *testing.T) {
 		t.Errorf("%d kept, %d waiting", len(k.kept), len(k.waiting))
 	}
 }
+
+// TestStrangeAnswersEndNoComparison has a member answer each question with what it may
+// say by the rules, but nobody would.
+func TestStrangeAnswersEndNoComparison(t *testing.T) {
+	var full []entrySum
+	for i := range maxEntries {
+		full = append(full, entrySum{inode: uint64(i)})
+	}
+	ranges := func(n int) []rangeSum {
+		list := make([]rangeSum, n)
+		for i := range list {
+			list[i] = rangeSum{count: ^uint32(0), sum: digest{1}}
+		}
+		return list
+	}
+	for name, answer := range map[kind]map[string]func(header) []byte{
+		kindSnapshot: {
+			"another tree":   func(h header) []byte { return (&snapshot{mode: uint8(dfsm.ModeSynced)}).encode(h) },
+			"beyond all":     func(h header) []byte { return (&snapshot{mode: uint8(dfsm.ModeSynced), version: ^uint64(0)}).encode(h) },
+			"unknown result": func(h header) []byte { return (&snapshot{result: 255, mode: 255}).encode(h) },
+		},
+		kindRanges: {
+			"none": func(h header) []byte { return encodeRanges(h, nil) },
+			"many": func(h header) []byte { return encodeRanges(h, ranges(maxRanges)) },
+			"full": func(h header) []byte { return encodeRanges(h, ranges(41)) },
+		},
+		kindEntries: {
+			"none":           func(h header) []byte { return (&entries{}).encode(h) },
+			"none, and more": func(h header) []byte { return (&entries{cut: true}).encode(h) },
+			"others":         func(h header) []byte { return (&entries{list: full, cut: true}).encode(h) },
+			"the last":       func(h header) []byte { return (&entries{list: []entrySum{{inode: ^uint64(0)}}, cut: true}).encode(h) },
+		},
+		kindDetails: {
+			"none": func(h header) []byte { return encodeDetails(h, nil) },
+			"others": func(h header) []byte {
+				return encodeDetails(h, []detail{{inode: ^uint64(0), typ: 255, mtime: ^uint32(0)}})
+			},
+		},
+	} {
+		for what, encode := range answer {
+			t.Run(fmt.Sprintf("kind %d: %s", name, what), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 2, smallTree(t))
+				c.nodes[1].apply(memdb.Op{Kind: memdb.OpWrite, Path: "d0/f0", Data: []byte("another"), Truncate: true})
+				c.nodes[0].apply(memdb.Op{Kind: memdb.OpWrite, Path: "d0/f0", Data: []byte("one"), Truncate: true})
+				evil := c.nodes[1].selfMember()
+				c.bus.mu.Lock()
+				c.bus.alter = func(from dfsm.Member, msg []byte) []byte {
+					h, _, err := decodeHeader(msg)
+					if err != nil || from != evil || h.kind != name {
+						return msg
+					}
+					return encode(h)
+				}
+				c.bus.mu.Unlock()
+				r := c.compare()
+				if len(r.Nodes) != 2 || r.Nodes[0].State != inspect.NodeCompared {
+					t.Errorf("%+v", r.Nodes)
+				}
+			})
+		}
+	}
+}

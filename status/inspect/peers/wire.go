@@ -412,6 +412,10 @@ func decodeEntries(b []byte) (a entries, err error) {
 			d.err = malformed("the inodes do not ascend")
 		}
 	}
+	if a.cut && len(a.list) == 0 && d.err == nil {
+		// Who asks looks for where it was cut.
+		d.err = malformed("cut before the first entry")
+	}
 	return a, d.end()
 }
 

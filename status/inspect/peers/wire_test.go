@@ -123,6 +123,7 @@ func TestWhatIsNotOursIsRefused(t *testing.T) {
 		"spans overlap":   {(&askEntries{[]span{{1, 4}, {4, 5}}}).encode(h), errMalformed},
 		"inodes":          {(&askDetails{[]uint64{2, 1}}).encode(h), errMalformed},
 		"entries":         {(&entries{list: []entrySum{{inode: 2}, {inode: 2}}}).encode(h), errMalformed},
+		"cut, and empty":  {(&entries{cut: true}).encode(h), errMalformed},
 		"details":         {encodeDetails(h, []detail{{inode: 2}, {inode: 1}}), errMalformed},
 	}
 	for name, tt := range tests {
