@@ -8,6 +8,7 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +20,9 @@ const guests = 1000
 
 func benchmarkGuests(b *testing.B, dir, socket string) {
 	var log bytes.Buffer
-	w, err := New(Config{Dir: dir, Socket: socket, Now: time.Now, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	var clock atomic.Int64
+	clock.Store(time.Now().Unix())
+	w, err := New(Config{Dir: dir, Socket: socket, Now: func() time.Time { return time.Unix(clock.Load(), 0) }, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -28,10 +31,9 @@ func benchmarkGuests(b *testing.B, dir, socket string) {
 			b.Error(err)
 		}
 	}()
-	at := time.Now().Unix()
 	var submitting time.Duration
 	round := func() {
-		at += 10
+		at := clock.Add(10)
 		began := time.Now()
 		for i := range guests {
 			w.Submit(fmt.Sprintf("pve-vm-9.0/%d", 100+i),
@@ -48,10 +50,6 @@ func benchmarkGuests(b *testing.B, dir, socket string) {
 	submitting = 0
 	for b.Loop() {
 		round()
-		// A day's samples do not pass the limit on times ahead.
-		if at > time.Now().Add(maxAhead).Unix()-10 {
-			b.Fatal("too many rounds")
-		}
 	}
 	b.ReportMetric(float64(creating)/guests/1e3, "µs/new-file")
 	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/guests/1e3, "µs/sample")

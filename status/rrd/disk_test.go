@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,6 +151,7 @@ func TestHolesInAFileOnAFullDiskDoNotKillTheProcess(t *testing.T) {
 	}
 	filler := filepath.Join(dir, "filler")
 	fill(t, filler)
+	w.clock.advance(24 * time.Hour)
 	for i := range 100 { // librrd writes into many places
 		w.write(key, fmt.Sprintf("%d:1:2", 1795251100+60*i))
 	}

@@ -23,6 +23,9 @@
 // SIGBUS. Either would end the process, so files.go lets librrd have a file only
 // after its header was checked (header.go) and an update needs no room.
 //
+// A file that will never take a sample again (empty after a power cut, damaged, or with
+// a last sample of the future) is set aside as NAME.damaged, and begun anew.
+//
 // # What is let through
 //
 // Keys and values come from peers. A key must have one of the known shapes, and

@@ -26,6 +26,9 @@ type files struct {
 	dir string
 	lib library
 	now func() time.Time
+	// settled tells whether the clock is known to be right: only then is a file that
+	// seems to be of the future.
+	settled func() bool
 }
 
 // path is the file of s.
@@ -151,4 +154,52 @@ func makeSafe(path string, now time.Time) error {
 		return unix.ENOSPC
 	}
 	return nil
+}
+
+// asideSuffix is what the name of a file ends in that was set aside.
+const asideSuffix = ".damaged"
+
+// spoilt returns why the file of s takes no samples and never will, if it is so.
+func (d *files) spoilt(s *sample) error {
+	err := makeSafe(d.path(s), d.now())
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrFuture) && d.settled() {
+		return err
+	}
+	return nil
+}
+
+// setAside makes way for a new file of s. The old one stays beside it, in place of what
+// was set aside before; an empty one is removed.
+func (d *files) setAside(s *sample) (aside string, err error) {
+	path := d.path(s)
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("rrd: %w", err)
+	case info.Size() == 0:
+		err = os.Remove(path)
+	default:
+		aside = path + asideSuffix
+		err = os.Rename(path, aside)
+	}
+	if err != nil {
+		return "", fmt.Errorf("rrd: %w", err)
+	}
+	return aside, nil
+}
+
+// settledAfter is how long after its start a process believes a clock that nobody
+// synchronises.
+const settledAfter = time.Hour
+
+// clockSettled returns a function that tells whether the clock can be believed: the
+// kernel says that it is synchronised, or it has been what it is for a while.
+func clockSettled() func() bool {
+	start := time.Now()
+	return func() bool {
+		const unsynchronised = 5 // TIME_ERROR, adjtimex(2)
+		var t unix.Timex
+		state, err := unix.Adjtimex(&t)
+		return err == nil && state != unsynchronised && t.Status&unix.STA_UNSYNC == 0 || time.Since(start) > settledAfter
+	}
 }

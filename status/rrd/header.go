@@ -13,13 +13,22 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 	"unsafe"
 )
 
-// ErrDamaged is wrapped by the error about an RRD file whose header does not
-// make sense.
-var ErrDamaged = errors.New("rrd: damaged file")
+// Errors about an RRD file's header.
+var (
+	// ErrDamaged is wrapped by the error about one that does not make sense.
+	ErrDamaged = errors.New("rrd: damaged file")
+	// ErrFuture is wrapped by the error about a file that takes no sample, because its
+	// last one is of the future.
+	ErrFuture = errors.New("rrd: a file with samples of the future")
+	// ErrUnsupported is wrapped by the error about a file that may be sound, but has what
+	// ours never have.
+	ErrUnsupported = errors.New("rrd: a file that is none of ours")
+)
 
 // Bounds of what a sane file has; ours have 19 data sources, 8 archives and 1440
 // rows of 10,080 steps at most.
@@ -29,16 +38,22 @@ const (
 	maxRows     = 1 << 24
 	maxSteps    = 1 << 24
 	maxStep     = 366 * 24 * 60 * 60 // seconds
+	// maxFuture is how far ahead of our clock a file's last update may be: a file that is
+	// not further ahead takes samples again soon.
+	maxFuture = 10 * time.Minute
 )
 
 // checkHeader looks through the header of an RRD file of size bytes
 // (rrd_format.h has its layout). librrd trusts what it finds there: a zero makes
 // it divide by it, a row beyond the end makes it write there, and either ends the
 // process. So whatever it computes with is checked to be in bounds before it may
-// have the file. The error wraps ErrDamaged, or is one of reading.
+// have the file. The error wraps one of those above, or is one of reading.
 func checkHeader(f io.ReaderAt, size int64, now time.Time) error {
 	damaged := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(format, args...))
+	}
+	unsupported := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrUnsupported, fmt.Sprintf(format, args...))
 	}
 
 	var head C.stat_head_t
@@ -46,8 +61,12 @@ func checkHeader(f io.ReaderAt, size int64, now time.Time) error {
 		return err
 	}
 	switch version := text(head.version[:]); {
-	case text(head.cookie[:]) != C.RRD_COOKIE, version != C.RRD_VERSION3 && version != C.RRD_VERSION4 && version != C.RRD_VERSION5,
-		head.float_cookie != C.FLOAT_COOKIE:
+	case text(head.cookie[:]) != C.RRD_COOKIE, head.float_cookie != C.FLOAT_COOKIE:
+		return damaged("not an RRD file")
+	case version != C.RRD_VERSION3 && version != C.RRD_VERSION4 && version != C.RRD_VERSION5:
+		if digits(version, 4) {
+			return unsupported("of version %s", version)
+		}
 		return damaged("not an RRD file")
 	case head.ds_cnt < 1 || head.ds_cnt > maxSources, head.rra_cnt < 1 || head.rra_cnt > maxArchives:
 		return damaged("%d data sources, %d archives", head.ds_cnt, head.rra_cnt)
@@ -76,9 +95,11 @@ func checkHeader(f io.ReaderAt, size int64, now time.Time) error {
 	}
 
 	for i := range sources {
-		if text(sources[i].ds_nam[:]) == "" ||
-			!slices.Contains([]string{"GAUGE", "DERIVE", "COUNTER", "ABSOLUTE", "DDERIVE", "DCOUNTER"}, text(sources[i].dst[:])) {
+		switch typ := text(sources[i].dst[:]); {
+		case text(sources[i].ds_nam[:]) == "" || !word(typ):
 			return damaged("data source %d", i)
+		case !slices.Contains([]string{"GAUGE", "DERIVE", "COUNTER", "ABSOLUTE", "DDERIVE", "DCOUNTER"}, typ):
+			return unsupported("data source %d is a %s", i, typ)
 		}
 		unknown := *(*C.ulong)(unsafe.Pointer(&pdps[i].scratch[C.PDP_unkn_sec_cnt]))
 		if !bytes.ContainsRune(chars(pdps[i].last_ds[:]), 0) || unknown > head.pdp_step {
@@ -87,8 +108,11 @@ func checkHeader(f io.ReaderAt, size int64, now time.Time) error {
 	}
 	need := at
 	for i, a := range archives {
-		if !slices.Contains([]string{"AVERAGE", "MAX", "MIN", "LAST"}, text(a.cf_nam[:])) ||
-			a.row_cnt < 1 || a.row_cnt > maxRows || a.pdp_cnt < 1 || a.pdp_cnt > maxSteps || rows[i].cur_row >= a.row_cnt {
+		function := text(a.cf_nam[:])
+		if word(function) && !slices.Contains([]string{"AVERAGE", "MAX", "MIN", "LAST"}, function) {
+			return unsupported("archive %d is a %s", i, function)
+		}
+		if !word(function) || a.row_cnt < 1 || a.row_cnt > maxRows || a.pdp_cnt < 1 || a.pdp_cnt > maxSteps || rows[i].cur_row >= a.row_cnt {
 			return damaged("archive %d", i)
 		}
 		for k := range sources {
@@ -102,11 +126,18 @@ func checkHeader(f io.ReaderAt, size int64, now time.Time) error {
 	if size < need {
 		return damaged("%d bytes, %d are missing", size, need-size)
 	}
-	if last := int64(live[0].last_up); last < 0 || last > now.Add(2*maxAhead).Unix() ||
-		live[0].last_up_usec < 0 || live[0].last_up_usec >= 1e6 {
+	switch last := int64(live[0].last_up); {
+	case last < 0 || live[0].last_up_usec < 0 || live[0].last_up_usec >= 1e6:
 		return damaged("last update at %d", last)
+	case last > now.Add(maxFuture).Unix():
+		return fmt.Errorf("%w: last update %s", ErrFuture, time.Unix(last, 0).UTC().Format(time.RFC3339))
 	}
 	return nil
+}
+
+// word tells whether s could be the name of a type or a function of librrd.
+func word(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return (r < 'A' || r > 'Z') && (r < '0' || r > '9') })
 }
 
 // readNext reads what comes at offset at into list, and moves at behind it.

@@ -83,36 +83,33 @@ func TestDamagedHeadersAreRefused(t *testing.T) {
 	}
 	cut := func(n int) func([]byte) []byte { return func(b []byte) []byte { return b[:n] } }
 	for name, damage := range map[string]func([]byte) []byte{
-		"empty":                     cut(0),
-		"ends in the head":          cut(100),
-		"ends in the definitions":   cut(archives + 5),
-		"ends in the state":         cut(rows + 5),
-		"a byte is missing":         cut(storageSize - 1),
-		"cookie":                    write(0, "RRE"),
-		"version":                   write(4, "0009"),
-		"float cookie":              put(16, 0),
-		"no source":                 put(24, 0),
-		"very many sources":         put(24, 1<<40),
-		"no archive":                put(32, 0),
-		"very many archives":        put(32, 1<<63),
-		"no step":                   put(40, 0),
-		"huge step":                 put(40, 1<<40),
-		"source without a name":     write(sources, "\x00"),
-		"name without end":          write(sources, "xxxxxxxxxxxxxxxxxxxx"),
-		"computed source":           write(sources+20, "COMPUTE\x00"),
-		"type without end":          write(sources+20, "GAUGEGAUGEGAUGEGAUGE"),
-		"predicting archive":        write(archives, "HWPREDICT\x00"),
-		"archive without rows":      put(archives+24, 0),
-		"archive with many rows":    put(archives+24, 1<<60),
-		"row of no steps":           put(archives+32, 0),
-		"row of many steps":         put(archives+32, 1<<63),
-		"last update in the future": put(live, 1<<40),
-		"last update before time":   put(live, 1<<63),
-		"negative microseconds":     put(live+8, 1<<63),
-		"last value without end":    write(pdps, "000000000000000000000000000000"),
-		"unknown longer than step":  put(pdps+32, 61),
-		"more unknown than steps":   put(cdps+8, 2),
-		"row beyond the archive":    put(rows+7*8, 570),
+		"empty":                    cut(0),
+		"ends in the head":         cut(100),
+		"ends in the definitions":  cut(archives + 5),
+		"ends in the state":        cut(rows + 5),
+		"a byte is missing":        cut(storageSize - 1),
+		"cookie":                   write(0, "RRE"),
+		"version":                  write(4, "x009"),
+		"float cookie":             put(16, 0),
+		"no source":                put(24, 0),
+		"very many sources":        put(24, 1<<40),
+		"no archive":               put(32, 0),
+		"very many archives":       put(32, 1<<63),
+		"no step":                  put(40, 0),
+		"huge step":                put(40, 1<<40),
+		"source without a name":    write(sources, "\x00"),
+		"name without end":         write(sources, "xxxxxxxxxxxxxxxxxxxx"),
+		"type without end":         write(sources+20, "GAUGEGAUGEGAUGEGAUGE"),
+		"archive without rows":     put(archives+24, 0),
+		"archive with many rows":   put(archives+24, 1<<60),
+		"row of no steps":          put(archives+32, 0),
+		"row of many steps":        put(archives+32, 1<<63),
+		"last update before time":  put(live, 1<<63),
+		"negative microseconds":    put(live+8, 1<<63),
+		"last value without end":   write(pdps, "000000000000000000000000000000"),
+		"unknown longer than step": put(pdps+32, 61),
+		"more unknown than steps":  put(cdps+8, 2),
+		"row beyond the archive":   put(rows+7*8, 570),
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := damage(bytes.Clone(good))
@@ -121,8 +118,22 @@ func TestDamagedHeadersAreRefused(t *testing.T) {
 			}
 		})
 	}
-	if err := checkHeader(bytes.NewReader(good), storageSize, testNow); err != nil {
-		t.Errorf("undamaged: %v", err)
+	for name, c := range map[string]struct {
+		change func([]byte) []byte
+		want   error
+	}{
+		"undamaged":                 {func(b []byte) []byte { return b }, nil},
+		"a later version":           {write(4, "0009"), ErrUnsupported},
+		"computed source":           {write(sources+20, "COMPUTE\x00"), ErrUnsupported},
+		"predicting archive":        {write(archives, "HWPREDICT\x00"), ErrUnsupported},
+		"last update soon":          {put(live, uint64(testNow.Unix())+600), nil},
+		"last update in the future": {put(live, uint64(testNow.Unix())+601), ErrFuture},
+		"last update far away":      {put(live, 1<<40), ErrFuture},
+	} {
+		b := c.change(bytes.Clone(good))
+		if err := checkHeader(bytes.NewReader(b), int64(len(b)), testNow); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
 	}
 }
 

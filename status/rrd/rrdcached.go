@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +38,30 @@ type rrdcached struct {
 
 // command is the line that adds a sample to the file path.
 func command(path, update string) string {
-	return "UPDATE " + strings.NewReplacer(`\`, `\\`, " ", `\ `).Replace(path) + " " + update + "\n"
+	return "UPDATE " + escape(path) + " " + update + "\n"
+}
+
+// escape makes a path one argument.
+func escape(path string) string { return strings.NewReplacer(`\`, `\\`, " ", `\ `).Replace(path) }
+
+// forget has rrdcached drop what it knows of a file, samples that it has not written
+// included.
+func (c *rrdcached) forget(path string) error {
+	if c.conn == nil {
+		return nil // it is asked after it has answered
+	}
+	err := c.conn.SetDeadline(time.Now().Add(c.timeout))
+	if err == nil {
+		_, err = c.conn.Write([]byte("FORGET " + escape(path) + "\n"))
+	}
+	if err == nil {
+		_, _, err = c.line() // that it knows nothing is fine, too
+	}
+	if err != nil {
+		c.close()
+		return fmt.Errorf("rrdcached: %w", err)
+	}
+	return nil
 }
 
 // update hands over commands in one batch. It gives the errors about single
@@ -174,3 +198,16 @@ func (e *RefusedError) Error() string { return "rrdcached: " + e.Text }
 // would make useless. rrdcached's protocol has no codes for its errors, so this
 // one is known by its text.
 func (e *RefusedError) foreign() bool { return strings.Contains(e.Text, "Permission denied") }
+
+var refusedFor = regexp.MustCompile(`last update time is ([0-9]{1,12})`)
+
+// last returns the time of the last sample that rrdcached has for the file, if it
+// refuses this one for not being later.
+func (e *RefusedError) last() (time.Time, bool) {
+	m := refusedFor.FindStringSubmatch(e.Text)
+	if m == nil {
+		return time.Time{}, false
+	}
+	seconds, err := strconv.ParseInt(m[1], 10, 64)
+	return time.Unix(seconds, 0), err == nil
+}

@@ -82,6 +82,7 @@ func TestSamplesGoThroughRRDCached(t *testing.T) {
 	dir, socket := t.TempDir(), filepath.Join(t.TempDir(), "socket")
 	d := startDaemon(t, socket, dir)
 	w := newTestWriter(t, Config{Dir: dir, Socket: "unix:" + socket}, librrd{})
+	w.clock.advance(time.Hour)
 	for i := range 700 { // three batches
 		w.Submit("pve-storage-9.0/n/s", fmt.Sprintf("%d:1:%d", 1795251001+i, i))
 	}

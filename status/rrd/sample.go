@@ -27,9 +27,10 @@ type sample struct {
 	update string
 }
 
-// maxAhead is how far ahead of our clock a sample's time may be. A file that
-// has taken in a sample of the far future refuses all others until then.
-const maxAhead = 24 * time.Hour
+// maxAhead is how far ahead of our clock a sample's time may be. What is further ahead
+// counts as measured now: a file that has taken in a sample of the future refuses all
+// others until then.
+const maxAhead = step
 
 // parser knows the families; it is stateless and safe for concurrent use.
 type parser struct {
@@ -138,7 +139,7 @@ func (p *parser) parseValue(f *family, known int, value string, now time.Time) (
 		return "", fmt.Errorf("%w: timestamp %.20q", ErrValue, when)
 	}
 	if seconds, _ := strconv.ParseInt(when, 10, 64); seconds > now.Add(maxAhead).Unix() {
-		return "", fmt.Errorf("%w: timestamp %s is in the future", ErrValue, when)
+		when = strconv.FormatInt(now.Unix(), 10)
 	}
 	var b strings.Builder
 	b.Grow(len(value) + 2*len(f.sources))

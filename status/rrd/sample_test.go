@@ -2,6 +2,7 @@ package rrd
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -86,7 +87,6 @@ func TestMalformedValuesAreRefused(t *testing.T) {
 		"timestamp negative":     "-5:1:2",
 		"timestamp with point":   "100.5:1:2",
 		"timestamp overflows":    "99999999999999999999:1:2",
-		"far future":             "1795999999:1:2",
 		"not a number":           "100:abc:2",
 		"hex":                    "100:0x10:2",
 		"another command":        "100:1:2\nFORGET x",
@@ -97,6 +97,17 @@ func TestMalformedValuesAreRefused(t *testing.T) {
 	} {
 		if s, err := newParser().parse("pve-storage-9.0/n/s", value, testNow); !errors.Is(err, ErrValue) {
 			t.Errorf("%s: update %q, error %v, want ErrValue", name, s.update, err)
+		}
+	}
+}
+
+// TestSamplesOfTheFutureAreMeasuredNow has the clock of another node be ahead.
+func TestSamplesOfTheFutureAreMeasuredNow(t *testing.T) {
+	now := testNow.Unix()
+	for at, want := range map[int64]int64{now - 100: now - 100, now: now, now + 60: now + 60, now + 61: now, now + 1e9: now, 999999999999: now} {
+		s, err := newParser().parse("pve-storage-9.0/n/s", fmt.Sprintf("%d:1:2", at), testNow)
+		if err != nil || s.update != fmt.Sprintf("%d:1:2", want) {
+			t.Errorf("%d: %q, %v, want %d", at, s.update, err, want)
 		}
 	}
 }

@@ -30,6 +30,8 @@ type Config struct {
 	QueueLimit int
 	// Timeout is how long rrdcached may take for an answer. 0: 10 s.
 	Timeout time.Duration
+
+	settled func() bool // whether Now is right; nil: as the kernel says
 }
 
 // Stats counts what a Writer has done since it was made.
@@ -37,6 +39,7 @@ type Stats struct {
 	Cached  uint64 // samples handed to rrdcached
 	Direct  uint64 // samples written to files
 	Created uint64 // files made
+	Renewed uint64 // files that took no sample, set aside and made anew
 	Failed  uint64 // samples that could not be understood or written
 	Dropped uint64 // samples for which there was no room in the queue
 	Queued  int    // samples that wait now
@@ -59,7 +62,7 @@ type Writer struct {
 	done    chan struct{} // closed when the goroutine has ended
 	once    sync.Once     // closes abandon
 
-	cached, direct, created, failed, dropped atomic.Uint64
+	cached, direct, created, renewed, failed, dropped atomic.Uint64
 
 	queued atomic.Int64 // samples that are not written yet, in queue or taken from it
 
@@ -88,6 +91,9 @@ func newWriter(cfg Config, lib library) (*Writer, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 10 * time.Second
 	}
+	if cfg.settled == nil {
+		cfg.settled = clockSettled()
+	}
 	w := &Writer{
 		limit:    cfg.QueueLimit,
 		now:      cfg.Now,
@@ -96,7 +102,7 @@ func newWriter(cfg Config, lib library) (*Writer, error) {
 		abandon:  make(chan struct{}),
 		done:     make(chan struct{}),
 		parser:   newParser(),
-		files:    &files{dir: filepath.Clean(cfg.Dir), lib: lib, now: cfg.Now},
+		files:    &files{dir: filepath.Clean(cfg.Dir), lib: lib, now: cfg.Now, settled: cfg.settled},
 		troubles: &troubles{log: cfg.Logger, now: cfg.Now, open: make(map[string]trouble)},
 	}
 	if socket := strings.TrimPrefix(cfg.Socket, "unix:"); socket != "" {
@@ -174,6 +180,7 @@ func (w *Writer) Stats() Stats {
 		Cached:  w.cached.Load(),
 		Direct:  w.direct.Load(),
 		Created: w.created.Load(),
+		Renewed: w.renewed.Load(),
 		Failed:  w.failed.Load(),
 		Dropped: w.dropped.Load(),
 		Queued:  int(w.queued.Load()),
@@ -257,7 +264,11 @@ func (w *Writer) write(batch []submitted) {
 		return
 	}
 	for _, p := range w.throughDaemon(list) {
-		if err := w.files.update(&p.sample); err != nil {
+		err := w.files.update(&p.sample)
+		if err != nil && w.renew(&p) {
+			err = w.files.update(&p.sample)
+		}
+		if err != nil {
 			w.fail(p.key, scopeUpdate, err)
 			continue
 		}
@@ -277,6 +288,41 @@ func (w *Writer) ensure(p *pending) bool {
 	if created {
 		w.created.Add(1)
 		w.troubles.clear(scopeCreate+p.family.current, "RRD: making files works again", "family", p.family.current)
+	}
+	return true
+}
+
+// renew begins a file anew that will never take a sample again, and tells whether it
+// did.
+func (w *Writer) renew(p *pending) bool {
+	cause := w.files.spoilt(&p.sample)
+	if cause == nil {
+		return false
+	}
+	aside, err := w.files.setAside(&p.sample)
+	if err != nil {
+		w.troubles.set(scopeKey+p.key, "RRD: cannot set a damaged file aside", err, err, "key", p.key, "path", p.path)
+		return false
+	}
+	if _, err := w.files.ensure(&p.sample); err != nil {
+		w.troubles.set(scopeKey+p.key, "RRD: cannot begin a damaged file anew", err, err, "key", p.key, "path", p.path)
+		return false
+	}
+	w.renewed.Add(1)
+	w.log.Warn("RRD: a file that can't take samples any more was begun anew", "key", p.key, "path", p.path, "set_aside", aside, "error", cause)
+	return true
+}
+
+// afresh makes a file take samples that rrdcached refuses one for, if that is the
+// file's fault, or that of what rrdcached has in memory for it.
+func (w *Writer) afresh(p *pending, refusal *RefusedError) bool {
+	last, early := refusal.last()
+	if !w.renew(p) && !(early && last.After(w.now().Add(maxFuture)) && w.files.settled()) {
+		return false
+	}
+	// Else it would go by the old file, and write what it holds for that one.
+	if err := w.daemon.forget(p.path); err != nil {
+		w.troubles.set(scopeDaemon, "RRD: rrdcached does not answer, writing to the files directly", err, err)
 	}
 	return true
 }
@@ -321,6 +367,8 @@ func (w *Writer) throughDaemon(list []pending) (direct []pending) {
 			if w.ensure(&p) {
 				direct = append(direct, p)
 			}
+		case errors.As(err, &r) && w.afresh(&p, r):
+			direct = append(direct, p)
 		default:
 			w.fail(p.key, scopeKey, err)
 		}

@@ -400,26 +400,124 @@ func TestMissingDirectoryIsLoggedOnceAndUsedWhenItAppears(t *testing.T) {
 	w.wantLog(`nothing can be written.*is none`)
 }
 
-func TestDamagedFilesAreLeftAloneAndLogged(t *testing.T) {
-	w := newTestWriter(t, Config{}, librrd{})
-	parent := filepath.Join(w.dir, "pve-vm-9.0")
-	if err := os.Mkdir(parent, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string]string{"100": "", "101": "RRD\x000003\x00", "102": strings.Repeat("x", 1<<16)} {
-		if err := os.WriteFile(filepath.Join(parent, name), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
+// spoil puts files in the place of those of guests 100 and up: what is damaged, what
+// is of the future (with a last sample after their clock), and what is neither.
+func (w *testWriter) spoil() {
+	w.t.Helper()
+	must := func(err error) {
+		w.t.Helper()
+		if err != nil {
+			w.t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(parent, "103"), 0o755); err != nil {
-		t.Fatal(err)
+	parent := filepath.Join(w.dir, "pve-vm-9.0")
+	must(os.MkdirAll(parent, 0o755))
+	for name, content := range map[string]string{"100": "", "101": "RRD\x000003\x00", "102": strings.Repeat("x", 1<<16)} {
+		must(os.WriteFile(filepath.Join(parent, name), []byte(content), 0o644))
 	}
-	w.write("pve-vm-9.0/100", vmValue, "pve-vm-9.0/101", vmValue, "pve-vm-9.0/102", vmValue, "pve-vm-9.0/103", vmValue, "pve-vm-9.0/104", vmValue)
-	w.wantLog(`/100`, `/101`, `/102`, `/103`)
-	if b, err := os.ReadFile(filepath.Join(parent, "102")); err != nil || len(b) != 1<<16 {
-		t.Errorf("%d bytes, %v", len(b), err)
+	must(os.Mkdir(filepath.Join(parent, "103"), 0o755))
+	var vm *family
+	for _, f := range families() {
+		if f.guest {
+			vm = f
+		}
 	}
-	if s := w.Stats(); s.Direct != 1 || s.Failed != 4 {
+	future := filepath.Join(parent, "105")
+	must(librrd{}.create(future, step, w.clock.Now().Add(24*time.Hour), vm.definitions()))
+	foreign := filepath.Join(parent, "106")
+	must(librrd{}.create(foreign, step, w.clock.Now().Add(-time.Hour), append(vm.definitions(), "DS:c:COMPUTE:maxcpu,2,*")))
+}
+
+func TestFilesThatTakeNoSampleAreSetAsideAndBegunAnew(t *testing.T) {
+	for _, through := range []string{"directly", "through rrdcached"} {
+		t.Run(through, func(t *testing.T) {
+			settled := true
+			cfg := Config{Dir: t.TempDir(), settled: func() bool { return settled }}
+			if through != "directly" {
+				cfg.Socket = filepath.Join(t.TempDir(), "socket")
+				startDaemon(t, cfg.Socket, cfg.Dir)
+			}
+			w := newTestWriter(t, cfg, librrd{})
+			w.spoil()
+			parent := filepath.Join(w.dir, "pve-vm-9.0")
+			aside := func(name string) int64 {
+				info, err := os.Lstat(filepath.Join(parent, name+asideSuffix))
+				if err != nil {
+					return -1
+				}
+				return info.Size()
+			}
+			submit := func() {
+				for _, name := range []string{"100", "101", "102", "104", "105"} {
+					w.write("pve-vm-9.0/"+name, vmValue)
+				}
+			}
+			// While the clock may be wrong, what it calls the future may be the past.
+			settled = false
+			w.write("pve-vm-9.0/105", vmValue)
+			w.wantLog(`key=pve-vm-9.0/105`)
+			if n := aside("105"); n != -1 {
+				t.Errorf("set aside by a clock that is not settled: %d bytes", n)
+			}
+			settled = true
+			submit()
+			w.wantLog(`begun anew.*/100`, `begun anew.*/101`, `begun anew.*/102`, `begun anew.*/105`, `works again.*/105`)
+			if s := w.Stats(); s.Direct+s.Cached != 5 || s.Failed != 1 || s.Renewed != 4 {
+				t.Errorf("%+v", s)
+			}
+			if aside("100") != -1 || aside("101") != 9 || aside("102") != 1<<16 || aside("104") != -1 || aside("105") < 1<<16 {
+				t.Errorf("set aside: %d, %d, %d, %d, %d bytes", aside("100"), aside("101"), aside("102"), aside("104"), aside("105"))
+			}
+			// They take samples from then on.
+			w.clock.advance(time.Minute)
+			later := strings.Replace(vmValue, "1795251030", fmt.Sprint(testNow.Unix()+60), 1)
+			for _, name := range []string{"100", "101", "102", "104", "105"} {
+				w.write("pve-vm-9.0/"+name, later)
+			}
+			w.wantLog()
+			// What is no damaged file stays as it is.
+			w.write("pve-vm-9.0/103", later, "pve-vm-9.0/106", later)
+			if through == "directly" {
+				w.wantLog(`/103`, `/106`)
+			} else {
+				w.wantLog(`/103`) // rrdcached knows how to write the other
+			}
+			if aside("103") != -1 || aside("106") != -1 {
+				t.Error("set aside: 103 or 106")
+			}
+			// What was set aside is replaced by the next, so that it does not grow.
+			if through == "directly" {
+				if err := os.WriteFile(filepath.Join(parent, "101"), []byte("damaged again"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				w.clock.advance(time.Minute)
+				w.write("pve-vm-9.0/101", strings.Replace(later, fmt.Sprint(testNow.Unix()+60), fmt.Sprint(testNow.Unix()+120), 1))
+				w.wantLog(`begun anew.*/101`)
+				if aside("101") != 13 {
+					t.Errorf("%d bytes", aside("101"))
+				}
+			}
+		})
+	}
+}
+
+// TestFutureInRRDCachedsMemoryBlocksNoFile has rrdcached hold a sample of the future
+// that is not in the file.
+func TestFutureInRRDCachedsMemoryBlocksNoFile(t *testing.T) {
+	cfg := Config{Dir: t.TempDir(), Socket: filepath.Join(t.TempDir(), "socket"), settled: func() bool { return true }}
+	startDaemon(t, cfg.Socket, cfg.Dir)
+	w := newTestWriter(t, cfg, librrd{})
+	const key = "pve-storage-9.0/n/s"
+	at := testNow.Unix()
+	w.write(key, fmt.Sprintf("%d:1:2", at))
+	w.clock.advance(365 * 24 * time.Hour) // a wrong clock
+	w.write(key, fmt.Sprintf("%d:1:2", w.clock.Now().Unix()))
+	w.clock.advance(-365*24*time.Hour + time.Minute)
+	w.write(key, fmt.Sprintf("%d:1:2", at+60))
+	w.clock.advance(time.Minute)
+	w.write(key, fmt.Sprintf("%d:1:2", at+120))
+	w.wantLog()
+	if s := w.Stats(); s.Failed != 0 || s.Cached+s.Direct != 4 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -513,6 +611,7 @@ func TestTheLimitIsForWhatIsTakenToBeWrittenToo(t *testing.T) {
 
 func TestCloseWritesWhatIsQueued(t *testing.T) {
 	w := newTestWriter(t, Config{}, librrd{})
+	w.clock.advance(time.Hour)
 	for i := range 600 {
 		w.Submit("pve-storage-9.0/n/s", fmt.Sprintf("%d:1:%d", 1795251000+i, i))
 	}
