@@ -13,6 +13,10 @@ type Problem struct {
 	Name  string
 	What  string // without the row's inode and name
 	Fatal bool   // the tree can't be loaded; otherwise a warning
+
+	// Unsound tells that no daemon writes such a row, although it is loaded: a
+	// hand or a damaged page has changed it. All that is fatal is unsound.
+	Unsound bool
 }
 
 // String names the row and what is wrong with it.
@@ -92,17 +96,45 @@ func fatal(all []Problem) []Problem {
 	return slices.DeleteFunc(all, func(p Problem) bool { return !p.Fatal })
 }
 
+// The numbers that a tree can hold. Loading a database, storing what a leader sent
+// and checking a file go by the same rule: Check.
+const (
+	// MaxVersion is the greatest version that a database can have. A database counts
+	// its changes and never comes near. Inodes are versions, too: those above would
+	// be taken for what a mount numbers by itself, from reservedInodes on.
+	MaxVersion = 1<<62 - 1
+
+	// Inodes from reservedInodes up to endOfReserved are refused. Greater ones are
+	// small negative numbers in the file (somebody's "UPDATE tree SET inode=-5"),
+	// which the stock daemon loads, and which are in nobody's way.
+	reservedInodes = MaxVersion + 1
+	endOfReserved  = 1<<63 + 1<<32
+)
+
+// severity is how bad a problem is.
+type severity int
+
+const (
+	odd     severity = iota // a warning
+	unsound                 // see Problem.Unsound
+	fatally                 // see Problem.Fatal
+)
+
+func (s severity) problem(e *Entry, format string, args ...any) Problem {
+	return Problem{Inode: e.Inode, Name: e.Name, What: fmt.Sprintf(format, args...), Fatal: s == fatally, Unsound: s >= unsound}
+}
+
 // Check returns everything that keeps entries from being a tree, and warnings
 // about what is odd but can be loaded.
 func Check(entries []*Entry) []Problem {
 	var bad []Problem
-	report := func(e *Entry, fatal bool, format string, args ...any) {
-		bad = append(bad, Problem{e.Inode, e.Name, fmt.Sprintf(format, args...), fatal})
+	report := func(e *Entry, s severity, format string, args ...any) {
+		bad = append(bad, s.problem(e, format, args...))
 	}
 	byID := make(map[uint64]*Entry, len(entries))
 	for _, e := range entries {
 		if byID[e.Inode] != nil {
-			report(e, true, "the inode occurs twice")
+			report(e, fatally, "the inode occurs twice")
 			continue
 		}
 		byID[e.Inode] = e
@@ -110,11 +142,13 @@ func Check(entries []*Entry) []Problem {
 	root := byID[RootInode]
 	switch {
 	case root == nil:
-		bad = append(bad, Problem{RootInode, "", "the root is missing", true})
+		report(&Entry{}, fatally, "the root is missing")
 	case root.Type != TypeDir || root.Name != "" || root.Parent != RootInode:
-		report(root, true, "the root is not a directory without a name")
+		report(root, fatally, "the root is not a directory without a name")
 	case len(root.data) > 0:
-		report(root, true, "a directory with %d bytes of data", len(root.data))
+		report(root, fatally, "a directory with %d bytes of data", len(root.data))
+	case root.Version < 1 || root.Version > MaxVersion:
+		report(root, fatally, "the database's version is %d, which is not between 1 and %d", int64(root.Version), int64(MaxVersion))
 	}
 	type place struct {
 		parent uint64
@@ -127,41 +161,57 @@ func Check(entries []*Entry) []Problem {
 		}
 		switch {
 		case e.Name == "":
-			report(e, true, "the name is empty")
+			report(e, fatally, "the name is empty")
 		case len(e.Name) > MaxNameLen:
-			report(e, false, "the name has %d bytes, more than %d", len(e.Name), MaxNameLen)
+			report(e, odd, "the name has %d bytes, more than %d", len(e.Name), MaxNameLen)
 		case !ValidName(e.Name):
-			report(e, false, "the name can't be reached through a mount")
+			report(e, odd, "the name can't be reached through a mount")
 		}
 		switch e.Type {
 		case TypeDir:
 			if len(e.data) > 0 {
-				report(e, true, "a directory with %d bytes of data", len(e.data))
+				report(e, fatally, "a directory with %d bytes of data", len(e.data))
 			}
 		case TypeFile:
 			if len(e.data) > MaxFileSize {
-				report(e, false, "a file of %d bytes, more than %d", len(e.data), MaxFileSize)
+				report(e, odd, "a file of %d bytes, more than %d", len(e.data), MaxFileSize)
 			}
 		default:
-			report(e, true, "type %d is neither file (%d) nor directory (%d)", e.Type, TypeFile, TypeDir)
+			report(e, fatally, "type %d is neither file (%d) nor directory (%d)", e.Type, TypeFile, TypeDir)
 		}
 		switch p := byID[e.Parent]; {
 		case p == nil:
-			report(e, true, "the parent, inode %d, does not exist", e.Parent)
+			report(e, fatally, "the parent, inode %d, does not exist", e.Parent)
 		case p.Type != TypeDir && p.Inode != RootInode:
-			report(e, true, "the parent, inode %d (%q), is not a directory", p.Inode, p.Name)
+			report(e, fatally, "the parent, inode %d (%q), is not a directory", p.Inode, p.Name)
 		}
-		if root != nil && e.Inode > root.Version {
-			report(e, false, "the inode is greater than the database's version %d", root.Version)
-		}
+		checkNumbers(e, root, report)
 		at := place{e.Parent, e.Name}
 		if other, ok := names[at]; ok {
-			report(e, true, "the name exists twice in directory %d: also inode %d", e.Parent, other)
+			report(e, fatally, "the name exists twice in directory %d: also inode %d", e.Parent, other)
 		} else {
 			names[at] = e.Inode
 		}
 	}
 	return append(bad, checkLoops(entries, byID)...)
+}
+
+// checkNumbers reports an inode or version that no change can have had.
+func checkNumbers(e, root *Entry, report func(*Entry, severity, string, ...any)) {
+	switch {
+	case e.Inode >= reservedInodes && e.Inode < endOfReserved:
+		report(e, fatally, "the inode is one of those that a mount uses for itself, from %d on", uint64(reservedInodes))
+	case e.Inode >= endOfReserved:
+		report(e, unsound, "the inode is negative: %d in the file", int64(e.Inode))
+	case root != nil && e.Inode > root.Version:
+		report(e, unsound, "the inode is greater than the database's version %d", root.Version)
+	}
+	switch {
+	case e.Version > MaxVersion:
+		report(e, unsound, "the version, %d in the file, is not between 0 and %d", int64(e.Version), int64(MaxVersion))
+	case root != nil && e.Version > root.Version:
+		report(e, unsound, "the version, %d, is greater than the database's version %d", e.Version, root.Version)
+	}
 }
 
 // checkLoops reports entries that can't be reached from the root although all
@@ -175,7 +225,7 @@ func checkLoops(entries []*Entry, byID map[uint64]*Entry) []Problem {
 				walked[cur.Inode] = i + 1
 				continue
 			} else if walk == i+1 {
-				bad = append(bad, Problem{cur.Inode, cur.Name, "the directory contains itself", true})
+				bad = append(bad, fatally.problem(cur, "the directory contains itself"))
 			}
 			break
 		}

@@ -30,7 +30,8 @@ func TestBrokenRowsAreNamed(t *testing.T) {
 		{"a root with a name", true, []*Entry{dirEntry(0, 0, "x")}, []string{`inode 0 ("x"): the root is not a directory without a name`}},
 		{"a root that is a file", true, []*Entry{NewEntry(0, 0, 1, 0, 0, TypeFile, "", nil)}, []string{`inode 0 (""): the root is not a directory without a name`}},
 		{"a root in a directory", true, []*Entry{dirEntry(0, 2, ""), dirEntry(2, 0, "d")}, []string{
-			`inode 0 (""): the root is not a directory without a name`, `inode 2 ("d"): the inode is greater than the database's version 0`}},
+			`inode 0 (""): the root is not a directory without a name`, `inode 2 ("d"): the inode is greater than the database's version 0`,
+			`inode 2 ("d"): the version, 2, is greater than the database's version 0`}},
 		{"a root with data", true, []*Entry{NewEntry(0, 0, 1, 0, 0, TypeDir, "", []byte("xy"))}, []string{`inode 0 (""): a directory with 2 bytes of data`}},
 		{"an empty name", true, []*Entry{rootEntry(), fileEntry(2, 0, "")}, []string{`inode 2 (""): the name is empty`}},
 		{"a directory with data", true, []*Entry{rootEntry(), NewEntry(2, 0, 2, 0, 0, TypeDir, "d", []byte("abc"))},
@@ -69,7 +70,23 @@ func TestBrokenRowsAreNamed(t *testing.T) {
 		{"a file that is too large", false, []*Entry{rootEntry(), NewEntry(2, 0, 2, 0, 0, TypeFile, "f", make([]byte, MaxFileSize+1))},
 			[]string{`inode 2 ("f"): a file of 1048577 bytes, more than 1048576`}},
 		{"an inode ahead of the database", false, []*Entry{rootEntry(), fileEntry(1001, 0, "f")},
-			[]string{`inode 1001 ("f"): the inode is greater than the database's version 1000`}},
+			[]string{`inode 1001 ("f"): the inode is greater than the database's version 1000`, `inode 1001 ("f"): the version, 1001, is greater than the database's version 1000`}},
+		{"a negative inode", false, []*Entry{rootEntry(), NewEntry(1<<64-5, 0, 2, 0, 0, TypeFile, "f", nil)},
+			[]string{`inode 18446744073709551611 ("f"): the inode is negative: -5 in the file`}},
+		{"a negative version", false, []*Entry{rootEntry(), NewEntry(2, 0, 1<<64-5, 0, 0, TypeFile, "f", nil)},
+			[]string{`inode 2 ("f"): the version, -5 in the file, is not between 0 and 4611686018427387903`}},
+		{"a version ahead of the database's", false, []*Entry{rootEntry(), NewEntry(2, 0, 1001, 0, 0, TypeFile, "f", nil)},
+			[]string{`inode 2 ("f"): the version, 1001, is greater than the database's version 1000`}},
+		{"an inode that a mount shows inode 1 by", true, []*Entry{NewEntry(0, 0, MaxVersion, 0, 0, TypeDir, "", nil), NewEntry(1<<62, 0, 2, 0, 0, TypeFile, "f", nil)},
+			[]string{`inode 4611686018427387904 ("f"): the inode is one of those that a mount uses for itself, from 4611686018427387904 on`}},
+		{"an inode that a mount shows a special file by", true, []*Entry{rootEntry(), NewEntry(1<<63+3, 0, 2, 0, 0, TypeFile, "f", nil)},
+			[]string{`inode 9223372036854775811 ("f"): the inode is one of those that a mount uses for itself, from 4611686018427387904 on`}},
+		{"a version of 0", true, []*Entry{NewEntry(0, 0, 0, 0, 0, TypeDir, "", nil)},
+			[]string{`inode 0 (""): the database's version is 0, which is not between 1 and 4611686018427387903`}},
+		{"a version that is too great", true, []*Entry{NewEntry(0, 0, MaxVersion+1, 0, 0, TypeDir, "", nil)},
+			[]string{`inode 0 (""): the database's version is 4611686018427387904, which is not between 1 and 4611686018427387903`}},
+		{"a negative version of the database", true, []*Entry{NewEntry(0, 0, 1<<64-1, 0, 0, TypeDir, "", nil)},
+			[]string{`inode 0 (""): the database's version is -1, which is not between 1 and 4611686018427387903`}},
 		{"nothing wrong", false, []*Entry{rootEntry(), fileEntry(9, 8, "f"), dirEntry(8, 1000, "d"), dirEntry(1000, 0, "f"),
 			NewEntry(4, 0, 2, 0, 0, TypeFile, strings.Repeat("n", 255), make([]byte, MaxFileSize))}, nil},
 	} {
@@ -79,6 +96,9 @@ func TestBrokenRowsAreNamed(t *testing.T) {
 			for _, p := range Check(c.rows) {
 				got = append(got, p.String())
 				fatal = fatal || p.Fatal
+				if p.Fatal && !p.Unsound {
+					t.Errorf("%v is fatal, but sound", p)
+				}
 			}
 			if !slices.Equal(got, c.want) {
 				t.Errorf("problems are %q, want %q", got, c.want)

@@ -329,13 +329,18 @@ func TestAnInodeInUseIsNeverGivenOutAgain(t *testing.T) {
 	do(t, tr, opWrite("ahead", 0, "more"), opCreate("new")) // past it, all is well
 	checkSound(t, tr)
 
-	end, _, err := Build([]*Entry{NewEntry(0, 0, 1<<64-1, 0, 0, TypeDir, "", nil)})
+	end, _, err := Build([]*Entry{
+		NewEntry(0, 0, MaxVersion-1, 0, 0, TypeDir, "", nil),
+		NewEntry(5, 0, 4, 0, 0, TypeFile, "f", []byte("kept")),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	op := opCreate("x")
-	if _, err := end.Apply(&op); errnoOf(err) != syscall.EIO {
-		t.Errorf("create at the end of all version numbers: %v", err)
+	do(t, end, opWrite("f", 0, "last"))
+	for _, op := range []Op{opCreate("x"), opMkdir("x"), opWrite("f", 0, "more"), opDelete("f"), opRename("f", "g")} {
+		if _, err := end.Apply(&op); errnoOf(err) != syscall.EIO {
+			t.Errorf("%v at the end of all version numbers: %v", op.Kind, err)
+		}
 	}
 	checkSound(t, end)
 }

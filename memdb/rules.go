@@ -19,6 +19,9 @@ type step struct {
 // plan decides whether op is allowed. It changes nothing. The order of the
 // checks is part of the protocol.
 func (t *Tree) plan(op *Op) (step, syscall.Errno) {
+	if t.nextVersion() > MaxVersion { // the file could not be loaded any more
+		return step{}, syscall.EIO
+	}
 	switch op.Kind {
 	case OpMkdir:
 		return t.planMkdir(op)

@@ -43,8 +43,10 @@ var brokenRows = map[string]struct{ statement, says string }{
 	"version row with data":     {"UPDATE tree SET data='x' WHERE inode=0", `inode 0 ("__version__"): the version row has 1 bytes`},
 	"version row's parent":      {"UPDATE tree SET parent=2 WHERE inode=0", `inode 0 ("__version__"): the version row's parent is 2`},
 	"version row's type":        {"UPDATE tree SET type=3 WHERE inode=0", `inode 0 ("__version__"): the version row's type is 3`},
-	"version 0":                 {"UPDATE tree SET version=0 WHERE inode=0", `inode 0 ("__version__"): the database's version is 0`},
-	"no version row":            {"DELETE FROM tree WHERE inode=0", `inode 0 (""): the root is missing`},
+	"version 0":                 {"UPDATE tree SET version=0 WHERE inode=0", `inode 0 (""): the database's version is 0`},
+	"negative version":          {"UPDATE tree SET version=-1 WHERE inode=0", `inode 0 (""): the database's version is -1`},
+	"version without successor": {"UPDATE tree SET version=4611686018427387904 WHERE inode=0", `inode 0 (""): the database's version is 4611686018427387904`},
+	"inode of the mount":        {"INSERT INTO tree VALUES (4611686018427387904,2,7,1,1,8,'x',NULL)", `inode 4611686018427387904 ("x"): the inode is one of those that a mount uses`},
 	"parent is a file":          {"INSERT INTO tree VALUES (7,3,7,1,1,8,'x',NULL)", `inode 7 ("x"): the parent, inode 3 ("file"), is not a directory`},
 	"parent does not exist":     {"INSERT INTO tree VALUES (7,99,7,1,1,8,'x',NULL)", `inode 7 ("x"): the parent, inode 99, does not exist`},
 	"own parent":                {"INSERT INTO tree VALUES (7,7,7,1,1,4,'x',NULL)", `inode 7 ("x"): the directory contains itself`},
@@ -54,7 +56,7 @@ var brokenRows = map[string]struct{ statement, says string }{
 	"null as version":           {"INSERT INTO tree VALUES (7,2,NULL,1,1,8,'x',NULL)", `inode 7 ("x"): column version is not an integer but NULL`},
 	"real as mtime":             {"INSERT INTO tree VALUES (7,2,7,1,1.5,8,'x',NULL)", `inode 7 ("x"): column mtime is not an integer but 1.5`},
 	"blob as writer":            {"INSERT INTO tree VALUES (7,2,7,x'0102',1,8,'x',NULL)", `inode 7 ("x"): column writer is not an integer but a blob of 2 bytes`},
-	"number as data":            {"INSERT INTO tree VALUES (7,2,7,1,1,8,'x',5)", `inode 7 ("x"): the data is not a blob but 5`},
+	"number as data of a dir":   {"INSERT INTO tree VALUES (7,2,7,1,1,4,'x',5)", `inode 7 ("x"): a directory with 1 bytes of data`},
 }
 
 func TestBrokenRowsAreNamedAndTheFileIsLeftAlone(t *testing.T) {
@@ -103,6 +105,89 @@ func TestOddRowsAreWarnedAboutAndLoad(t *testing.T) {
 		}
 		s.close()
 	}
+}
+
+// TestImpossibleNumbersLoadButAreNotSound has what nobody but a hand or a damaged
+// page writes, and the stock daemon loads.
+func TestImpossibleNumbersLoadButAreNotSound(t *testing.T) {
+	for statement, says := range map[string]string{
+		"UPDATE tree SET inode=-5 WHERE inode=3":            "the inode is negative: -5 in the file",
+		"UPDATE tree SET version=-5 WHERE inode=3":          "the version, -5 in the file, is not between",
+		"UPDATE tree SET version=21 WHERE inode=3":          "the version, 21, is greater than the database's version 20",
+		"UPDATE tree SET mtime=-5 WHERE inode=3":            "column mtime, -5, does not fit 32 bits",
+		"UPDATE tree SET mtime=4294967296 WHERE inode=0":    "column mtime, 4294967296, does not fit 32 bits",
+		"UPDATE tree SET writer=4294967296 WHERE inode=3":   "column writer, 4294967296, does not fit 32 bits",
+		"UPDATE tree SET inode=70, version=2 WHERE inode=3": "the inode is greater than the database's version 20",
+		"UPDATE tree SET data=5 WHERE inode=3":              `the data is not a blob but a number; it is taken for the text "5"`,
+		"DELETE FROM tree WHERE inode=0":                    "the version row is missing; 3, the greatest number",
+	} {
+		path := plant(t, statement)
+		contents, err := Read(path)
+		if err != nil || contents.Fatal() || len(contents.Unsound()) != 1 || !strings.Contains(fmt.Sprint(contents.Unsound()), says) {
+			t.Errorf("%s: %v, %v", statement, contents.Problems, err)
+			continue
+		}
+		rows, err := ReadRows(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree, fixes := repaired(t, rows)
+		if e, ok := tree.Lookup("dir/file"); len(fixes) == 0 || !ok || string(e.Data()) != string(contents.Entries[len(contents.Entries)-1].Data()) {
+			t.Errorf("%s: repair: %v", statement, fixes)
+		}
+		s := openStore(t, path)
+		s.mustCommit(create("dir/next"))
+		s.close()
+	}
+}
+
+// TestNumbersAsDataAreTheTextThatTheStockDaemonReads has the texts from SQLite's
+// sqlite3_column_blob, by which the stock daemon reads them.
+func TestNumbersAsDataAreTheTextThatTheStockDaemonReads(t *testing.T) {
+	for number, want := range map[string]string{"12345": "12345", "-7": "-7", "1.5": "1.5", "1e20": "1.0e+20", "2.0": "2.0", "0.1": "0.1"} {
+		s := openStore(t, plant(t, "UPDATE tree SET data="+number+" WHERE inode=3"))
+		if e, _ := s.tree.Lookup("dir/file"); string(e.Data()) != want {
+			t.Errorf("%s is read as %q, want %q", number, e.Data(), want)
+		}
+		if !strings.Contains(s.log.String(), "the data is not a blob but a number") {
+			t.Errorf("the log says %q", s.log.String())
+		}
+		rows, err := ReadRows(s.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tree, _ := repaired(t, rows); true {
+			if e, _ := tree.Lookup("dir/file"); string(e.Data()) != want {
+				t.Errorf("%s is repaired to %q, want %q", number, e.Data(), want)
+			}
+		}
+		if typ := sqlValue(t, s.path, "SELECT typeof(data) FROM tree WHERE inode=3"); typ == "blob" {
+			t.Errorf("%s: the row was written without a change", number)
+		}
+		s.mustCommit(create("elsewhere"))
+		if typ := sqlValue(t, s.path, "SELECT typeof(data) FROM tree WHERE inode=3"); typ != "blob" {
+			t.Errorf("%s: after the next change, the data is of type %v", number, typ)
+		}
+		s.verify()
+		s.close()
+	}
+}
+
+func TestAMissingVersionRowIsMadeAnew(t *testing.T) {
+	s := openStore(t, plant(t, "DELETE FROM tree WHERE inode=0", "INSERT INTO tree VALUES (7,2,11,1,2000,8,'x',NULL)"))
+	if root := s.tree.Root(); root.Version != 11 || root.MTime != 2000 {
+		t.Errorf("the root is %s", describe(root))
+	}
+	if !strings.Contains(s.log.String(), "the version row is missing") {
+		t.Errorf("the log says %q", s.log.String())
+	}
+	s.mustCommit(create("new"))
+	if e, _ := s.tree.Lookup("new"); e.Inode != 12 {
+		t.Errorf("the next inode is %d", e.Inode)
+	}
+	s.verify()
+	s.close()
+	openStore(t, s.path).verify()
 }
 
 func TestVersionRowOfEitherTypeIsAccepted(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -39,7 +40,7 @@ func (db *DB) Commit(changes []memdb.Change) error {
 		return err
 	}
 	db.version = version
-	db.doubt = nil
+	db.doubt, db.mend = nil, nil
 	db.stats.Transactions.Add(1)
 	db.obs.Committed(int(db.stats.Rows.Load()-rows), int(db.stats.Bytes.Load()-bytes), time.Since(begin))
 	db.wrote(2 * pageSize)
@@ -183,6 +184,11 @@ func (db *DB) transaction(changes []memdb.Change) (call string, err error) {
 	if _, err := w.begin.run(); err != nil {
 		return "BEGIN", err
 	}
+	for _, e := range db.mend {
+		if _, err := w.replaceRow(e); err != nil {
+			return "mending the row of inode " + strconv.FormatUint(e.Inode, 10), err
+		}
+	}
 	for i := range changes {
 		if call, err := db.store(&changes[i]); err != nil {
 			return call, err
@@ -239,7 +245,11 @@ func (db *DB) wrote(bytes int64) {
 	db.unlooked += bytes
 }
 
+// replaceRow writes an entry's row; the root's is the version row.
 func (w *writer) replaceRow(e *memdb.Entry) (int64, error) {
+	if e.Inode == memdb.RootInode {
+		return w.replace.run(int64(0), int64(0), int64(e.Version), int64(e.Writer), int64(e.MTime), int64(memdb.TypeFile), versionName, nil)
+	}
 	var data driver.Value
 	if e.Size() > 0 {
 		data = e.Data()

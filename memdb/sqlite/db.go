@@ -54,6 +54,7 @@ type DB struct {
 	version uint64     // the version that the file holds
 	file    fs.FileInfo
 	looked  time.Time               // when path was last seen to be file
+	mend    []*memdb.Entry          // whose rows are to be written as they should be, with the next transaction
 	doubt   map[uint64]*memdb.Entry // what rows held before transactions that failed but may come to life; nil: gone
 	wal     *os.File                // the log, for Sync
 	suspect bool                    // a sync of the log failed since the log was last copied
@@ -123,7 +124,7 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 	if _, err = createFile(cfg.Path); err != nil {
 		return nil, nil, false, err
 	}
-	c, entries, err := load(cfg)
+	c, entries, mend, err := load(cfg)
 	if err != nil {
 		return nil, nil, false, err
 	}
@@ -134,11 +135,21 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 	if created = len(entries) == 0; created {
 		now := uint32(cfg.Clock().Unix())
 		entries = []*memdb.Entry{memdb.NewEntry(memdb.RootInode, memdb.RootInode, 1, 0, now, memdb.TypeDir, "", nil)}
-		if err := w.insertVersion(now); err != nil {
+		if _, err := w.replaceRow(entries[0]); err != nil {
 			return nil, nil, false, errors.Join(db.failed("writing the version", err), w.close())
 		}
 	}
 	db.w, db.version = w, entries[0].Version
+	for _, e := range mend {
+		if e.Inode != memdb.RootInode {
+			db.mend = append(db.mend, e)
+			continue
+		}
+		// Every transaction counts on the version row.
+		if _, err := w.replaceRow(e); err != nil {
+			return nil, nil, false, errors.Join(db.failed("writing the version", err), w.close())
+		}
+	}
 	if db.file, err = os.Stat(cfg.Path); err == nil {
 		err = db.openLog()
 	}
@@ -152,13 +163,13 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 }
 
 // load reads a database file and judges its rows. A new file has none.
-func load(cfg Config) (conn, []*memdb.Entry, error) {
+func load(cfg Config) (c conn, entries, mend []*memdb.Entry, err error) {
 	_, noLog := os.Stat(cfg.Path + "-wal")
-	c, err := open(cfg.Path, "rw")
+	c, err = open(cfg.Path, "rw")
 	if err != nil {
-		return conn{}, nil, &Error{Path: cfg.Path, Call: "opening the database", Err: err}
+		return conn{}, nil, nil, &Error{Path: cfg.Path, Call: "opening the database", Err: err}
 	}
-	entries, problems, err := readTree(c)
+	entries, problems, mend, err := readTree(c)
 	if err != nil {
 		err = &Error{Path: cfg.Path, Call: "loading", Err: err}
 	} else if len(entries)+len(problems) > 0 {
@@ -168,12 +179,12 @@ func load(cfg Config) (conn, []*memdb.Entry, error) {
 		}
 	}
 	if err != nil {
-		return conn{}, nil, errors.Join(err, c.leave(cfg.Path, noLog == nil))
+		return conn{}, nil, nil, errors.Join(err, c.leave(cfg.Path, noLog == nil))
 	}
 	for _, p := range problems {
 		cfg.Log.Warn("odd row in the database", "path", cfg.Path, "row", p.String())
 	}
-	return c, entries, nil
+	return c, entries, mend, nil
 }
 
 // leave closes c. A log that lay beside the file before stays there as it is:
@@ -418,12 +429,6 @@ func (w *writer) close() error {
 		}
 	}
 	return w.c.Close()
-}
-
-// insertVersion gives a new file its version row.
-func (w *writer) insertVersion(mtime uint32) error {
-	_, err := w.replace.run(int64(0), int64(0), int64(1), int64(0), int64(mtime), int64(memdb.TypeFile), versionName, nil)
-	return err
 }
 
 // fileVersion reads the database's version from the file.

@@ -166,7 +166,7 @@ func TestExtremeNumbersSurvive(t *testing.T) {
 	s := newStore(t)
 	root := s.tree.Root()
 	e := memdb.NewEntry(1<<64-1, 0, 1<<63, 1<<32-1, 1<<32-1, memdb.TypeFile, "x", []byte("y"))
-	now := memdb.NewEntry(0, 0, 1<<63-1, 1<<32-1, 1<<32-1, memdb.TypeDir, "", nil)
+	now := memdb.NewEntry(0, 0, memdb.MaxVersion, 1<<32-1, 1<<32-1, memdb.TypeDir, "", nil)
 	if err := s.db.Commit([]memdb.Change{{Inode: e.Inode, New: e}, {Inode: 0, Old: root, New: now}}); err != nil {
 		t.Fatal(err)
 	}

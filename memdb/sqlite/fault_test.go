@@ -323,7 +323,7 @@ func fill(t *testing.T, path string, left int) {
 // checkThrough compares the file with the tree by the writer's own connection.
 func checkThrough(t *testing.T, s *store) {
 	t.Helper()
-	entries, problems, err := s.db.w.c.readEntries()
+	entries, problems, _, err := s.db.w.c.readEntries()
 	if err != nil || len(problems) > 0 {
 		t.Fatal(err, problems)
 	}

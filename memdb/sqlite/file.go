@@ -22,6 +22,16 @@ type Contents struct {
 	Problems []memdb.Problem // of single rows and of the tree as a whole
 }
 
+// Unsound returns the problems that make the file unsound, fatal or not.
+func (c *Contents) Unsound() (list []memdb.Problem) {
+	for _, p := range c.Problems {
+		if p.Unsound {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
 // Fatal reports whether a problem keeps the daemon from starting on the file.
 func (c *Contents) Fatal() bool {
 	for _, p := range c.Problems {
@@ -38,7 +48,7 @@ func (c *Contents) Fatal() bool {
 func Read(path string) (*Contents, error) {
 	var contents Contents
 	err := withReader(path, func(c conn) error {
-		entries, problems, err := readTree(c)
+		entries, problems, _, err := readTree(c)
 		if err != nil {
 			return err
 		}
@@ -88,13 +98,7 @@ func Create(path string, entries []*memdb.Entry) error {
 func (w *writer) fill(entries []*memdb.Entry) error {
 	return w.atomically(func() error {
 		for _, e := range entries {
-			var err error
-			if e.Inode == memdb.RootInode {
-				_, err = w.replace.run(int64(0), int64(0), int64(e.Version), int64(e.Writer), int64(e.MTime), int64(memdb.TypeFile), versionName, nil)
-			} else {
-				_, err = w.replaceRow(e)
-			}
-			if err != nil {
+			if _, err := w.replaceRow(e); err != nil {
 				return err
 			}
 		}

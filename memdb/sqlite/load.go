@@ -32,10 +32,10 @@ func (c conn) hasTree() (found bool, err error) {
 }
 
 // readTree reads all rows of a file, which may be a new one.
-func readTree(c conn) ([]*memdb.Entry, []memdb.Problem, error) {
+func readTree(c conn) (entries []*memdb.Entry, problems []memdb.Problem, mend []*memdb.Entry, err error) {
 	found, err := c.hasTree()
 	if err != nil || !found {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	return c.readEntries()
 }
@@ -53,31 +53,32 @@ func fatal(all []memdb.Problem) (bad []memdb.Problem) {
 // readEntries reads all rows, ascending by inode. The version row comes as the
 // root. Problems of single rows are returned beside the entries; those of the
 // tree as a whole are memdb.Check's to find. A file with no row at all gives
-// neither.
-func (c conn) readEntries() ([]*memdb.Entry, []memdb.Problem, error) {
-	var (
-		count    int
-		problems []memdb.Problem
-	)
+// neither. Mend is those entries whose rows the stock daemon loads, but would not
+// write as they stand.
+func (c conn) readEntries() (entries []*memdb.Entry, problems []memdb.Problem, mend []*memdb.Entry, err error) {
+	var count int
 	if err := c.query("SELECT count(*) FROM tree", func(row []driver.Value) error {
 		if n, ok := row[0].(int64); ok {
 			count = int(n)
 		}
 		return nil
 	}); err != nil {
-		return nil, nil, fmt.Errorf("counting the rows: %w", err)
+		return nil, nil, nil, fmt.Errorf("counting the rows: %w", err)
 	}
-	entries := make([]*memdb.Entry, 0, count)
-	err := c.query("SELECT "+rowColumns+" FROM tree ORDER BY inode", func(row []driver.Value) error {
+	entries = make([]*memdb.Entry, 0, min(count, memdb.MaxEntries))
+	err = c.query("SELECT "+rowColumns+" FROM tree ORDER BY inode", func(row []driver.Value) error {
 		e, bad := parseRow(row)
 		problems = append(problems, bad...)
 		if e != nil {
 			entries = append(entries, e)
+			if row[8] != nil {
+				mend = append(mend, e)
+			}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the rows: %w", err)
+		return nil, nil, nil, fmt.Errorf("reading the rows: %w", err)
 	}
 	// Inodes are stored as signed integers; those from 2^63 come first then.
 	slices.SortStableFunc(entries, func(a, b *memdb.Entry) int {
@@ -89,10 +90,33 @@ func (c conn) readEntries() ([]*memdb.Entry, []memdb.Problem, error) {
 		}
 		return 0
 	})
-	return entries, problems, nil
+	if len(entries) > 0 && entries[0].Inode != memdb.RootInode && !slices.ContainsFunc(problems, isVersionRow) {
+		root := missingVersion(entries)
+		problems = append(problems, memdb.Problem{Name: versionName, Unsound: true,
+			What: fmt.Sprintf("the version row is missing; %d, the greatest number of the other rows, is the database's version", root.Version)})
+		entries, mend = slices.Insert(entries, 0, root), append(mend, root)
+	}
+	return entries, problems, mend, nil
 }
 
-// parseRow makes an entry of a row. Without an entry there is a fatal problem.
+func isVersionRow(p memdb.Problem) bool { return p.Inode == memdb.RootInode }
+
+// missingVersion makes the root of a file that has lost its version row. The stock
+// daemon begins at version 1 again then, and gives inodes out that are in use.
+func missingVersion(entries []*memdb.Entry) *memdb.Entry {
+	version, mtime := uint64(1), uint32(0)
+	for _, e := range entries {
+		for _, n := range []uint64{e.Inode, e.Version} {
+			if n <= memdb.MaxVersion {
+				version = max(version, n)
+			}
+		}
+		mtime = max(mtime, e.MTime)
+	}
+	return memdb.NewEntry(memdb.RootInode, memdb.RootInode, version, 0, mtime, memdb.TypeDir, "", nil)
+}
+
+// parseRow makes an entry of a row of rowColumns. Without an entry there is a fatal problem.
 func parseRow(row []driver.Value) (*memdb.Entry, []memdb.Problem) {
 	inode, inodeOK := row[0].(int64)
 	name, nameOK := row[6].(string)
@@ -103,7 +127,7 @@ func parseRow(row []driver.Value) (*memdb.Entry, []memdb.Problem) {
 	}
 	var bad []memdb.Problem
 	report := func(fatal bool, format string, args ...any) {
-		bad = append(bad, memdb.Problem{Inode: uint64(inode), Name: name, What: fmt.Sprintf(format, args...), Fatal: fatal})
+		bad = append(bad, memdb.Problem{Inode: uint64(inode), Name: name, What: fmt.Sprintf(format, args...), Fatal: fatal, Unsound: true})
 	}
 	if !inodeOK {
 		report(true, "the inode is not an integer but %v", show(row[0]))
@@ -127,6 +151,10 @@ func parseRow(row []driver.Value) (*memdb.Entry, []memdb.Problem) {
 	if !dataOK {
 		report(true, "the data is not a blob but %v", show(row[7]))
 	}
+	if row[8] != nil {
+		bad = append(bad, memdb.Problem{Inode: uint64(inode), Name: name, Unsound: true,
+			What: fmt.Sprintf("the data is not a blob but a number; it is taken for the text %q", data)})
+	}
 	typ := memdb.Type(num[4])
 	if int64(typ) != num[4] {
 		report(true, "type %d is neither file (%d) nor directory (%d)", num[4], memdb.TypeFile, memdb.TypeDir)
@@ -141,8 +169,6 @@ func parseRow(row []driver.Value) (*memdb.Entry, []memdb.Problem) {
 			report(true, "the version row's type is %d", num[4])
 		case len(data) > 0:
 			report(true, "the version row has %d bytes of data", len(data))
-		case num[1] < 1:
-			report(true, "the database's version is %d", num[1])
 		}
 		typ, name, data = memdb.TypeDir, "", nil
 	}

@@ -12,22 +12,26 @@ import (
 // parent, version, writer, mtime, type, name, data.
 type Row [8]driver.Value
 
-const rowColumns = "inode, parent, version, writer, mtime, type, name, data"
+// number is data that was a number, as the text that SQLite makes of it.
+type number string
+
+// rowColumns are a row's columns. Data that is a number is read as its text, as
+// the stock daemon does; one more column is its kind then, and otherwise NULL.
+const rowColumns = "inode, parent, version, writer, mtime, type, name, " +
+	"CASE WHEN typeof(data) IN ('integer','real') THEN CAST(data AS BLOB) ELSE data END, " +
+	"CASE WHEN typeof(data) IN ('integer','real') THEN typeof(data) END"
 
 // ReadRows returns all rows of a file, for Repair. The order is that of the
 // table.
 func ReadRows(path string) (rows []Row, err error) {
 	err = withReader(path, func(c conn) error {
-		rows, err = c.rows("SELECT " + rowColumns + " FROM tree")
-		return err
-	})
-	return rows, err
-}
-
-func (c conn) rows(query string) (rows []Row, err error) {
-	err = c.query(query, func(row []driver.Value) error {
-		rows = append(rows, Row(row))
-		return nil
+		return c.query("SELECT "+rowColumns+" FROM tree", func(row []driver.Value) error {
+			if text, ok := bytesOf(row[7]); ok && row[8] != nil {
+				row[7] = number(text)
+			}
+			rows = append(rows, Row(row[:8]))
+			return nil
+		})
 	})
 	return rows, err
 }

@@ -163,7 +163,7 @@ func (r *repair) findRoot() {
 			continue
 		}
 		for _, n := range []uint64{d.version, d.inode} {
-			if n <= math.MaxInt64 {
+			if n <= memdb.MaxVersion {
 				last.version = max(last.version, n)
 			}
 		}
@@ -185,7 +185,7 @@ func (r *repair) findRoot() {
 	if root.typ != int64(memdb.TypeFile) && root.typ != int64(memdb.TypeDir) {
 		r.fix(root, "the version row's type was %d", root.typ)
 	}
-	if int64(root.version) < 1 {
+	if root.version < 1 || root.version > memdb.MaxVersion {
 		r.fix(root, "the database's version was %d; it is %d now, the greatest number in the file", int64(root.version), max(last.version, 1))
 		root.version = max(last.version, 1)
 	}

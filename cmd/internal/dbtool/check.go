@@ -65,7 +65,7 @@ func examine(path string) (*findings, error) {
 		return &f, nil
 	}
 	if len(contents.Entries) == 0 {
-		f.contents.Problems = append(f.contents.Problems, memdb.Problem{What: "the database is empty: the version row is missing", Fatal: true})
+		f.contents.Problems = append(f.contents.Problems, memdb.Problem{What: "the database is empty: the version row is missing", Fatal: true, Unsound: true})
 		return &f, nil
 	}
 	_, f.duplicates, err = memdb.Build(contents.Entries)
@@ -79,7 +79,7 @@ func (f *findings) errors() int {
 	}
 	if f.contents != nil {
 		for _, p := range f.contents.Problems {
-			if p.Fatal {
+			if p.Unsound {
 				n++
 			}
 		}
@@ -107,7 +107,7 @@ func (f *findings) print(w io.Writer) {
 func printProblems(w io.Writer, problems []memdb.Problem) {
 	for _, p := range problems {
 		kind := "warning"
-		if p.Fatal {
+		if p.Unsound {
 			kind = "error"
 		}
 		fmt.Fprintf(w, "%s: %v\n", kind, p)
