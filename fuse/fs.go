@@ -49,6 +49,10 @@ type Config struct {
 	UID, GID uint32 // owner and group of everything
 	Log      *slog.Logger
 	Observer Observer // nil: requests are not timed
+
+	// Mounted is called with the connection, the device's minor number, when the file
+	// system is mounted and no request has been served yet. May be nil.
+	Mounted func(connection uint32)
 }
 
 // cacheTime is how long the kernel may keep names, absences and attributes.
@@ -63,6 +67,8 @@ type FS struct {
 	uid, gid uint32
 	log      *slog.Logger
 	shared   bool
+	mounted  func(connection uint32)
+	device   atomic.Uint32        // minor number; the major one of a FUSE file system is 0
 	roots    map[string]*rootItem // special files and links by name
 	byID     map[uint64]*rootItem
 
@@ -124,6 +130,7 @@ func New(cfg Config) *FS {
 		uid:           cfg.UID,
 		gid:           cfg.GID,
 		log:           cfg.Log,
+		mounted:       cfg.Mounted,
 		roots:         make(map[string]*rootItem),
 		byID:          make(map[uint64]*rootItem),
 		handles:       make(map[uint64]*handle),

@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // Mount is a file system that is mounted.
@@ -63,6 +65,9 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := m.identify(); err != nil {
+			return nil, errors.Join(err, syscall.Close(fd), syscall.Unmount(dir, syscall.MNT_DETACH))
+		}
 		target = "/dev/fd/" + strconv.Itoa(fd)
 	}
 	var served gofuse.RawFileSystem = fs
@@ -77,6 +82,11 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 		return nil, fmt.Errorf("mounting %s: %w", dir, err)
 	}
 	m.server = server
+	if !m.direct {
+		if err := m.identify(); err != nil {
+			return nil, errors.Join(err, server.Unmount())
+		}
+	}
 	fs.notify.start(server)
 	go func() {
 		server.Serve()
@@ -86,12 +96,25 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 	if err := server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting %s: %w", dir, err), m.Unmount())
 	}
-	mount, err := mountedOn(dir)
+	return m, nil
+}
+
+// identify learns which connection the new mount is, and tells who wants to know
+// before the first request is served.
+func (m *Mount) identify() error {
+	mount, err := mountedOn(m.dir)
+	if err == nil && !strings.HasPrefix(mount.kind, "fuse") {
+		err = errors.New("the new mount is not in /proc/self/mountinfo: is the path the real one, without symbolic links?")
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mounting %s: %w", dir, err), m.Unmount())
+		return fmt.Errorf("mounting %s: %w", m.dir, err)
 	}
 	m.minor = mount.minor
-	return m, nil
+	m.fs.device.Store(mount.minor)
+	if m.fs.mounted != nil {
+		m.fs.mounted(mount.minor)
+	}
+	return nil
 }
 
 // mountDirect mounts with the type and source that tools look for.
@@ -135,10 +158,12 @@ func (m *Mount) Err() error {
 	return ErrAborted
 }
 
-// there reports whether this very file system is mounted.
+// there reports whether this very file system is mounted, be it below another one.
 func (m *Mount) there() (bool, error) {
-	mount, err := mountedOn(m.dir)
-	return strings.HasPrefix(mount.kind, "fuse") && mount.minor == m.minor, err
+	mounts, err := mountsOn(m.dir)
+	return slices.ContainsFunc(mounts, func(x mounted) bool {
+		return strings.HasPrefix(x.kind, "fuse") && x.minor == m.minor
+	}), err
 }
 
 // Unmount takes the file system away. If it is busy, it goes from the name space
@@ -152,7 +177,6 @@ func (m *Mount) Unmount() error {
 		}
 	default:
 	}
-	mount, mountErr := mountedOn(m.dir)
 	var err error
 	if m.direct {
 		if err = syscall.Unmount(m.dir, 0); errors.Is(err, syscall.EBUSY) {
@@ -171,7 +195,7 @@ func (m *Mount) Unmount() error {
 	}
 	// Somebody holds a file open. Their calls fail from now on; where the
 	// connection can't be ended, from the end of this process.
-	if err := errors.Join(mountErr, abort(mount.minor)); err != nil {
+	if err := abort(m.minor); err != nil {
 		m.fs.log.Info("the file system is still in use", "path", m.dir, "error", err)
 		return nil
 	}
@@ -203,43 +227,68 @@ func abort(connection uint32) error {
 	return errors.Join(err, syscall.Unmount(dir, syscall.MNT_DETACH))
 }
 
-// EndDying ends the FUSE connection mounted on dir if process pid, which serves
-// it, is being killed and can't end: a thread of it waits in the kernel for
-// something that waits for an answer of the same process. It reports whether
-// it did.
-func EndDying(dir string, pid int) (bool, error) {
+// EndDying ends a FUSE connection, given by its device's minor number, if process
+// pid, which serves it, is being killed and can't end: a thread of it waits in the
+// kernel for something that waits for an answer of the same process. It reports
+// whether it did. What another process has mounted at the same place is another
+// connection.
+func EndDying(connection uint32, pid int) (bool, error) {
 	if !Dying(pid) {
 		return false, nil
 	}
-	mount, err := mountedOn(dir)
-	if err != nil || !strings.HasPrefix(mount.kind, "fuse") {
-		return false, err
-	}
-	return true, abort(mount.minor)
+	return true, abort(connection)
 }
 
-// Dying reports whether a process has been killed and is still there. See
-// proc_pid_status(5).
+// Connection returns the FUSE connection that is mounted on dir, topmost; false if
+// there is none.
+func Connection(dir string) (uint32, bool, error) {
+	mount, err := mountedOn(dir)
+	return mount.minor, err == nil && strings.HasPrefix(mount.kind, "fuse"), err
+}
+
+// Dying reports whether a process has been killed and can't end yet. One of which
+// nothing is left but what its parent has not waited for (a zombie) has ended: its
+// descriptors are closed. See proc_pid_status(5).
 func Dying(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return false
 	}
+	var zombie, killed bool
+	threads := 0
 	for line := range strings.Lines(string(b)) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		value = strings.TrimSpace(value)
 		switch key {
-		case "State":
-			if strings.HasPrefix(value, "Z") {
-				return true
-			}
+		case "State": // the first thread's
+			zombie = strings.HasPrefix(value, "Z")
+		case "Threads":
+			threads, _ = strconv.Atoi(value)
 		case "SigPnd", "ShdPnd":
 			if mask, err := strconv.ParseUint(value, 16, 64); err == nil && mask&(1<<(syscall.SIGKILL-1)) != 0 {
-				return true
+				killed = true
 			}
 		}
 	}
-	return false
+	if zombie {
+		return threads > 1 // a signal that killed it stays noted
+	}
+	return killed
+}
+
+// Resolve returns the path of a mount point without symbolic links, as the kernel
+// names it. It asks nothing of what is mounted there, whose server may be gone. A
+// path at which there is nothing stays as it is.
+func Resolve(dir string) (string, error) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return dir, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("resolving the mount point %s: %w", dir, err)
+	}
+	defer unix.Close(fd)
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 }
 
 // Leftover unmounts what an earlier run has left mounted on dir, and reports
@@ -268,12 +317,22 @@ type mounted struct {
 // mountedOn returns the topmost file system mounted on dir. It asks nothing of
 // that file system, whose server may be gone.
 func mountedOn(dir string) (mounted, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
+	all, err := mountsOn(dir)
+	if len(all) == 0 {
 		return mounted{}, err
 	}
+	return all[len(all)-1], err
+}
+
+// mountsOn returns the file systems mounted on dir, a path without symbolic links,
+// the topmost one last.
+func mountsOn(dir string) ([]mounted, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
 	defer f.Close()
-	var found mounted
+	var found []mounted
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		// proc_pid_mountinfo(5): the device is field 3, the mount point field 5,
@@ -283,13 +342,13 @@ func mountedOn(dir string) (mounted, error) {
 		if !ok || len(fields) < 5 || unescape(fields[4]) != dir {
 			continue
 		}
-		found.kind, _, _ = strings.Cut(tail, " ")
+		kind, _, _ := strings.Cut(tail, " ")
 		_, minor, _ := strings.Cut(fields[2], ":")
 		n, err := strconv.ParseUint(minor, 10, 32)
 		if err != nil {
-			return mounted{}, fmt.Errorf("mountinfo: %q is no device number", fields[2])
+			return nil, fmt.Errorf("mountinfo: %q is no device number", fields[2])
 		}
-		found.minor = uint32(n)
+		found = append(found, mounted{kind, uint32(n)})
 	}
 	return found, lines.Err()
 }

@@ -3,9 +3,14 @@ package fuse
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -234,4 +239,128 @@ func refusePolling(dir string) error {
 	}
 	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 	return errors.Join(err, unix.Close(fd))
+}
+
+// TestMain is, in a child of a test, a process whose first thread ends and whose
+// others stay.
+func TestMain(m *testing.M) {
+	if os.Getenv("FUSE_TEST_HEADLESS") != "" {
+		runtime.LockOSThread()
+		go func() {
+			fmt.Println("here") // from another thread, the first one being locked
+			time.Sleep(time.Minute)
+		}()
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+	}
+	os.Exit(m.Run())
+}
+
+func init() {
+	if os.Getenv("FUSE_TEST_HEADLESS") != "" {
+		runtime.LockOSThread() // main runs on the first thread
+	}
+}
+
+func TestZombieIsDyingOnlyWhileItHasThreads(t *testing.T) {
+	t.Parallel()
+	if Dying(os.Getpid()) {
+		t.Error("a living process is dying")
+	}
+	dead := exec.Command("sleep", "60")
+	if err := dead.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Wait()
+	if err := dead.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, dead.Process.Pid, "Z")
+	if Dying(dead.Process.Pid) {
+		t.Error("a killed process that only waits to be collected counts as dying")
+	}
+
+	headless := exec.Command("/proc/self/exe")
+	headless.Env = append(os.Environ(), "FUSE_TEST_HEADLESS=1")
+	if err := headless.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer headless.Wait()
+	defer headless.Process.Kill()
+	waitState(t, headless.Process.Pid, "Z")
+	if !Dying(headless.Process.Pid) {
+		t.Error("a process whose first thread has ended and that has others does not count as dying")
+	}
+}
+
+// waitState waits until a process's first thread is in a state.
+func waitState(t *testing.T, pid int, state string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, rest, _ := strings.Cut(string(b), ") "); strings.HasPrefix(rest, state) {
+			return
+		}
+	}
+	t.Fatalf("process %d does not get into state %s", pid, state)
+}
+
+func TestMountPointIsResolvedWithoutAskingWhatIsMounted(t *testing.T) {
+	needFUSE(t)
+	base, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, link := filepath.Join(base, "real", "pve"), filepath.Join(base, "link")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Symlink("real/pve", link)); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := mountDirect(dir) // nobody answers here
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	defer syscall.Close(fd)
+	for _, path := range []string{link, dir, filepath.Join(base, "real", "..", "link")} {
+		if got, err := Resolve(path); err != nil || got != dir {
+			t.Errorf("%s is %s, %v", path, got, err)
+		}
+	}
+	absent := filepath.Join(link+"-not", "pve")
+	if got, err := Resolve(absent); err != nil || got != absent {
+		t.Errorf("%s is %s, %v", absent, got, err)
+	}
+}
+
+// What is mounted over the file system does not make it unmounted.
+func TestAbortedMountBelowAnotherOneIsNoUnmount(t *testing.T) {
+	needFUSE(t)
+	dir := t.TempDir()
+	var told uint32
+	fs := New(Config{Store: &testStore{Local: dcdb.NewLocal(dcdb.Config{Tree: memdb.New(), Log: slog.New(slog.DiscardHandler)})},
+		Log: slog.New(slog.DiscardHandler), Mounted: func(c uint32) { told = c }})
+	mount, err := fs.Mount(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for range 2 {
+			_ = syscall.Unmount(dir, syscall.MNT_DETACH)
+		}
+	})
+	if there, ok, err := Connection(dir); err != nil || !ok || told != there {
+		t.Errorf("told of connection %d, there is %d, %v, %v", told, there, ok, err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := abort(told); err != nil {
+		t.Fatal(err)
+	}
+	<-mount.Done()
+	if err := mount.Err(); !errors.Is(err, ErrAborted) {
+		t.Errorf("it ended with %v", err)
+	}
 }

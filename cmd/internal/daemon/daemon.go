@@ -68,7 +68,8 @@ func Run(o Options, stderr io.Writer) error {
 			d.log.Log(context.Background(), event.LevelNotice, "stopping", "signal", s.String(), event.DaemonStopping.Attr("path", o.MountPoint))
 		case <-d.mount.Done():
 			if err = d.mount.Err(); err == nil {
-				d.log.Warn("stopping: somebody has unmounted the file system", "path", o.MountPoint, event.DaemonStopping.Attr())
+				err = errUnmounted // a failure, for the service manager to start the daemon again
+				d.log.Warn("stopping: "+err.Error(), "path", o.MountPoint, event.DaemonStopping.Attr())
 			} else {
 				d.log.Log(context.Background(), event.LevelCritical, "stopping: the file system is not served any more", "path", o.MountPoint, "error", err, event.DaemonFailed.Attr())
 			}
@@ -91,6 +92,9 @@ func Run(o Options, stderr io.Writer) error {
 	}
 	return nil
 }
+
+// errUnmounted is why a daemon ends that nobody has told to.
+var errUnmounted = errors.New("somebody has unmounted the file system")
 
 // daemon is what runs, in the order in which it is started; stop goes backwards
 // through what there is.
@@ -151,6 +155,11 @@ func (d *daemon) start() error {
 	}
 	syscall.Umask(0o027)
 	if err := d.makeDirs(); err != nil {
+		return err
+	}
+	// Once, now that it is there: whatever becomes of a symbolic link in it later, this
+	// is where the mount is, under the name that the kernel's list of mounts has.
+	if d.o.MountPoint, err = fuse.Resolve(d.o.MountPoint); err != nil {
 		return err
 	}
 	d.tell(statusLine("waiting for an earlier run to end"), extension(2*lockWait))
@@ -229,7 +238,7 @@ func (d *daemon) helpToEnd() {
 	if err != nil || pid == os.Getpid() {
 		return
 	}
-	ended, err := fuse.EndDying(d.o.MountPoint, pid)
+	ended, err := endDying(d.o.MountPoint, pid)
 	switch {
 	case err != nil:
 		d.log.Error("a killed daemon can't end, and its file system can't be ended", "pid", pid, "path", d.o.MountPoint, "error", err)
@@ -304,6 +313,9 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 		UID: uint32(os.Geteuid()),
 		GID: d.showGroup(),
 		Log: d.logs.Domain("fuse"),
+	}
+	if d.guard != nil {
+		cfg.Mounted = d.guard.watch
 	}
 	d.observeMount(&cfg)
 	mount := fuse.New(cfg)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +26,8 @@ import (
 // unable to end: the kernel waits for a lock whose holder waits for an answer of
 // the daemon. It would stay a member of its groups then, and the whole cluster
 // would wait for it. So a second process, the guard, looks on: when the daemon has
-// been killed and does not end, it ends the mount, which frees everybody.
+// been killed and does not end, it ends the mount, which frees everybody: that
+// daemon's mount, of which it has been told, never what the next one has put there.
 //
 // It also uses the mount for the daemon, which wants to know whether that
 // answers (mountprobe.go).
@@ -52,8 +54,9 @@ type guard struct {
 	quit       chan struct{}
 	done       chan struct{}
 
-	mu   sync.Mutex // guards line
-	line *probeLine // to the present guard; nil: there is none
+	mu         sync.Mutex // guards what follows
+	line       *probeLine // to the present guard; nil: there is none
+	connection uint32     // of the mount; 0: it has not been made
 }
 
 // startGuard starts a guard of this process's mount, which may be made later, and
@@ -116,6 +119,9 @@ func (g *guard) launch() (*exec.Cmd, <-chan struct{}, error) {
 	}
 	g.mu.Lock()
 	g.line = line
+	if g.connection != 0 {
+		line.watch(g.connection)
+	}
 	g.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {
@@ -127,6 +133,17 @@ func (g *guard) launch() (*exec.Cmd, <-chan struct{}, error) {
 		line.close()
 	}()
 	return cmd, ended, nil
+}
+
+// watch tells the guard which connection is the daemon's: before anything is served
+// through it, and so before anything can wait for the daemon in it.
+func (g *guard) watch(connection uint32) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.connection = connection
+	if g.line != nil {
+		g.line.watch(connection)
+	}
 }
 
 // Ping uses the mount, through the guard. It returns nil when the mount has
@@ -161,14 +178,19 @@ func GuardMain(task string, in io.Reader, out, stderr io.Writer) int {
 	signal.Notify(killed, guardSignal)
 	// Signals for the whole control group are the daemon's to follow.
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGABRT, syscall.SIGPIPE)
-	go answerProbes(mountPoint, in, out) // which the mount's end ends at the latest
+	var connection atomic.Uint32
+	go answerProbes(mountPoint, &connection, in, out) // which the mount's end ends at the latest
 	for os.Getppid() == pid {
 		select {
 		case <-killed:
 		case <-time.After(guardCheck):
 		}
 		time.Sleep(guardGrace)
-		ended, err := fuse.EndDying(mountPoint, pid)
+		mount := connection.Load()
+		if mount == 0 || os.Getppid() != pid { // a daemon that has ended leaves its children to others
+			continue
+		}
+		ended, err := fuse.EndDying(mount, pid)
 		if !ended && err == nil {
 			continue
 		}

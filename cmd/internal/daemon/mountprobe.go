@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,16 +18,14 @@ import (
 // Whether the mount answers shows only to who uses it as everybody does, through
 // the kernel. The daemon itself must not: a process that waits for its own answer
 // can't be killed. So the guard does it, on the daemon's request: one line each
-// way, on a socket pair that is the guard's standard input and output.
+// way, on a socket pair that is the guard's standard input and output. On the same
+// line the guard is told which connection the mount is; there is no answer to that.
 
 const (
-	probeRequest = "probe\n"
-	probeAnswer  = "answer " // and the errno, 0 if there was none
+	probeRequest = "probe"
+	probeAnswer  = "answer "     // and the errno, 0 if there was none
+	probeWatch   = "connection " // and its number
 )
-
-// probeFile is a file of the mount that is made anew each time it is opened: the
-// kernel has no answer of its own for it.
-const probeFile = ".version"
 
 // probeLine is the daemon's end.
 type probeLine struct {
@@ -51,6 +49,15 @@ func newProbeLine() (*probeLine, *os.File, error) {
 
 func (l *probeLine) close() { l.conn.Close() }
 
+// watch tells the guard which connection the mount is. Should the guard have ended,
+// the next one is told.
+func (l *probeLine) watch(connection uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.conn.SetDeadline(time.Time{}) // a question's that was given up
+	_, _ = fmt.Fprintf(l.conn, "%s%d\n", probeWatch, connection)
+}
+
 // ask has the guard use the mount. It returns nil when that was answered, or when
 // the guard has ended; an error when the mount is dead, and ctx's.
 func (l *probeLine) ask(ctx context.Context) error {
@@ -61,7 +68,7 @@ func (l *probeLine) ask(ctx context.Context) error {
 	}
 	defer context.AfterFunc(ctx, func() { _ = l.conn.SetDeadline(time.Unix(1, 0)) })()
 	if !l.asked {
-		if _, err := l.conn.WriteString(probeRequest); err != nil {
+		if _, err := l.conn.WriteString(probeRequest + "\n"); err != nil {
 			return ctx.Err()
 		}
 		l.asked = true
@@ -86,28 +93,38 @@ func (l *probeLine) ask(ctx context.Context) error {
 	return nil // any other answer is one
 }
 
-// answerProbes is the guard's end. It returns when the daemon's is closed.
-func answerProbes(mountPoint string, in io.Reader, out io.Writer) {
+// answerProbes is the guard's end. It returns when the daemon's is closed, or says
+// what no daemon says. The connection that it is told of is stored.
+func answerProbes(mountPoint string, connection *atomic.Uint32, in io.Reader, out io.Writer) {
 	answer := syscall.Errno(0) // that the guard is there
-	for lines := bufio.NewReader(in); ; answer = useMount(filepath.Join(mountPoint, probeFile)) {
+	for lines := bufio.NewReader(in); ; answer = useMount(mountPoint) {
 		if _, err := fmt.Fprintf(out, "%s%d\n", probeAnswer, answer); err != nil {
 			return
 		}
-		if _, err := lines.ReadString('\n'); err != nil {
-			return
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return
+			}
+			line = strings.TrimSuffix(line, "\n")
+			if line == probeRequest {
+				break
+			}
+			number, ok := strings.CutPrefix(line, probeWatch)
+			n, err := strconv.ParseUint(number, 10, 32)
+			if !ok || err != nil {
+				return
+			}
+			connection.Store(uint32(n))
 		}
 	}
 }
 
-// useMount reads from a file. Not by package os, whose poller may put the file
-// under watch, and so wait for the mount with a processor of the runtime's in its
-// hand.
-func useMount(path string) syscall.Errno {
-	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-	if err == nil {
-		_, err = syscall.Read(fd, make([]byte, 512))
-		err = errors.Join(err, syscall.Close(fd))
-	}
+// useMount asks the mount for its figures: the kernel has none of its own, and
+// nobody who watches the directory hears of it, as of an open.
+func useMount(mountPoint string) syscall.Errno {
+	var st syscall.Statfs_t
+	err := syscall.Statfs(mountPoint, &st)
 	errno, ok := errors.AsType[syscall.Errno](err)
 	if err != nil && !ok {
 		return syscall.EIO

@@ -73,6 +73,13 @@ func (d *daemon) checks() []*check {
 			return disk(least)
 		},
 	}}
+	list = append(list, &check{
+		name: "the status store",
+		ping: func(context.Context) error {
+			d.status.Version() // takes its locks, and the tree's
+			return nil
+		},
+	})
 	if d.guard != nil {
 		list = append(list, &check{
 			name: "the mount",

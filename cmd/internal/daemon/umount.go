@@ -20,6 +20,11 @@ const umountWait = 5 * time.Second
 // Umount unmounts what is left at the mount point while no daemon runs, and
 // returns how many mounts that were.
 func Umount(o Options) (int, error) {
+	mountPoint, err := fuse.Resolve(o.MountPoint)
+	if err != nil {
+		return 0, err
+	}
+	o.MountPoint = mountPoint
 	lock, err := os.OpenFile(o.LockFile, os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // no daemon has ever run
@@ -33,6 +38,17 @@ func Umount(o Options) (int, error) {
 		}
 	}
 	return fuse.Leftover(o.MountPoint)
+}
+
+// endDying ends the connection of the mount at the mount point if process pid, which
+// holds the daemon's lock, has been killed and can't end. What is mounted there before
+// it is looked at is its own: nobody mounts without the lock.
+func endDying(mountPoint string, pid int) (bool, error) {
+	connection, there, err := fuse.Connection(mountPoint)
+	if err != nil || !there {
+		return false, err
+	}
+	return fuse.EndDying(connection, pid)
 }
 
 // lockAfterDying takes the daemon's lock, at once or when the killed daemon that
@@ -51,7 +67,7 @@ func lockAfterDying(lock *os.File, o Options) error {
 			pid, _ = strconv.Atoi(strings.TrimSpace(string(b)))
 		}
 		if pid > 0 {
-			if ended, err = fuse.EndDying(o.MountPoint, pid); err != nil {
+			if ended, err = endDying(o.MountPoint, pid); err != nil {
 				return err
 			}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pmxcfs/fuse"
 	"pmxcfs/status/inspect"
 )
 
@@ -164,7 +165,11 @@ type Mount struct {
 
 func (h *Host) mount() Mount {
 	m := Mount{Path: h.MountPoint}
-	mounts, err := fuseMounts(h.MountPoint)
+	dir, err := fuse.Resolve(h.MountPoint)
+	mounts := 0
+	if err == nil {
+		mounts, err = fuseMounts(dir)
+	}
 	m.Mounts = mounts
 	if err == nil {
 		_, err = within(askTime, func() (struct{}, error) {
@@ -182,7 +187,7 @@ func (h *Host) mount() Mount {
 	return m
 }
 
-// fuseMounts counts the FUSE mounts on a directory, and asks nothing of them.
+// fuseMounts counts the FUSE mounts on a directory, given without symbolic links, and asks nothing of them.
 func fuseMounts(dir string) (n int, err error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

@@ -442,6 +442,34 @@ func TestDeadMountIsSeenAsSuchAndReplaced(t *testing.T) {
 	}
 }
 
+// TestGuardOfAKilledDaemonLeavesTheNextOnesMountAlone has a supervisor that does not
+// collect its dead at once: the killed daemon stays as a zombie while the next one
+// starts on the same mount point.
+func TestGuardOfAKilledDaemonLeavesTheNextOnesMountAlone(t *testing.T) {
+	n := newInstance(t)
+	dead := n.command(n.args("--foreground")...)
+	must(t, dead.Start())
+	n.eventually("the first daemon is up", func() bool {
+		b, err := os.ReadFile(n.path(".version"))
+		return err == nil && len(b) > 0
+	})
+	must(t, dead.Process.Kill())
+	t.Cleanup(func() { _ = dead.Wait() })
+	n.forget()
+	n.start()
+	guardLooks := time.Now().Add(time.Second) // three times its grace
+	for time.Now().Before(guardLooks) {
+		if _, err := os.ReadFile(n.path(".version")); err != nil || !n.running() {
+			t.Fatalf("the next daemon's mount is gone: %v; it runs: %v", err, n.running())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if alive(dead.Process.Pid) {
+		t.Error("the first daemon is no zombie: this has shown nothing")
+	}
+	n.stop()
+}
+
 func contains(list []string, s string) bool {
 	for _, x := range list {
 		if x == s {

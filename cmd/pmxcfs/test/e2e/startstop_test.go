@@ -186,7 +186,9 @@ func TestSignalsThatMeanNothingAreIgnored(t *testing.T) {
 	n.stop()
 }
 
-func TestUnmountingFromOutsideStopsTheDaemonInGoodOrder(t *testing.T) {
+// A service that somebody's umount ended for good would stay away: the status is one
+// that has the service manager start it again.
+func TestUnmountingFromOutsideStopsTheDaemonInGoodOrderAndAsAFailure(t *testing.T) {
 	n := newInstance(t)
 	n.start()
 	n.write("file", "content")
@@ -196,7 +198,7 @@ func TestUnmountingFromOutsideStopsTheDaemonInGoodOrder(t *testing.T) {
 		return err != syscall.EBUSY
 	})
 	must(t, err)
-	if code := n.wait(); code != 0 {
+	if code := n.wait(); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
 	if _, err := os.Stat(n.restartFlag()); err != nil {
@@ -204,6 +206,35 @@ func TestUnmountingFromOutsideStopsTheDaemonInGoodOrder(t *testing.T) {
 	}
 	if got := treeOf(t, n.db)["file"]; got != "content" {
 		t.Errorf("the file holds %q", got)
+	}
+}
+
+// The kernel's list of mounts knows the mount by its real path only.
+func TestAbortedMountBehindASymbolicLinkIsKnownAsSuchAndReplaced(t *testing.T) {
+	n := newInstance(t)
+	must(t, os.MkdirAll(n.mount, 0o750))
+	must(t, os.Symlink("etc", filepath.Join(n.root, "by-link")))
+	option := []string{"--mount-point", filepath.Join(n.root, "by-link/pve")}
+	n.start(option...)
+	n.write("file", "content")
+	n.abort()
+	if code := n.wait(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if log := n.logText(); !strings.Contains(log, "the connection was aborted") || strings.Contains(log, "somebody has unmounted") {
+		t.Error("an aborted connection is taken for an unmount")
+	}
+	n.start(option...)
+	n.wantContent("file", "content")
+	list, err := mounts()
+	must(t, err)
+	if list = slices.DeleteFunc(list, func(m string) bool { return m != n.mount }); len(list) != 1 {
+		t.Errorf("%d mounts on the mount point", len(list))
+	}
+	n.kill()
+	cmd := n.command(append(n.args(option...), "umount")...)
+	if out, err := cmd.Output(); err != nil || n.mounted() {
+		t.Errorf("umount: %s, %v; still mounted: %v", out, err, n.mounted())
 	}
 }
 
