@@ -1,10 +1,14 @@
 package cfg
 
 // #cgo pkg-config: libcfg libcorosync_common
+// #include <stdlib.h>
+// #include <sys/socket.h>
+// #include <netinet/in.h>
 // #include <corosync/cfg.h>
 import "C"
 
 import (
+	"net/netip"
 	"sync"
 	"unsafe"
 
@@ -74,6 +78,51 @@ func (c *Conn) LocalNodeID() (corosync.NodeID, error) {
 	var id C.uint
 	err := c.call("corosync_cfg_local_get", func() C.cs_error_t { return C.corosync_cfg_local_get(c.handle, &id) })
 	return corosync.NodeID(id), err
+}
+
+// KillNode ends corosync on a member, which logs the reason. ErrNotExist or
+// ErrInvalidParam: no such member.
+//
+//	cs_error_t corosync_cfg_kill_node(corosync_cfg_handle_t cfg_handle, unsigned int nodeid, const char *reason);
+func (c *Conn) KillNode(node corosync.NodeID, reason string) error {
+	text := C.CString(reason)
+	defer C.free(unsafe.Pointer(text))
+	return c.call("corosync_cfg_kill_node", func() C.cs_error_t {
+		return C.corosync_cfg_kill_node(c.handle, C.uint(node), text)
+	})
+}
+
+// maxAddresses is how many addresses a node can have: one a link.
+const maxAddresses = 8
+
+// NodeAddresses returns the addresses of a node by which this node knows it, in the order
+// of its links. ErrNotExist or ErrInvalidParam: no such node.
+//
+//	cs_error_t corosync_cfg_get_node_addrs(corosync_cfg_handle_t cfg_handle, unsigned int nodeid, size_t max_addrs, int *num_addrs, corosync_cfg_node_address_t *addrs);
+func (c *Conn) NodeAddresses(node corosync.NodeID) ([]netip.Addr, error) {
+	var list [maxAddresses]C.corosync_cfg_node_address_t
+	var n C.int
+	err := c.call("corosync_cfg_get_node_addrs", func() C.cs_error_t {
+		return C.corosync_cfg_get_node_addrs(c.handle, C.uint(node), maxAddresses, &n, &list[0])
+	})
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	for i := range min(max(int(n), 0), maxAddresses) {
+		sa := unsafe.Pointer(&list[i].address[0])
+		var addr netip.Addr
+		switch (*C.struct_sockaddr)(sa).sa_family {
+		case C.AF_INET:
+			addr = netip.AddrFrom4(*(*[4]byte)(unsafe.Pointer(&(*C.struct_sockaddr_in)(sa).sin_addr)))
+		case C.AF_INET6:
+			addr = netip.AddrFrom16(*(*[16]byte)(unsafe.Pointer(&(*C.struct_sockaddr_in6)(sa).sin6_addr)))
+		default:
+			continue // a link without an address
+		}
+		addrs = append(addrs, addr)
+	}
+	return addrs, nil
 }
 
 // NodeStatus is how this node's transport sees a node.

@@ -140,3 +140,30 @@ func TestOpenWithoutCorosync(t *testing.T) {
 		t.Fatalf("%v, %v", c, err)
 	}
 }
+
+func TestKilledNodeIsGoneAndAddressesAreKnown(t *testing.T) {
+	if lab.Inside() {
+		c := open(t)
+		for id, want := range map[corosync.NodeID]string{1: "10.99.0.1", 2: "10.99.0.2"} {
+			addrs, err := c.NodeAddresses(id)
+			if err != nil || len(addrs) != 1 || addrs[0].String() != want {
+				t.Errorf("addresses of %d: %v, %v; want %s", id, addrs, err, want)
+			}
+		}
+		if addrs, err := c.NodeAddresses(7); err == nil && len(addrs) > 0 {
+			t.Errorf("a node that does not exist has addresses: %v", addrs)
+		}
+		if err := c.KillNode(2, "a test"); err != nil {
+			t.Errorf("kill: %v", err)
+		}
+		return
+	}
+	l := lab.New(t, 2)
+	victim := l.Host(2).Corosync()
+	l.Host(1).RunSelf(t)
+	select {
+	case <-victim.Done():
+	case <-time.After(20 * time.Second):
+		t.Error("corosync of the killed node still runs after 20 s")
+	}
+}

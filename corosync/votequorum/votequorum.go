@@ -115,6 +115,17 @@ type Info struct {
 // Quorate tells whether the cluster part of the node that answered has quorum.
 func (i Info) Quorate() bool { return i.Flags&FlagQuorate != 0 }
 
+// SetExpected sets the votes that the cluster expects, on every node, until corosync is
+// started again. ErrInvalidParam: fewer than the votes that are present, or so many that those are no
+// majority of them.
+//
+//	cs_error_t votequorum_setexpected(votequorum_handle_t handle, unsigned int expected_votes);
+func (c *Conn) SetExpected(votes int) error {
+	return c.session.Call("votequorum_setexpected", func() corosync.Code {
+		return code(C.votequorum_setexpected(c.handle, C.uint(votes)))
+	})
+}
+
 // Flags are the VOTEQUORUM_INFO_… bits.
 type Flags uint32
 
