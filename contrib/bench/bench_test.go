@@ -238,3 +238,48 @@ func TestDaemonIsMeasuredBesideOneWithOtherOptions(t *testing.T) {
 		t.Errorf("an option that there is not:\n%s", out)
 	}
 }
+
+func TestDaemonIsMeasuredBesideAnotherProgramAndRequestsAreCounted(t *testing.T) {
+	t.Parallel()
+	bench, daemon := programs(t)
+	if err := lab.Missing(); err != nil {
+		t.Skip(err)
+	}
+	temp := t.TempDir()
+	file := filepath.Join(t.TempDir(), "result.json")
+	out, err := exec.Command(bench, "-pmxcfs", daemon, "-against", daemon, "-quick", "-dir", temp, "-json", file,
+		"-ops", "read,mkdir-rmdir", "-clients", "1").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report.Report
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Against) != 4 {
+		t.Fatalf("%d operations, want 2 of one node and 2 of a cluster:\n%s", len(r.Against), out)
+	}
+	for _, a := range r.Against {
+		if a.Subject.PerSecond <= 0 || a.Other.PerSecond <= 0 || a.Rate.Median <= 0 || a.P50.Median <= 0 || a.CPU.Median <= 0 {
+			t.Errorf("%+v", a)
+		}
+		if a.Name == "mkdir-rmdir" && a.Nodes > 1 && (a.FollowerCPU[0] <= 0 || a.FollowerCPU[1] <= 0) {
+			t.Errorf("%s: the followers took no time: %v", a.Name, a.FollowerCPU)
+		}
+		want := map[string][]string{"read": {"open", "release"}, "mkdir-rmdir": {"mkdir", "rmdir"}}[a.Name]
+		if !strings.Contains(string(out), "they are left out") {
+			for i := range a.Requests {
+				for _, kind := range want {
+					if n := a.Requests[i][kind]; n < 0.8 || n > 1.2 { // a part of the first and the last may lie outside
+						t.Errorf("%s, %d nodes: %.2f requests %q per operation", a.Name, a.Nodes, n, kind)
+					}
+				}
+			}
+		}
+	}
+	assertClean(t, temp)
+}

@@ -126,6 +126,7 @@ type config struct {
 	atomic   bool // the floor opens with O_TRUNC in one request
 	quick    bool
 	against  string // options of a second daemon in the floor's place; empty: none
+	rival    string // another program that is measured beside the daemon; empty: none
 	writes   time.Duration
 	idle     time.Duration
 	trees    string // part of the names of those to look at; empty: all
@@ -147,8 +148,8 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	flags.BoolVar(&c.shared, "shared", false, "let all clients work in one directory, where the kernel serialises them; otherwise each has its own")
 	flags.BoolVar(&c.atomic, "atomic-trunc", false, "let the bare file system have ATOMIC_O_TRUNC, which spares a request and which the daemon's mount does not have")
 	flags.BoolVar(&c.quick, "quick", false, "a short run that shows that everything works; its figures mean nothing")
-	flags.StringVar(&c.against, "against", "", "measure the part local beside a second daemon with these `options`, in the place of the bare file system, as --no-metrics; goals are not judged then")
-	parts := flags.String("parts", strings.Join(allParts, ","), "what to measure, by comma")
+	flags.StringVar(&c.against, "against", "", "measure the parts local and cluster beside another pmxcfs `program`; or, if this begins with a dash, the part local beside a second daemon with these options, as --no-metrics; goals are not judged then")
+	parts := flags.String("parts", "", "what to measure, by comma; with -against local,cluster, otherwise "+strings.Join(allParts, ","))
 	flags.DurationVar(&c.writes, "writes", 20*time.Second, "how long to write without pause, for the memory afterwards")
 	flags.DurationVar(&c.idle, "idle", 6*time.Second, "how long to wait before idle memory is read")
 	flags.StringVar(&c.trees, "trees", "", "look only at trees whose name contains this, for memory and start-up time")
@@ -164,6 +165,11 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	if c.quick {
 		c.rounds, c.time, c.warm = 1, 30*time.Millisecond, 5*time.Millisecond
 		c.writes, c.idle = 200*time.Millisecond, 10*time.Millisecond
+	}
+	if *parts == "" {
+		if *parts = strings.Join(allParts, ","); c.against != "" {
+			*parts = partLocal + "," + partCluster
+		}
 	}
 	c.parts, c.ops = strings.Split(*parts, ","), strings.Split(*names, ",")
 	for _, name := range c.parts {
@@ -183,8 +189,14 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 		}
 		c.clients = append(c.clients, n)
 	}
+	if c.against != "" && !strings.HasPrefix(c.against, "-") {
+		c.rival, c.against = c.against, ""
+	}
 	if c.against != "" && !slices.Equal(c.parts, []string{partLocal}) {
-		return nil, errors.New("-against is for -parts local")
+		return nil, errors.New("-against with options is for -parts local")
+	}
+	if c.rival != "" && slices.ContainsFunc(c.parts, func(p string) bool { return p != partLocal && p != partCluster }) {
+		return nil, errors.New("-against is for -parts local,cluster")
 	}
 	if c.rounds < 1 || c.time <= 0 {
 		return nil, errors.New("-rounds and -time must be positive")
@@ -193,6 +205,11 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	var err error
 	if c.daemon, err = filepath.Abs(c.daemon); err != nil {
 		return nil, err
+	}
+	if c.rival != "" {
+		if c.rival, err = filepath.Abs(c.rival); err != nil {
+			return nil, err
+		}
 	}
 	if c.self, err = selfPath(); err != nil {
 		return nil, err
@@ -206,17 +223,22 @@ func (c *config) has(part string) bool { return slices.Contains(c.parts, part) }
 func (c *config) benchmark(ctx context.Context, stdout io.Writer) error {
 	r := &report.Report{Machine: report.ThisMachine()}
 	cpu := startCPUMeter()
-	for _, step := range []struct {
+	type step struct {
 		parts []string
 		run   func(context.Context, *report.Report) error
-	}{
+	}
+	steps := []step{
 		{[]string{partLocal}, c.operations},
 		{[]string{partRows}, c.transactions},
 		{[]string{partCluster, partVisible, partJoin}, c.inCluster},
 		{[]string{partIPC}, c.requestRates},
 		{[]string{partCost}, c.metricsCost},
 		{[]string{partMemory}, c.memoryOfTrees},
-	} {
+	}
+	if c.rival != "" {
+		steps = []step{{[]string{partLocal}, c.besideRival}, {[]string{partCluster}, c.besideRivalInCluster}}
+	}
+	for _, step := range steps {
 		if !slices.ContainsFunc(step.parts, c.has) {
 			continue
 		}
@@ -225,7 +247,7 @@ func (c *config) benchmark(ctx context.Context, stdout io.Writer) error {
 		}
 	}
 	r.Machine.Took, r.Machine.Others = cpu.stop()
-	if !c.quick && c.against == "" {
+	if !c.quick && c.against == "" && c.rival == "" {
 		r.Judge()
 	}
 	if c.json != "" {

@@ -46,11 +46,10 @@ func Up(ctx context.Context, n int, dir string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{lab: l}
+	c := newCluster(l)
 	var ids []int
-	for _, h := range l.Hosts() {
-		c.Nodes = append(c.Nodes, &Node{Host: h})
-		ids = append(ids, h.ID())
+	for _, n := range c.Nodes {
+		ids = append(ids, n.Host.ID())
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -61,6 +60,24 @@ func Up(ctx context.Context, n int, dir string) (*Cluster, error) {
 		return nil, errors.Join(err, l.Down())
 	}
 	return c, nil
+}
+
+// Apart brings up n hosts below the directory dir, each by itself, without corosync. The
+// caller owes a Down.
+func Apart(n int, dir string) (*Cluster, error) {
+	l, err := lab.Up(lab.Options{Hosts: n, Dir: dir, NoCorosync: true})
+	if err != nil {
+		return nil, err
+	}
+	return newCluster(l), nil
+}
+
+func newCluster(l *lab.Lab) *Cluster {
+	c := &Cluster{lab: l}
+	for _, h := range l.Hosts() {
+		c.Nodes = append(c.Nodes, &Node{Host: h})
+	}
+	return c
 }
 
 // Down ends daemons and hosts.
@@ -89,6 +106,43 @@ func Together(ctx context.Context, nodes ...*Node) error {
 	return nil
 }
 
+// Share waits until changes on each of these nodes show on all of them, whatever daemons
+// they run.
+func Share(ctx context.Context, nodes ...*Node) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for _, writer := range nodes {
+		name := "there-is-" + writer.Host.Name()
+		if err := eventually(ctx, func() error { return os.WriteFile(writer.Path(name), []byte("x"), 0o640) }); err != nil {
+			return fmt.Errorf("%s: %w; its log:\n%s", writer.Host.Name(), err, writer.Log)
+		}
+		for _, n := range nodes {
+			if err := eventually(ctx, func() error { _, err := os.Stat(n.Path(name)); return err }); err != nil {
+				return fmt.Errorf("%s: a file of %s does not show: %w; its log:\n%s", n.Host.Name(), writer.Host.Name(), err, n.Log)
+			}
+		}
+		if err := os.Remove(writer.Path(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventually calls f until it succeeds or ctx is over.
+func eventually(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 // Path gives the path, seen from this process, of a file in the node's mount.
 func (n *Node) Path(name string) string { return n.Host.Path(filepath.Join(Mount, name)) }
 
@@ -109,9 +163,9 @@ func (n *Node) SetDatabase(entries []*memdb.Entry) error {
 }
 
 // Start starts the daemon and returns when its mount is there.
-func (n *Node) Start(ctx context.Context, program string) error {
+func (n *Node) Start(ctx context.Context, program string, options ...string) error {
 	n.Log = newLog()
-	p, err := n.Host.Start(lab.Spec{Args: []string{program, "-f"}, Stdout: n.Log, Stderr: n.Log})
+	p, err := n.Host.Start(lab.Spec{Args: append([]string{program, "-f"}, options...), Stdout: n.Log, Stderr: n.Log})
 	if err != nil {
 		return err
 	}

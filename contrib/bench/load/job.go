@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -27,6 +28,9 @@ type Job struct {
 	// Every is the time from one operation of a client to its next, whatever it takes; 0:
 	// the next follows at once. For operations that use nothing up.
 	Every time.Duration `json:"every"`
+	// Count has the requests counted that arrive at the mount's server, which costs time.
+	Count  bool  `json:"count"`
+	Others []int `json:"others"` // more processes whose use is wanted: those on other nodes
 }
 
 // Result is what a measurement found.
@@ -36,6 +40,9 @@ type Result struct {
 	Used    server.Counters `json:"used"` // by the serving process
 	Latency Histogram       `json:"latency"`
 	Longest time.Duration   `json:"longest"`
+
+	Requests server.Requests `json:"requests,omitempty"` // nil: not counted
+	Others   server.Counters `json:"others"`             // of the Job's Others, together
 }
 
 // PerSecond returns operations per second.
@@ -61,8 +68,18 @@ func (j *Job) run() (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Paths from the mount on: they are walked in the same time wherever it lies.
+	if err := os.Chdir(j.Mount); err != nil {
+		return nil, err
+	}
 	team := newTeam(j)
 	defer team.stop()
+	if j.Count {
+		if team.requests, err = server.CountRequests("."); err != nil {
+			return nil, err
+		}
+		defer team.requests.Close()
+	}
 	debug.SetGCPercent(-1)
 	if o.setup != nil {
 		team.all(o.setup)
@@ -96,19 +113,22 @@ type team struct {
 	workers []*worker
 	calls   []chan func(*worker)
 	pid     int
+	others  []int
 	every   time.Duration
-	phase   sync.WaitGroup // of what all are doing
-	over    sync.WaitGroup
+
+	requests *server.RequestCounter // nil: they are not counted
+	phase    sync.WaitGroup         // of what all are doing
+	over     sync.WaitGroup
 }
 
 func newTeam(j *Job) *team {
 	// A thread in a system call keeps its place in the scheduler.
 	runtime.GOMAXPROCS(j.Clients + 2)
-	t := &team{pid: j.PID, every: j.Every}
+	t := &team{pid: j.PID, others: j.Others, every: j.Every}
 	for i := range j.Clients {
-		w, c := newWorker(j.Mount, i, j.Shared), make(chan func(*worker))
+		w, c := newWorker(".", i, j.Shared), make(chan func(*worker))
 		if j.Tree != nil {
-			w.prepareChurn(j.Mount, i, j.Tree)
+			w.prepareChurn(".", i, j.Tree)
 		}
 		t.workers, t.calls = append(t.workers, w), append(t.calls, c)
 		t.over.Go(func() {
@@ -151,7 +171,7 @@ func (t *team) round(o *op, d time.Duration, res *Result) error {
 	if o.before != nil {
 		t.all(o.before)
 	}
-	before, err := server.ReadCounters(t.pid)
+	before, err := t.used()
 	if err != nil {
 		return err
 	}
@@ -164,13 +184,20 @@ func (t *team) round(o *op, d time.Duration, res *Result) error {
 		}
 	})
 	elapsed := time.Since(start)
-	after, err := server.ReadCounters(t.pid)
+	after, err := t.used()
 	if err != nil {
 		return err
 	}
 	if res != nil {
 		res.Elapsed += elapsed
-		res.Used.Add(after.Sub(before))
+		res.Used.Add(after.server.Sub(before.server))
+		res.Others.Add(after.others.Sub(before.others))
+		if t.requests != nil {
+			if res.Requests == nil {
+				res.Requests = make(server.Requests)
+			}
+			res.Requests.Add(after.requests.Sub(before.requests))
+		}
 		for _, w := range t.workers {
 			res.Ops += w.done
 		}
@@ -179,6 +206,29 @@ func (t *team) round(o *op, d time.Duration, res *Result) error {
 		t.all(o.after)
 	}
 	return t.err()
+}
+
+// used is what everybody has used up to a moment.
+type used struct {
+	server, others server.Counters
+	requests       server.Requests
+}
+
+func (t *team) used() (u used, err error) {
+	for _, pid := range t.others {
+		c, err := server.ReadCounters(pid)
+		if err != nil {
+			return u, err
+		}
+		u.others.Add(c)
+	}
+	if t.requests != nil {
+		if u.requests, err = t.requests.Read(); err != nil {
+			return u, err
+		}
+	}
+	u.server, err = server.ReadCounters(t.pid)
+	return u, err
 }
 
 func (t *team) err() error {

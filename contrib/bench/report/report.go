@@ -14,6 +14,7 @@ type Report struct {
 	Machine  Machine       `json:"machine"`
 	Ops      []Op          `json:"operations,omitempty"`
 	SQLite   []Transaction `json:"sqlite,omitempty"`
+	Against  []Against     `json:"against,omitempty"`
 	Cluster  []ClusterOp   `json:"cluster,omitempty"`
 	Visible  []Visible     `json:"visible,omitempty"`
 	Joins    []Join        `json:"joins,omitempty"`
@@ -43,14 +44,15 @@ type Op struct {
 
 // Figures are one server's at one operation.
 type Figures struct {
-	Ops       int           `json:"operations"`    // in all rounds
-	PerSecond float64       `json:"per_second"`    // operations, median over the rounds
-	P50       time.Duration `json:"p50"`           // of all operations of all rounds
-	P99       time.Duration `json:"p99"`           //
-	Longest   time.Duration `json:"longest"`       // 0: not measured
-	CPU       time.Duration `json:"cpu_per_op"`    // of the serving process
-	Written   float64       `json:"bytes_per_op"`  // to the disk, by the serving process
-	Writes    float64       `json:"writes_per_op"` // write calls of the serving process: if nothing is stored, the FUSE requests it answered
+	Ops       int           `json:"operations"`      // in all rounds
+	PerSecond float64       `json:"per_second"`      // operations, median over the rounds
+	P50       time.Duration `json:"p50"`             // of all operations of all rounds
+	P99       time.Duration `json:"p99"`             //
+	Longest   time.Duration `json:"longest"`         // 0: not measured
+	CPU       time.Duration `json:"cpu_per_op"`      // of the serving process
+	Written   float64       `json:"bytes_per_op"`    // to the disk, by the serving process
+	Writes    float64       `json:"writes_per_op"`   // write calls of the serving process: if nothing is stored, the FUSE requests it answered
+	Switches  float64       `json:"switches_per_op"` // how often a thread of the serving process stopped to wait
 }
 
 // Compare makes an Op of the results of all rounds.
@@ -96,6 +98,7 @@ func FiguresOf(rounds []*load.Result) Figures {
 		CPU:       time.Duration(float64(used.CPU) / n),
 		Written:   float64(used.Written) / n,
 		Writes:    float64(used.Writes) / n,
+		Switches:  float64(used.Switches) / n,
 	}
 }
 

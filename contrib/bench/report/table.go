@@ -34,6 +34,7 @@ func (r *Report) WriteTables(w io.Writer) error {
 		}
 		t.end()
 	}
+	r.againstTables(t)
 	r.clusterTables(t)
 	if len(r.Metrics) > 0 {
 		t.head("with metrics", "with/s", "without/s", "ratio", "±", "of two without", "of rounds", "p50", "without", "p99", "without", "CPU/op", "without")

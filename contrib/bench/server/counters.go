@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -25,11 +26,15 @@ type Counters struct {
 	// request that it answers; if it writes to no file meanwhile, these are the
 	// requests.
 	Writes int64 `json:"writes"`
+
+	// Switches counts how often a thread has stopped to wait, of the threads that there
+	// are now.
+	Switches int64 `json:"switches"`
 }
 
 // Sub returns what was used between o and c.
 func (c Counters) Sub(o Counters) Counters {
-	return Counters{c.CPU - o.CPU, c.Written - o.Written, c.Writes - o.Writes}
+	return Counters{c.CPU - o.CPU, c.Written - o.Written, c.Writes - o.Writes, c.Switches - o.Switches}
 }
 
 // Add adds o to c.
@@ -37,6 +42,7 @@ func (c *Counters) Add(o Counters) {
 	c.CPU += o.CPU
 	c.Written += o.Written
 	c.Writes += o.Writes
+	c.Switches += o.Switches
 }
 
 // ReadCounters reads a process's counters.
@@ -55,6 +61,15 @@ func ReadCounters(pid int) (Counters, error) {
 		return c, err
 	}
 	c.Written, c.Writes = fields["write_bytes"], fields["syscw"]
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil {
+		return c, err
+	}
+	for _, t := range threads {
+		if fields, err := numbers(t); err == nil { // otherwise it has ended
+			c.Switches += fields["voluntary_ctxt_switches"]
+		}
+	}
 	return c, nil
 }
 
