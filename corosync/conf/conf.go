@@ -55,6 +55,7 @@ func Version(text []byte) (uint64, error) {
 type SyntaxError struct {
 	Line int // from 1
 	Text string
+	Kind string // for Read, which of its kinds; empty for Parse
 }
 
 func (e *SyntaxError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Text) }
@@ -79,7 +80,7 @@ func Parse(text []byte) (Conf, error) {
 func scan(text []byte, begin func(section string), set func(section, key, value string)) error {
 	var open []string
 	n := 0
-	bad := func(text string) error { return &SyntaxError{n, text} }
+	bad := func(text string) error { return &SyntaxError{Line: n, Text: text} }
 	for line := range strings.Lines(string(text)) {
 		n++
 		line = strings.TrimSpace(line)

@@ -55,21 +55,15 @@ const (
 	KindStrayBrace       = "stray-closing-brace"
 )
 
-// SyntaxError means that a text is no corosync.conf.
-type SyntaxError struct {
-	Kind string
-	Line int // from 1
-	Text string
-}
-
-func (e *SyntaxError) Error() string {
+// syntax is the error at a token.
+func syntax(kind string, at token) error {
 	what := map[string]string{
-		KindMissingColon:     "a key ends in a colon, with white space behind it, and a section's name stands apart from its brace",
+		KindMissingColon:     "a key ends in a colon with white space behind it, and white space stands between a section's name and its brace",
 		KindMissingValue:     "the key has no value",
 		KindDuplicateSection: "the section is there already",
-		KindStrayBrace:       "no section is open",
-	}[e.Kind]
-	return fmt.Sprintf("conf: line %d: %.60q: %s", e.Line, e.Text, what)
+		KindStrayBrace:       "a closing brace without a section",
+	}[kind]
+	return &SyntaxError{Line: at.line, Text: fmt.Sprintf("%.60q: %s", at.text, what), Kind: kind}
 }
 
 // token is a word of the text.
@@ -129,10 +123,10 @@ func Read(text []byte) (*File, error) {
 		case i+1 < len(words) && words[i+1].text == "{":
 			brace := words[i+1]
 			if w.text == "{" || w.text == "}" {
-				return nil, &SyntaxError{Kind: KindMissingColon, Line: w.line, Text: w.text}
+				return nil, syntax(KindMissingColon, w)
 			}
 			if !repeats(w.text) && in.has(w.text) {
-				return nil, &SyntaxError{Kind: KindDuplicateSection, Line: w.line, Text: w.text}
+				return nil, syntax(KindDuplicateSection, w)
 			}
 			if in.hasKey(w.text) {
 				f.defect(Finding{Kind: KindDoubledKey, Key: w.text, Line: w.line})
@@ -143,14 +137,14 @@ func Read(text []byte) (*File, error) {
 			i++
 		case w.text == "}":
 			if len(open) == 1 {
-				return nil, &SyntaxError{Kind: KindStrayBrace, Line: w.line, Text: w.text}
+				return nil, syntax(KindStrayBrace, w)
 			}
 			in.close = w.start
 			open = open[:len(open)-1]
 		case !strings.HasSuffix(w.text, ":"):
-			return nil, &SyntaxError{Kind: KindMissingColon, Line: w.line, Text: w.text}
+			return nil, syntax(KindMissingColon, w)
 		case i+1 == len(words):
-			return nil, &SyntaxError{Kind: KindMissingValue, Line: w.line, Text: w.text}
+			return nil, syntax(KindMissingValue, w)
 		default:
 			value := words[i+1]
 			key := strings.TrimSuffix(w.text, ":")
