@@ -103,6 +103,7 @@ func host(c *cli.Context) (*diagnosis.Host, error) {
 			return ip.String(), err
 		},
 		Corosync:     diagnosis.AskCorosync,
+		Units:        diagnosis.Units,
 		ReadDatabase: diagnosis.ReadDatabase,
 	}, nil
 }

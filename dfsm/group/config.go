@@ -25,6 +25,9 @@ type Config struct {
 	Ready func() error
 	// Backoff is the least time between two attempts to connect or join; 0: 5 s.
 	Backoff time.Duration
+	// Patience is how long after New it is no trouble, and logged for debugging only,
+	// that the group could not be joined yet; it ends with the first join. 0: none.
+	Patience time.Duration
 	// RetryAfter is how long to wait when the group's queues are full; 0: 500 µs.
 	// It doubles, up to 20 ms, while they stay so.
 	RetryAfter time.Duration

@@ -59,6 +59,7 @@ type Group struct {
 	syncSince  time.Time  // when the present sync began; zero: there is none
 	syncReason SyncReason // of the present sync
 	failure    string     // the last one logged
+	patient    bool       // never joined yet, see Config.Patience
 	hashing    sync.WaitGroup
 }
 
@@ -72,6 +73,7 @@ func New(cfg Config) (*Group, error) {
 		waiters: map[uint64]chan<- error{},
 		kick:    make(chan struct{}, 1),
 		epoch:   time.Now(),
+		patient: cfg.Patience > 0,
 	}
 	// Until the first connection tells who we are.
 	g.machine = dfsm.New(g.machineConfig())
@@ -335,7 +337,7 @@ func (g *Group) enter() {
 	}
 	switch err := g.conn.Join(); {
 	case err == nil:
-		g.joined, g.failure = true, ""
+		g.joined, g.failure, g.patient = true, "", false
 		g.figures.joins.Add(1)
 	case errors.Is(err, ErrTryAgain):
 		g.notBefore = time.Now().Add(maxRetryAfter)
@@ -347,6 +349,10 @@ func (g *Group) enter() {
 // failed logs why there is no membership, once.
 func (g *Group) failed(what string, err error) {
 	g.figures.failure.Store(&err)
+	if g.patient && time.Since(g.epoch) < g.cfg.Patience {
+		g.cfg.Logger.Debug(what, slog.Any("error", err))
+		return
+	}
 	if text := what + ": " + err.Error(); text != g.failure {
 		g.failure = text
 		g.cfg.Logger.Warn(what, slog.Any("error", err))

@@ -22,6 +22,7 @@ const (
 	QuorumGained       Event = "quorum-gained"
 	QuorumLost         Event = "quorum-lost"
 	CorosyncAway       Event = "corosync-away"       // no connection to its quorum service
+	ForeignCorosync    Event = "foreign-corosync"    // the corosync that runs is not this cluster's
 	LeftGroup          Event = "left-group"          // out of step; the node joins again
 	OutOfGroup         Event = "out-of-group"        // out of step for good, until a restart
 	Behind             Event = "behind"              // others have newer data
@@ -52,7 +53,7 @@ const (
 func All() []Event {
 	return []Event{
 		DaemonUp, DaemonStopping, DaemonFailed, Stuck, Unstuck, HeldUp, MountEnded,
-		QuorumGained, QuorumLost, CorosyncAway, LeftGroup, OutOfGroup, Behind, SyncDone, VerificationFailed, NotDelivered,
+		QuorumGained, QuorumLost, CorosyncAway, ForeignCorosync, LeftGroup, OutOfGroup, Behind, SyncDone, VerificationFailed, NotDelivered,
 		DatabaseFailed, DiskFull, DatabaseRecovered, CheckpointFailed, Duplicate, LockExpired, LockBroken,
 		ConfWritten, ConfIgnored, ConfFailed,
 	}

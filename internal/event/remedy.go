@@ -15,6 +15,8 @@ func (e Event) Remedy() string {
 		return "find out who killed the daemon: journalctl -k (out of memory?)"
 	case QuorumLost:
 		return "see which nodes are missing: pmxcfs status; check them and the network between them"
+	case ForeignCorosync:
+		return "put the cluster's authkey into /etc/corosync (mode 0400), then: systemctl restart corosync"
 	case CorosyncAway:
 		return "see whether corosync runs: systemctl status corosync"
 	case LeftGroup:

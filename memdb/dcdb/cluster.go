@@ -35,6 +35,8 @@ type ClusterConfig struct {
 	// Backoff is the least time between two attempts to connect or to join,
 	// and to write to a database that failed; 0: 5 s.
 	Backoff time.Duration
+	// Patience is how long after the start it is no trouble that corosync isn't there yet.
+	Patience time.Duration
 }
 
 // Timings is told how long changes take, by the kind of operation. Its methods are
@@ -101,7 +103,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 	c.app.start()
 	g, err := group.New(group.Config{
 		Version: ProtocolVersion, Checksums: true,
-		App: c.app, Connect: cfg.Connect, Ready: c.app.ready, Synced: cfg.Synced, Backoff: cfg.Backoff, Logger: cfg.Log,
+		App: c.app, Connect: cfg.Connect, Ready: c.app.ready, Synced: cfg.Synced, Backoff: cfg.Backoff, Patience: cfg.Patience, Logger: cfg.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/internal/event"
 )
 
 // Node is a snapshot of a node's state.
@@ -18,6 +19,7 @@ type Node struct {
 	Version  uint64 // of the database
 	Database error  // why the last transaction failed; nil: the database can be written
 
+	Foreign error // why the corosync that runs is not this cluster's; nil: it is, or there is none
 	Quorate bool
 	Config  Group // the configuration database's
 	Status  Group // the status store's
@@ -46,6 +48,7 @@ const (
 	NotMounted      Code = "not_mounted"
 	DatabaseFailed  Code = "database_failed"
 	NotConnected    Code = "not_connected"
+	ForeignCorosync Code = "foreign_corosync"
 	NotQuorate      Code = "not_quorate"
 	NotSynced       Code = "not_synced"
 	StatusNotSynced Code = "status_not_synced"
@@ -87,6 +90,10 @@ func (n Node) clusterReasons(add func(Code, string, string)) {
 	if n.Config.Mode.Final() {
 		add(OutOfGroup, fmt.Sprintf("the node stays out of the configuration database's group (mode %v)", n.Config.Mode),
 			"see the log for the cause (a newer protocol needs a newer package), then restart the service: systemctl restart pve-cluster")
+		return
+	}
+	if n.Foreign != nil {
+		add(ForeignCorosync, n.Foreign.Error()+": everything is read-only", event.ForeignCorosync.Remedy())
 		return
 	}
 	notConnected := func(text string, g Group) {

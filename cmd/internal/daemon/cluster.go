@@ -47,6 +47,7 @@ type cluster struct {
 	once    sync.Once     // closes known
 	info    atomic.Pointer[follow.ClusterInfo]
 	mirror  *follow.Mirror
+	gate    *follow.Gate
 	workers []*follow.Worker
 	figures corosyncFigures
 }
@@ -55,9 +56,10 @@ type cluster struct {
 func newCluster(cfg clusterConfig) (*cluster, error) {
 	c := &cluster{cfg: cfg, known: make(chan struct{})}
 	c.mirror = follow.NewMirror(cfg.hostConf, c.conf, cfg.logs.Domain("main"))
+	c.gate = &follow.Gate{Conf: c.conf, Node: cfg.node, Log: cfg.logs.Domain("main")}
 	var err error
 	c.peers, err = peers.New(peers.Config{
-		Connect: overcpg.Connect(peers.GroupName),
+		Connect: follow.Guarded(c.gate.Check, overcpg.Connect(peers.GroupName)),
 		Tree:    cfg.tree, Node: cfg.node, Software: cfg.software,
 		Mode: func() (dfsm.Mode, bool) {
 			s := c.store.Status()
@@ -76,17 +78,18 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 			Log:      cfg.logs.Domain("dcdb").With(event.Fields("group", dcdb.GroupName)),
 			Observer: observers{cfg.observer, c.peers},
 		},
-		Connect:     overcpg.Connect(dcdb.GroupName),
+		Connect:     follow.Guarded(c.gate.Check, overcpg.Connect(dcdb.GroupName)),
 		ConfChanged: c.mirror.Changed,
 		Backoff:     follow.ReconnectAfter,
+		Patience:    follow.Patience,
 	}
 	kv := group.Config{
 		Version: status.GroupVersion,
 		App:     cfg.status.App(),
-		Connect: overcpg.Connect(status.GroupName),
+		Connect: follow.Guarded(c.gate.Check, overcpg.Connect(status.GroupName)),
 		Ready:   cfg.status.Ready,
-		Backoff: follow.ReconnectAfter,
-		Logger:  cfg.logs.Domain("status").With(event.Fields("group", status.GroupName)),
+		Backoff: follow.ReconnectAfter, Patience: follow.Patience,
+		Logger: cfg.logs.Domain("status").With(event.Fields("group", status.GroupName)),
 	}
 	c.observe(&store, &kv)
 	if c.store, err = dcdb.NewCluster(store); err != nil {
@@ -114,8 +117,8 @@ func (c *cluster) start() {
 	c.mirror.Changed(false)
 	c.workers = []*follow.Worker{
 		follow.Start("corosync.conf", c.mirror.Run),
-		follow.StartQuorum(c.cfg.logs.Domain("quorum"), c.setQuorate),
-		follow.StartMap(c.cfg.logs.Domain("confdb"), c.setInfo),
+		follow.StartQuorum(c.cfg.logs.Domain("quorum"), c.gate.Check, c.setQuorate),
+		follow.StartMap(c.cfg.logs.Domain("confdb"), c.gate.Check, c.setInfo),
 		follow.Start(status.GroupName, func(ctx context.Context) {
 			// It joins at once then, and not a while after it was refused.
 			select {

@@ -71,7 +71,7 @@ func (d *daemon) node() health.Node {
 	}
 	s := d.cluster.store.Status()
 	kv := d.cluster.kv.Status()
-	n.Cluster, n.Quorate, n.Database = true, s.Quorate, s.Database
+	n.Cluster, n.Quorate, n.Database, n.Foreign = true, s.Quorate, s.Database, d.cluster.gate.Foreign()
 	n.Config = health.Group{Connected: s.Group.Connected, Mode: s.Group.Mode, Members: len(s.Group.Members), Synced: s.Group.Synced, LastError: s.Group.LastError}
 	n.Status = health.Group{Connected: kv.Connected, Mode: kv.Mode, Members: len(kv.Members), Synced: kv.Synced, LastError: kv.LastError}
 	return n

@@ -16,6 +16,7 @@ import (
 
 	"pmxcfs/corosync/conf"
 	"pmxcfs/memdb/sqlite"
+	"pmxcfs/status/inspect"
 )
 
 // Examination is what pmxcfs doctor tells.
@@ -41,7 +42,7 @@ func Examine(ctx context.Context, h *Host) *Examination {
 	var f findings
 	for _, check := range []func(*findings, *Host, *Overview){
 		(*findings).hostName, (*findings).group, (*findings).fuse, (*findings).software, (*findings).judged,
-		(*findings).corosyncConf, (*findings).databaseFile, (*findings).disks, (*findings).clock, (*findings).leftovers, (*findings).samples,
+		(*findings).corosyncConf, (*findings).databaseFile, (*findings).disks, (*findings).clock, (*findings).leftovers, (*findings).samples, (*findings).proxmox,
 	} {
 		check(&f, h, o)
 	}
@@ -51,6 +52,12 @@ func Examine(ctx context.Context, h *Host) *Examination {
 func (f *findings) hostName(h *Host, o *Overview) {
 	f.check = "host name"
 	name, err := h.NodeName()
+	if s := o.Status; s != nil && (err != nil || name != s.Node.Name) {
+		// What counts is the name that it was started with.
+		f.addressAs(h, s)
+		f.corosyncsName(o, s.Node.Name)
+		return
+	}
 	if err != nil {
 		f.add(Failure, "give the host a name: hostnamectl set-hostname NAME", "%v", err)
 		return
@@ -69,6 +76,28 @@ func (f *findings) hostName(h *Host, o *Overview) {
 	} else {
 		f.add(OK, "", "%s resolves to %s", name, address)
 	}
+	f.corosyncsName(o, name)
+}
+
+// addressAs looks at the address of a daemon that was started as another node than the
+// host is called.
+func (f *findings) addressAs(h *Host, s *inspect.Status) {
+	name, address := s.Node.Name, s.Node.Address
+	if host, err := h.NodeName(); err == nil {
+		f.add(Info, "", "the daemon was started as node %s, the host is called %s", name, host)
+	}
+	switch {
+	case address == "":
+		f.add(Info, "", "the daemon was started without an address for %s", name)
+	case !isLocal(address):
+		f.add(Warning, "start it with this host's address: --node-address, or /etc/hosts", "the daemon's address is %s, which is no address of this host", address)
+	default:
+		f.add(OK, "", "the daemon's address is %s", address)
+	}
+}
+
+// corosyncsName compares a node's name with what corosync calls it.
+func (f *findings) corosyncsName(o *Overview, name string) {
 	if o.Corosync == nil || o.Corosync.Error != "" {
 		return
 	}
@@ -78,7 +107,7 @@ func (f *findings) hostName(h *Host, o *Overview) {
 	case i < 0:
 		f.add(Failure, "correct the nodelist of corosync.conf", "corosync doesn't know which node of its nodelist this is")
 	case o.Corosync.Nodes[i].Name != name:
-		f.add(Failure, "give host and node of corosync.conf's nodelist one name", "corosync calls this node %q, the host is called %q", o.Corosync.Nodes[i].Name, name)
+		f.add(Failure, "give host and node of corosync.conf's nodelist one name", "corosync calls this node %q, the daemon calls it %q", o.Corosync.Nodes[i].Name, name)
 	default:
 		f.add(OK, "", "corosync calls this node so, too")
 	}

@@ -34,6 +34,10 @@ type Host struct {
 	Corosync func() (*Corosync, error)
 	// ReadDatabase reads a database's file.
 	ReadDatabase func(path string) (*Offline, error)
+	// SystemRoot is the directory below which the files of Proxmox VE are; empty: /.
+	SystemRoot string
+	// Units asks the service manager; nil: there is none to ask.
+	Units func(names []string) ([]Unit, error)
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }

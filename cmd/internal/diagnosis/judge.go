@@ -179,7 +179,9 @@ func (f *findings) corosync(o *Overview) {
 	f.check = "corosync"
 	c := o.Corosync
 	if c.Error != "" {
-		told := o.Status != nil && slices.ContainsFunc(o.Status.NotReady, func(r health.Reason) bool { return r.Code == health.NotConnected })
+		told := o.Status != nil && slices.ContainsFunc(o.Status.NotReady, func(r health.Reason) bool {
+			return r.Code == health.NotConnected || r.Code == health.ForeignCorosync
+		})
 		if !told {
 			f.add(Failure, "see whether it runs: systemctl status corosync", "corosync does not answer: %s", c.Error)
 		}

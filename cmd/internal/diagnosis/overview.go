@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"pmxcfs/corosync/conf"
+	"pmxcfs/status/health"
 	"pmxcfs/status/inspect"
 )
 
@@ -46,7 +48,11 @@ func Look(ctx context.Context, h *Host) *Overview {
 	}
 	var all sync.WaitGroup
 	all.Go(func() { o.Mount = h.mount() })
-	if o.cluster() {
+	switch {
+	case o.foreign():
+		// Its quorum and its nodes are not this cluster's.
+		o.Corosync = &Corosync{Error: "the corosync that runs is not this cluster's"}
+	case o.cluster():
 		o.Corosync = h.corosync()
 	}
 	all.Wait()
@@ -65,6 +71,12 @@ func (o *Overview) cluster() bool {
 		return o.Status.Mode == inspect.ModeCluster
 	}
 	return o.Offline != nil && o.Offline.Cluster
+}
+
+// foreign tells whether the daemon has found that the corosync that runs is not its
+// cluster's.
+func (o *Overview) foreign() bool {
+	return o.Status != nil && slices.ContainsFunc(o.Status.NotReady, func(r health.Reason) bool { return r.Code == health.ForeignCorosync })
 }
 
 func (h *Host) offline() *Offline {

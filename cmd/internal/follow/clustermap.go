@@ -158,13 +158,14 @@ type mapWatch struct {
 }
 
 // StartMap reports changes from a goroutine of its own: report must not
-// wait for the watch's end.
-func StartMap(log *slog.Logger, report func(ClusterInfo)) *Worker {
+// wait for the watch's end. Nothing is taken from a corosync that check does not let
+// through.
+func StartMap(log *slog.Logger, check func() error, report func(ClusterInfo)) *Worker {
 	w := &mapWatch{
-		connect: OpenMap,
+		connect: Guarded(check, OpenMap),
 		report:  report,
 		log:     log,
-		trouble: trouble{log: log, what: "no connection to corosync's map"},
+		trouble: trouble{log: log, what: "no connection to corosync's map", from: time.Now().Add(Patience)},
 	}
 	return Start("confdb", w.run)
 }

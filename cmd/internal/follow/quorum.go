@@ -2,6 +2,7 @@ package follow
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -29,13 +30,13 @@ type quorumWatch struct {
 }
 
 // StartQuorum reports changes from a goroutine of its own: report must not
-// wait for the watch's end.
-func StartQuorum(log *slog.Logger, report func(quorate bool)) *Worker {
+// wait for the watch's end. A corosync that check does not let through has no quorum.
+func StartQuorum(log *slog.Logger, check func() error, report func(quorate bool)) *Worker {
 	w := &quorumWatch{
-		connect: func() (quorumConn, error) { return votequorum.Open() },
+		connect: Guarded(check, func() (quorumConn, error) { return votequorum.Open() }),
 		report:  report,
 		log:     log,
-		trouble: trouble{log: log, what: "no connection to corosync's quorum service", event: event.CorosyncAway},
+		trouble: trouble{log: log, what: "no connection to corosync's quorum service", event: event.CorosyncAway, from: time.Now().Add(Patience)},
 	}
 	return Start("quorum", w.run)
 }
@@ -95,17 +96,24 @@ func (w *quorumWatch) set(quorate bool) {
 type trouble struct {
 	log  *slog.Logger
 	what string
+	// from is when it is trouble that there was no connection yet.
+	from time.Time
 	// event is what it means to programs; empty: nothing.
 	event event.Event
 	last  string
 }
 
 func (t *trouble) tell(err error) {
-	if err == nil || err.Error() == t.last {
+	if err == nil || err.Error() == t.last || errors.Is(err, ErrForeign) { // the Gate has told
+		return
+	}
+	if time.Now().Before(t.from) {
+		t.log.Debug(t.what, "error", err)
 		return
 	}
 	t.last = err.Error()
 	t.log.Warn(t.what, "error", err, t.event.Attr())
 }
 
-func (t *trouble) over() { t.last = "" }
+// over ends it: from now on it is trouble at once.
+func (t *trouble) over() { t.last, t.from = "", time.Time{} }

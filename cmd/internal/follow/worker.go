@@ -10,9 +10,12 @@ import (
 )
 
 const (
-	// reconnectAfter is the time between two attempts to reach a corosync that
+	// ReconnectAfter is the time between two attempts to reach a corosync that
 	// isn't there.
 	ReconnectAfter = 2 * time.Second
+	// Patience is how long after the start nobody is told that corosync isn't there:
+	// it is started after this daemon.
+	Patience = 30 * time.Second
 	// busyAfter is that time while corosync says that it isn't ready.
 	busyAfter = 200 * time.Millisecond
 	// stuckAfter is how long stopping waits for a call of one of corosync's

@@ -19,6 +19,7 @@ var messageIDs = [...]struct {
 	{event.QuorumGained, "b086c6ce1c674b76b001f626aaca8f95"},
 	{event.QuorumLost, "a866465e30694d50be81f8e3fb8522be"},
 	{event.CorosyncAway, "f1813972fffe405e95803e4535400494"},
+	{event.ForeignCorosync, "16098e0d9df247d6a9e7356e1b7319a7"},
 	{event.LeftGroup, "3b8aed17419b4f0d917a4850a1da94f9"},
 	{event.OutOfGroup, "185175ef808449938b949e554acbf93b"},
 	{event.Behind, "564638a1438344fdb77baf6110712d54"},
