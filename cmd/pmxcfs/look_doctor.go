@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmxcfs/cmd/internal/diagnosis"
+	"pmxcfs/cmd/internal/exit"
 )
 
 func doctorCommand() *cli.Command {
@@ -24,7 +25,10 @@ func doctorCommand() *cli.Command {
 			}
 			ctx, stop := interruptible(c)
 			defer stop()
-			x := diagnosis.Examine(ctx, h)
+			var x *diagnosis.Examination
+			if err := diagnosis.Abandonable(ctx, func() error { x = diagnosis.Examine(ctx, h); return nil }); err != nil {
+				return cli.Exit(err.Error(), exit.Failure)
+			}
 			if c.Bool("json") {
 				err = writeJSON(c.App.Writer, x)
 			} else {

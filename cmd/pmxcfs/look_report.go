@@ -18,9 +18,15 @@ func reportCommand() *cli.Command {
 		Usage:     "gather what a bug report needs in one archive",
 		ArgsUsage: "[FILE]",
 		Description: "A compressed tar file: what status, doctor and compare say, the cluster log, the journal, metrics, versions, a list of the tree, some configuration. " +
-			"Secrets are left out: all that is private, keys, tokens, passwords; look through it all the same before you give it away. " +
+			"Secrets are left out: all that is private, keys, tokens, passwords. " +
+			"Of logs it has only what is known to hold none: this daemon's events and known messages of known programs. " +
+			"With --with-logs it has their texts, which hold whatever programs and people wrote into them, passwords included; what looks like a secret is left out, but not all secrets do. " +
+			"Look through it in any case before you give it away. " +
 			"FILE must not exist; - is the standard output; without it the name tells node and time.\n" +
 			"Status 0: written; 1: not.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "with-logs", Usage: "take in the texts of logs, which may hold secrets"},
+		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 1 {
 				return cli.Exit("report: the argument is one FILE (options come before it)", exit.Failure)
@@ -29,6 +35,7 @@ func reportCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			h.WithLogs = c.Bool("with-logs")
 			if c.Args().First() == "-" {
 				ctx, stop := interruptible(c)
 				defer stop()

@@ -155,6 +155,7 @@ type Problem struct {
 	Count  int       `json:"count"` // how often it came, in direct succession of its domain
 	Level  string    `json:"level"` // "warning" or "error"
 	Domain string    `json:"domain"`
+	Event  string    `json:"event,omitempty"` // what it is about, as in the journal
 	Text   string    `json:"text"`
 	Remedy string    `json:"remedy,omitempty"` // what to do; empty: see the text
 }

@@ -26,6 +26,9 @@ type Host struct {
 	Group   string // that may read what is not private
 	// Discreet leaves out what must not leave the host: names below priv.
 	Discreet bool
+	// WithLogs has a report take the texts of logs in, of which nobody knows what is in
+	// them.
+	WithLogs bool
 	// NodeName and Address find out what a daemon would call this node, and what
 	// its name resolves to.
 	NodeName func() (string, error)
@@ -116,6 +119,28 @@ func within[T any](d time.Duration, f func() (T, error)) (T, error) {
 	case <-t.C:
 		var none T
 		return none, fmt.Errorf("%w (%v)", errHangs, d)
+	}
+}
+
+// abandonAfter is how long a function may take that is to end.
+const abandonAfter = time.Second
+
+// Abandonable runs a function that may hang and returns its error; or that of ctx, a
+// moment after that is done. What the function does then is nobody's affair: the process
+// is about to end.
+func Abandonable(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(abandonAfter):
+		return ctx.Err()
 	}
 }
 

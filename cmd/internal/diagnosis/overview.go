@@ -37,6 +37,12 @@ func Look(ctx context.Context, h *Host) *Overview {
 				status.Locks[i].Name = leftOut
 			}
 		}
+		if h.Discreet && !h.WithLogs {
+			k := h.known(status)
+			for i := range status.Errors {
+				k.problem(&status.Errors[i])
+			}
+		}
 		o.Status, o.Daemon.Answers = status, true
 		// The options may say something else than the daemon's did.
 		o.Daemon.PID, o.Daemon.Running = status.Daemon.PID, true
@@ -59,6 +65,25 @@ func Look(ctx context.Context, h *Host) *Overview {
 	o.Findings = judge(o)
 	o.Verdict = verdict(o.Findings)
 	return o
+}
+
+// known is what a report may name: the nodes, and the daemon's own files.
+func (h *Host) known(s *inspect.Status) *known {
+	k := &known{paths: []string{h.MountPoint, h.Database, h.CorosyncConf, h.RunDir, h.RRDDir}}
+	if h.NodeName != nil {
+		if name, err := h.NodeName(); err == nil {
+			k.nodes = append(k.nodes, name)
+		}
+	}
+	if s != nil {
+		k.nodes = append(k.nodes, s.Node.Name)
+		if s.Cluster != nil {
+			for _, m := range s.Cluster.Members {
+				k.nodes = append(k.nodes, m.Name)
+			}
+		}
+	}
+	return k
 }
 
 func verdict(list []Finding) string {

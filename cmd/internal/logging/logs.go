@@ -67,7 +67,7 @@ func (l *Logs) Close() { l.limits.close() }
 
 // remember keeps a warning or an error for those who ask what is wrong.
 func (l *Logs) remember(r *record) {
-	p := inspect.Problem{First: r.time, Level: "warning", Domain: r.domain, Text: r.text, Remedy: r.event.Remedy()}
+	p := inspect.Problem{First: r.time, Level: "warning", Domain: r.domain, Event: string(r.event), Text: r.text, Remedy: r.event.Remedy()}
 	if r.level >= slog.LevelError {
 		p.Level = "error"
 	}

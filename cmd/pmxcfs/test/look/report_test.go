@@ -114,7 +114,13 @@ func TestReportHasNoSecrets(t *testing.T) {
 			if daemon == "with its daemon" {
 				only(t, parts["status.txt"], "pmxcfs on node1", "cluster \"lab\"")
 				only(t, parts["compare.txt"], "equal: all 2 nodes")
-				only(t, parts["log.json"], "login failed: password=(left out)")
+				only(t, parts["log.json"], `"msg": "(left out)"`, `"tag": "pvedaemon"`)
+				if out, status := look(n, "report", "--with-logs", "/run/with-logs.tar.gz"); status != 0 {
+					t.Fatalf("status %d: %s", status, out)
+				}
+				logs := archive(t, n.Host.Path("/run/with-logs.tar.gz"))
+				only(t, logs["log.json"], "login failed: password=(left out)")
+				only(t, logs["README.txt"], "--with-logs", "nobody knows")
 			} else {
 				only(t, parts["status.txt"], "the daemon is not running")
 			}
