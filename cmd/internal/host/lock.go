@@ -1,0 +1,86 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"pmxcfs/cmd/internal/plan"
+)
+
+const (
+	// LockWait is how long a lock is waited for.
+	LockWait = 10 * time.Second
+	// workLimit is how long work under a cluster lock may take. The lock itself
+	// expires after 120 s.
+	workLimit = 60 * time.Second
+)
+
+// Flock holds a lock of this host while work runs.
+func (h *Host) Flock(ctx context.Context, path string, work func() error) error {
+	f, err := os.OpenFile(h.Path(path), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ctx, cancel := context.WithTimeout(ctx, LockWait)
+	defer cancel()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return fmt.Errorf("lock %s: %w", h.Path(path), err)
+		}
+		select {
+		case <-ctx.Done():
+			return plan.Fail(plan.Timeout, "locked", "wait until it ends", "another pvecm is at work on this host: it holds the lock %s", h.Path(path))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return work()
+}
+
+// ClusterLock holds a lock of the whole cluster while work runs, whose context ends
+// before the lock can expire.
+func (h *Host) ClusterLock(ctx context.Context, name string, work func(context.Context) error) (err error) {
+	dir := h.Path(Mount + "/priv/lock")
+	lock := dir + "/" + name
+	deadline := h.Time().Add(LockWait)
+	told := time.Time{}
+	for {
+		os.Mkdir(dir, 0o700) // it is there but in a new tree
+		err := os.Mkdir(lock, 0o700)
+		if err == nil {
+			break
+		}
+		if !h.Quorate() {
+			return h.NeedQuorum()
+		}
+		left := deadline.Sub(h.Time())
+		if left <= 0 || ctx.Err() != nil {
+			return plan.Fail(plan.Timeout, "locked", "wait until it ends; a lock whose holder died expires after two minutes", "another change of the cluster is under way: the lock %s is held (%v)", lock, err)
+		}
+		os.Chtimes(lock, time.Unix(0, 0), time.Unix(0, 0)) // asks for it, if it has expired
+		if now := h.Time(); now.Sub(told) >= time.Second {
+			fmt.Fprintf(h.Stderr, "waiting for the cluster lock %s\n", name)
+			told = now
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(time.Second, max(100*time.Millisecond, left.Truncate(time.Second)/10))):
+		}
+	}
+	defer func() {
+		if e := os.Remove(lock); e != nil {
+			err = errors.Join(err, fmt.Errorf("give the cluster lock back: %w", e))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, workLimit)
+	defer cancel()
+	return work(ctx)
+}
