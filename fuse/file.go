@@ -134,9 +134,15 @@ func (fs *FS) Read(_ <-chan struct{}, in *gofuse.ReadIn, _ []byte) (gofuse.ReadR
 	return gofuse.ReadResultData(content[:min(len(content), int(in.Size))]), gofuse.OK
 }
 
-// Write puts data into the tree. It is in the file when close or fsync returns,
-// or shortly after.
+// Write puts data into the tree, and reports whether they are stored: hardly any program
+// looks at what close(2) says. Only the later writes of a longer stream go on before they
+// are stored, which makes one transaction of many; close, fsync or the next write reports
+// what became of them.
 func (fs *FS) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32, gofuse.Status) {
+	return fs.write(cancel, in, data, nil)
+}
+
+func (fs *FS) write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte, r *running) (uint32, gofuse.Status) {
 	h := fs.handle(in.Fh)
 	if h == nil {
 		return 0, statusEBADF
@@ -176,13 +182,33 @@ func (fs *FS) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (ui
 			op.Data, op.Offset = append(make([]byte, offset), data...), 0
 		}
 	}
-	_, commit, err := fs.store.Write(cancel, op)
-	if err != nil {
+	durable := in.Flags&syscall.O_DSYNC != 0 // a bit of O_SYNC, too
+	wait := !h.streams || durable
+	if wait {
+		r.waits()
+	}
+	if appends {
+		cancel = nil // told of an interruption, its caller would append once more
+	}
+	_, commit, err := fs.store.Write(cancel, op, wait)
+	switch {
+	case err == nil:
+		h.wrote(commit)
+	case commit != nil: // interrupted; close or the next write reports what became of it
+		h.wrote(commit)
+		fs.notify.content(h.id)
+	default:
+		h.failed()
 		fs.changeFailed(err)
 		return 0, status(err)
 	}
-	h.truncate, h.commit = false, commit
 	fs.contentChanged(h.inode)
+	if err == nil && durable {
+		err = fs.sync(cancel)
+	}
+	if err != nil {
+		return 0, status(err)
+	}
 	return uint32(len(data)), gofuse.OK
 }
 
@@ -230,12 +256,17 @@ func (fs *FS) orphanAttr(id uint64, out *gofuse.AttrOut) gofuse.Status {
 	return gofuse.OK
 }
 
-// Writev is how go-fuse tells of a write. What comes through /dev/fuse is in one piece.
+// Writev is how go-fuse tells of a write.
 func (fs *FS) Writev(cancel <-chan struct{}, in *gofuse.WriteIn, data [][]byte) (uint32, gofuse.Status) {
+	return fs.write(cancel, in, joined(data), nil)
+}
+
+// joined returns pieces as one. What comes through /dev/fuse is in one piece.
+func joined(data [][]byte) []byte {
 	if len(data) == 1 {
-		return fs.Write(cancel, in, data[0])
+		return data[0]
 	}
-	return fs.Write(cancel, in, bytes.Join(data, nil))
+	return bytes.Join(data, nil)
 }
 
 func (fs *FS) writeItem(item *rootItem, offset uint64, data []byte) (uint32, gofuse.Status) {
@@ -274,6 +305,11 @@ func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64,
 	if deferred && !h.used {
 		if !fs.store.Quorate() {
 			return false, statusEACCES
+		}
+		// If nothing is written, only close could say that it was not stored.
+		if err := fs.store.Writable(cancel); err != nil {
+			fs.changeFailed(err)
+			return false, status(err)
 		}
 		h.used, h.truncate = true, true
 		h.empties.Store(true)
@@ -331,8 +367,12 @@ func (fs *FS) resizeOrphan(inode, size uint64) gofuse.Status {
 }
 
 // Flush is close(2), of one of perhaps several descriptors of a handle: it returns
-// when what was written is in the file.
+// when what was written is in the file, which a single write always is.
 func (fs *FS) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
+	return fs.flush(cancel, in, nil)
+}
+
+func (fs *FS) flush(cancel <-chan struct{}, in *gofuse.FlushIn, r *running) gofuse.Status {
 	h := fs.handle(in.Fh)
 	if h == nil || !h.write || h.item != nil {
 		return gofuse.OK
@@ -340,14 +380,17 @@ func (fs *FS) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
 	if h.truncatePending() && fs.keepsOpen(h, in.Pid) {
 		return gofuse.OK // nothing was written, and it may still be
 	}
-	return status(fs.finish(cancel, h))
+	return status(fs.finish(cancel, h, r))
 }
 
 // finish carries out a truncation that no write has carried, and waits for the
 // last write's transaction.
-func (fs *FS) finish(cancel <-chan struct{}, h *handle) error {
+func (fs *FS) finish(cancel <-chan struct{}, h *handle, r *running) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.truncate || h.commit != nil {
+		r.waits()
+	}
 	if err := fs.truncateNow(cancel, h); err != nil {
 		return err
 	}
@@ -355,17 +398,20 @@ func (fs *FS) finish(cancel <-chan struct{}, h *handle) error {
 		return nil
 	}
 	err := h.commit.Wait(cancel)
-	if err != syscall.EINTR {
-		h.commit = nil
+	switch err {
+	case nil:
+		h.wrote(nil)
+		return nil
+	case syscall.EINTR:
+	default:
+		h.failed()
 	}
-	if err != nil {
-		fs.changeFailed(err)
-	}
+	fs.changeFailed(err)
 	return err
 }
 
 func (fs *FS) truncateNow(cancel <-chan struct{}, h *handle) error {
-	if !h.truncate {
+	if !h.truncate || h.spares {
 		return nil
 	}
 	path, ok := fs.tree.Path(h.inode)
@@ -386,7 +432,7 @@ func (fs *FS) truncateNow(cancel <-chan struct{}, h *handle) error {
 // Fsync returns when the file's changes have reached the disk.
 func (fs *FS) Fsync(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
 	if h := fs.handle(in.Fh); h != nil && h.write && h.item == nil {
-		if err := fs.finish(cancel, h); err != nil {
+		if err := fs.finish(cancel, h, nil); err != nil {
 			return status(err)
 		}
 	}
@@ -402,7 +448,7 @@ func (fs *FS) FsyncDir(cancel <-chan struct{}, _ *gofuse.FsyncIn) gofuse.Status 
 // what there was.
 func (fs *FS) Release(cancel <-chan struct{}, in *gofuse.ReleaseIn) {
 	if h := fs.handle(in.Fh); h != nil && h.truncatePending() {
-		if err := fs.finish(cancel, h); err != nil {
+		if err := fs.finish(cancel, h, nil); err != nil {
 			fs.log.Error("truncating a file at its release failed", "inode", h.inode, "error", err)
 		}
 	}

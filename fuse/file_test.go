@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 )
@@ -371,17 +373,46 @@ func TestWritersAndNotifiersDoNotDeadlock(t *testing.T) {
 	}
 }
 
-// failingDB refuses transactions while it is told to.
+// failingDB refuses transactions while it is told to, and knows what it holds.
 type failingDB struct {
 	dcdb.Database
-	err atomic.Pointer[error]
+	err   atomic.Pointer[error]
+	syncs atomic.Int64
+
+	mu   sync.Mutex
+	rows map[uint64]*memdb.Entry
 }
 
 func (d *failingDB) Commit(changes []memdb.Change) error {
 	if err := d.err.Load(); err != nil {
 		return *err
 	}
+	d.mu.Lock()
+	if d.rows == nil {
+		d.rows = map[uint64]*memdb.Entry{}
+	}
+	for _, c := range changes {
+		d.rows[c.Inode] = c.New
+	}
+	d.mu.Unlock()
 	return d.Database.Commit(changes)
+}
+
+func (d *failingDB) Sync() error {
+	d.syncs.Add(1)
+	return d.Database.Sync()
+}
+
+// content returns what is stored of a file in the root.
+func (d *failingDB) content(name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range d.rows {
+		if e != nil && e.Name == name {
+			return string(e.Data())
+		}
+	}
+	return "nothing"
 }
 
 func (d *failingDB) fail(err error) {
@@ -404,11 +435,14 @@ func TestWhatWasNotStoredIsNotShown(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO} {
 		f := m.open("f", os.O_WRONLY|os.O_TRUNC)
 		db.fail(errno)
-		if _, err := f.WriteString("new and longer"); err != nil {
-			t.Fatal(err)
+		_, err := f.WriteString("new and longer")
+		wantErrno(t, "write", err, errno)
+		if err := f.Close(); err != nil {
+			t.Errorf("close after a write that has reported it: %v", err)
 		}
-		wantErrno(t, "close after a write", f.Close(), errno)
-		_, err := os.Create(m.path("n"))
+		_, err = os.OpenFile(m.path("f"), os.O_WRONLY|os.O_TRUNC, 0)
+		wantErrno(t, "emptying", err, errno)
+		_, err = os.Create(m.path("n"))
 		wantErrno(t, "create", err, errno)
 		wantErrno(t, "mkdir", os.Mkdir(m.path("e"), 0o755), errno)
 		wantErrno(t, "unlink", os.Remove(m.path("gone")), errno)
@@ -433,11 +467,69 @@ func TestWhatWasNotStoredIsNotShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.fail(syscall.ENOSPC)
-	if _, err := f.WriteString("b"); err != nil {
+	if _, err := f.WriteString("b"); err != nil { // of a stream
 		t.Fatal(err)
 	}
 	wantErrno(t, "fsync after a write", f.Sync(), syscall.ENOSPC)
 	db.fail(nil)
+}
+
+// Only the later writes of a stream go on before they are stored, and only as long as all is well.
+func TestWriteReportsWhetherItIsStored(t *testing.T) {
+	var db *failingDB
+	m := mountTest(t, func(real dcdb.Database) dcdb.Database {
+		db = &failingDB{Database: real}
+		return db
+	})
+	stored := func(path, want string) {
+		t.Helper()
+		if got := db.content(path); got != want {
+			t.Errorf("the database has %q in %s, want %q", got, path, want)
+		}
+	}
+	for _, flags := range []int{os.O_TRUNC, os.O_APPEND, 0} {
+		m.write("f", "12345")
+		f := m.open("f", os.O_WRONLY|flags)
+		writeTo(t, f, "first")
+		stored("f", map[int]string{os.O_TRUNC: "first", os.O_APPEND: "12345first", 0: "first"}[flags])
+		f.Close()
+	}
+	for _, flags := range []int{syscall.O_SYNC, syscall.O_DSYNC} {
+		syncs := db.syncs.Load()
+		f := m.open("s", os.O_CREATE|os.O_WRONLY|os.O_TRUNC|flags)
+		for i := range 5 {
+			writeTo(t, f, "x")
+			stored("s", strings.Repeat("x", i+1))
+		}
+		if n := db.syncs.Load() - syncs; n != 5 {
+			t.Errorf("5 writes were synced %d times", n)
+		}
+		f.Close()
+	}
+
+	f := m.open("f", os.O_WRONLY|os.O_TRUNC)
+	writeTo(t, f, "a")
+	db.fail(syscall.ENOSPC)
+	writeTo(t, f, "b")
+	soon(t, "the failure", func() bool { return m.store.Failing() != nil })
+	_, err := f.WriteString("c")
+	wantErrno(t, "the write after one that was taken back", err, syscall.ENOSPC)
+	_, err = f.WriteString("c")
+	wantErrno(t, "a write while transactions fail", err, syscall.ENOSPC)
+	m.want("f", "a")
+	db.fail(nil)
+	writeTo(t, f, "d")
+	stored("f", "a\x00d")
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func writeTo(t *testing.T, f *os.File, text string) {
+	t.Helper()
+	if n, err := f.WriteString(text); err != nil || n != len(text) {
+		t.Errorf("writing %q: %d, %v", text, n, err)
+	}
 }
 
 // blockedDB holds transactions up until it is released.
@@ -492,17 +584,82 @@ func (d *blockedDB) hold(m *testMount, dir string) (release func()) {
 func TestReadsDoNotWaitForATransaction(t *testing.T) {
 	m, db := mountBlocked(t)
 	m.write("f", "old")
-	release := db.hold(m, "d")
-	m.want("f", "old")
 	f := m.open("f", os.O_WRONLY)
-	if _, err := f.WriteString("new"); err != nil { // and writes need only the tree
-		t.Error(err)
-	}
+	writeTo(t, f, "new")
+	release := db.hold(m, "d")
 	m.want("f", "new")
+	writeTo(t, f, "er") // and the later writes of a stream need only the tree
+	m.want("f", "newer")
 	release()
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// Told EINTR, a program tries again. An append must not be there twice then, and what another
+// write has changed must be seen.
+func TestAnInterruptedWriteIsMadeOnce(t *testing.T) {
+	m, db := mountBlocked(t)
+	m.write("append", "1")
+	m.write("overwrite", "old content")
+	appends := m.open("append", os.O_WRONLY|os.O_APPEND)
+	overwrites := m.open("overwrite", os.O_WRONLY|os.O_TRUNC)
+	reader := m.open("overwrite", os.O_RDONLY)
+	if _, err := reader.Read(make([]byte, 3)); err != nil { // from the kernel's pages
+		t.Fatal(err)
+	}
+	release := db.hold(m, "d")
+	appended, overwritten := interrupted(m, appends, "2"), interrupted(m, overwrites, "new")
+	select {
+	case err := <-overwritten:
+		wantErrno(t, "an interrupted overwrite", err, syscall.EINTR)
+	case <-time.After(30 * time.Second):
+		t.Error("an overwrite can't be interrupted")
+	}
+	b := make([]byte, 20)
+	eventually(t, func() string {
+		if n, _ := reader.ReadAt(b, 0); string(b[:n]) != "new" {
+			return fmt.Sprintf("an open reader sees %q", b[:n])
+		}
+		return ""
+	})
+	release()
+	if err := <-appended; err != nil {
+		t.Errorf("an interrupted append: %v", err)
+	}
+	m.want("append", "12")
+	m.want("overwrite", "new")
+	if err := errors.Join(appends.Close(), overwrites.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// interrupted writes to f, with signals arriving all the time, and gives the result.
+func interrupted(m *testMount, f *os.File, text string) <-chan error {
+	fd := int(f.Fd())
+	result := make(chan error, 1)
+	thread := make(chan int, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlock it: the thread ends here
+		thread <- syscall.Gettid()
+		n, err := syscall.Write(fd, []byte(text))
+		if err == nil && n != len(text) {
+			err = io.ErrShortWrite
+		}
+		result <- err
+	}()
+	tid := <-thread
+	name := filepath.Base(f.Name())
+	eventually(m.t, func() string {
+		if e, ok := m.tree.Lookup(name); !ok || !strings.HasSuffix(string(e.Data()), text) {
+			return "it is not in the tree"
+		}
+		return ""
+	})
+	if err := unix.Tgkill(os.Getpid(), tid, unix.SIGURG); err != nil { // once is enough
+		m.t.Error(err)
+	}
+	return result
 }
 
 func TestAWaitingCallCanBeInterrupted(t *testing.T) {

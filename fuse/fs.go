@@ -20,9 +20,13 @@ type Store interface {
 	Quorate() bool
 	// Do carries out an operation and returns when it is stored.
 	Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error)
-	// Write carries out an OpWrite and returns when it is in the tree; the
-	// Commit tells when it is stored.
-	Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error)
+	// Write carries out an OpWrite. With wait it returns when that is stored; else
+	// perhaps when it is in the tree, and the Commit, if there is one, tells when it
+	// is stored. A Commit beside an error, too, means that it is in the tree.
+	Write(cancel <-chan struct{}, op *memdb.Op, wait bool) (memdb.Change, *dcdb.Commit, error)
+	// Writable returns why changes can't be stored at present. As long as all is well
+	// it costs nothing.
+	Writable(cancel <-chan struct{}) error
 	// Sync returns when everything done before has reached the disk.
 	Sync(cancel <-chan struct{}) error
 }

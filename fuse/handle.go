@@ -34,7 +34,10 @@ type handle struct {
 	mu       sync.Mutex   // held for the whole of a write, flush or fsync
 	used     bool         // something was done through it since it was opened
 	truncate bool         // opened with O_TRUNC, nothing written yet
-	commit   *dcdb.Commit // of the last write
+	spares   bool         // a write that was to carry the truncation has failed: close leaves the file as it is
+	streams  bool         // a write through it was stored, and none has failed since
+	commit   *dcdb.Commit // of the last write; nil: it is stored
+	emptied  bool         // commit is of the write that carried the truncation
 }
 
 // truncatePending reports whether the file will be emptied by the next write
@@ -48,17 +51,34 @@ func (h *handle) truncatePending() bool {
 	return h.truncate
 }
 
-// settle forgets the last write's transaction and returns its error, if it is
-// known to have failed.
+// settle returns the error of the last write's transaction, once, if it is known to
+// have failed.
 func (h *handle) settle() error {
 	if h.commit == nil {
 		return nil
 	}
 	err := h.commit.Failed()
 	if err != nil {
-		h.commit = nil
+		h.failed()
 	}
 	return err
+}
+
+// failed takes note that a write was not made, or taken back. What it was to overwrite stays,
+// unless another write succeeds: better the old content than none. mu is held.
+func (h *handle) failed() {
+	h.truncate = h.truncate || h.emptied
+	h.spares = h.truncate
+	h.commit, h.emptied, h.streams = nil, false, false
+}
+
+// wrote takes note of a write: commit is its transaction, nil if that is over. mu is held.
+func (h *handle) wrote(commit *dcdb.Commit) {
+	if commit == nil {
+		h.streams = true
+	}
+	h.emptied = commit != nil && h.truncate
+	h.truncate, h.spares, h.commit = false, false, commit
 }
 
 // addHandle registers h and returns its number. A regular file is counted as

@@ -72,12 +72,12 @@ func (s *testStore) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, erro
 	return s.Local.Do(cancel, op)
 }
 
-func (s *testStore) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *dcdb.Commit, error) {
+func (s *testStore) Write(cancel <-chan struct{}, op *memdb.Op, wait bool) (memdb.Change, *dcdb.Commit, error) {
 	s.note(op)
 	if s.lost.Load() {
 		return memdb.Change{}, nil, syscall.EACCES
 	}
-	return s.Local.Write(cancel, op)
+	return s.Local.Write(cancel, op, wait)
 }
 
 const testGID = 33

@@ -147,14 +147,14 @@ func (o *observed) Writev(cancel <-chan struct{}, in *gofuse.WriteIn, data [][]b
 	if o.shared {
 		r.waits() // for the group to have it back
 	}
-	n, st := o.FS.Writev(cancel, in, data)
+	n, st := o.FS.write(cancel, in, joined(data), &r)
 	r.end(OpWrite, st)
 	return n, st
 }
 
 func (o *observed) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
-	r := o.inFlight.time(OpFlush)
-	st := o.FS.Flush(cancel, in)
+	r := o.inFlight.count(OpFlush)
+	st := o.FS.flush(cancel, in, &r)
 	r.end(OpFlush, st)
 	return st
 }

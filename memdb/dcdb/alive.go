@@ -10,20 +10,67 @@ import (
 	"pmxcfs/memdb"
 )
 
-// clocked is a Database that tells how long its present transaction has lasted.
-// There is one at a time.
+// clocked is a Database that tells how long its present transaction has lasted, and
+// whether there is room for more. There is one transaction at a time.
 type clocked struct {
 	Database
 	epoch time.Time
 	began atomic.Int64 // nanoseconds after epoch; 0: there is none
+
+	free   func() (uint64, error) // nil: there is always room
+	looked time.Time              // when free was last asked; used within a transaction
+	little atomic.Bool            // there is little room
 }
 
-func newClocked(db Database) *clocked { return &clocked{Database: db, epoch: time.Now()} }
+const (
+	// roomLook is how often, at most, the room on the disk is looked at.
+	roomLook = time.Second
+	// littleRoom is what counts as little: what waits to be stored, and the log of a
+	// database that is being checkpointed.
+	littleRoom = 32 << 20
+	// noRoom is less than a few changes need. One may still fit into what the log has
+	// let go of, and the next may not.
+	noRoom = 64 << 10
+)
+
+func newClocked(db Database, free func() (uint64, error)) *clocked {
+	c := &clocked{Database: db, epoch: time.Now(), free: free}
+	c.look()
+	return c
+}
 
 func (c *clocked) Commit(changes []memdb.Change) error {
 	c.began.Store(max(1, int64(time.Since(c.epoch))))
 	defer c.began.Store(0)
-	return c.Database.Commit(changes)
+	err := c.Database.Commit(changes)
+	c.look() // it may hang as a transaction may
+	return err
+}
+
+// look finds out how much room there is, now and then.
+func (c *clocked) look() {
+	if c.free == nil {
+		return
+	}
+	now := time.Now()
+	if !c.looked.IsZero() && now.Sub(c.looked) < roomLook {
+		return
+	}
+	c.looked = now
+	bytes, err := c.free()
+	c.little.Store(err == nil && bytes < littleRoom)
+}
+
+// short reports whether there is little room.
+func (c *clocked) short() bool { return c.little.Load() }
+
+// full reports whether there is no room at all, as of now.
+func (c *clocked) full() bool {
+	if c.free == nil {
+		return false
+	}
+	bytes, err := c.free()
+	return err == nil && bytes < noRoom
 }
 
 // busy returns for how long the present transaction has lasted; 0: there is none.

@@ -47,7 +47,7 @@ func TestPingOfAStoreWaitsForTheDiskAndWaitsSaysSo(t *testing.T) {
 func TestAFailedTransactionIsProgress(t *testing.T) {
 	l, db := newLocal(t)
 	db.before = func([]memdb.Change) error { return syscall.ENOSPC }
-	if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpCreate, Path: "f"}); err != nil {
+	if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpCreate, Path: "f"}, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Ping(context.Background()); err != nil {

@@ -122,7 +122,7 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 	var err error
 	switch next := a.saver.next; {
 	case t.changed && (t.now || t.conf || next.bytes > maxUnsaved || a.saver.delay == 0):
-		err = a.saver.wait(next, nil)
+		err = a.saver.wait(next, nil, nil)
 	case t.changed:
 		a.saver.later(next)
 		fallthrough

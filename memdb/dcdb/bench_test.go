@@ -85,7 +85,7 @@ func BenchmarkSync(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				a.tree, a.db = build(b, entries), newClocked(db)
+				a.tree, a.db = build(b, entries), newClocked(db, nil)
 				a.start()
 				if err := a.ApplyUpdates(payloads); err != nil {
 					b.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"sync"
 	"syscall"
 	"time"
@@ -74,15 +73,7 @@ type Cluster struct {
 // NewCluster returns a store that is not quorate and not connected. The database
 // must hold what the tree does; it is Close that closes it.
 func NewCluster(cfg ClusterConfig) (*Cluster, error) {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Clock == nil {
-		cfg.Clock = time.Now
-	}
-	if cfg.Observer == nil {
-		cfg.Observer = nobody{}
-	}
+	cfg.complete()
 	if cfg.Timings == nil {
 		cfg.Timings = untimed{}
 	}
@@ -91,7 +82,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 	}
 	c := &Cluster{timeout: cfg.Timeout, timings: cfg.Timings}
 	c.app = &app{
-		tree: cfg.Tree, db: newClocked(cfg.DB), log: cfg.Log, clock: cfg.Clock,
+		tree: cfg.Tree, db: newClocked(cfg.DB, cfg.Free), log: cfg.Log, clock: cfg.Clock,
 		calls:       newCalls(cfg.Observer),
 		self:        func() dfsm.Member { return c.group.Status().Self },
 		reason:      func() group.SyncReason { return c.group.SyncReason() },
@@ -175,12 +166,35 @@ func (c *Cluster) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error)
 	return done.change, nil
 }
 
-// Write is Do for an OpWrite. Of a write behind the file's beginning it returns when it is
-// in the tree: it is in the database when the Commit says so, or a tenth of a second later.
-// Any other is stored, and there is no Commit.
-func (c *Cluster) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *Commit, error) {
+// Write is Do for an OpWrite. Without wait, and unless there is little room on the disk,
+// it returns of a write behind the file's beginning when that is in the tree: it is in the
+// database when the Commit says so, or a tenth of a second later. Any other is stored,
+// and there is no Commit, unless the error is EINTR and the data are in the tree: then
+// the Commit tells whether they get into the file.
+func (c *Cluster) Write(cancel <-chan struct{}, op *memdb.Op, wait bool) (memdb.Change, *Commit, error) {
 	done, err := c.do(cancel, op)
-	return done.change, done.commit, err
+	if err != nil {
+		return memdb.Change{}, nil, err
+	}
+	if done.commit == nil || !wait && !c.app.db.short() {
+		return done.change, done.commit, nil
+	}
+	switch err := done.commit.Wait(cancel); err {
+	case nil:
+		return done.change, nil, nil
+	case syscall.EINTR:
+		return done.change, done.commit, err
+	default:
+		return memdb.Change{}, nil, wrap(op, err)
+	}
+}
+
+// Writable returns why changes can't be stored at present.
+func (c *Cluster) Writable(<-chan struct{}) error {
+	if err := c.app.health.err.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // do sends one operation and returns when it was applied here.

@@ -50,7 +50,7 @@ func TestAChangeIsOnAllNodesAndItsResultWithTheCaller(t *testing.T) {
 		if got := n.file.tree(t); !has(got, path) {
 			t.Errorf("%s is not in the file when Do returns", path)
 		}
-		c, commit, err := n.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: path, Data: []byte("abc")})
+		c, commit, err := n.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: path, Data: []byte("abc")}, false)
 		if err != nil || string(c.New.Data()) != "abc" || commit != nil {
 			t.Errorf("write answers %+v, %v, %v", c, commit, err)
 		}
@@ -320,7 +320,7 @@ func TestManyCallsFromAllNodesAreInFlight(t *testing.T) {
 					if _, err := n.Do(nil, &f); err != nil {
 						t.Error(err)
 					}
-					if _, _, err := n.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: f.Path, Data: []byte(f.Path)}); err != nil {
+					if _, _, err := n.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: f.Path, Data: []byte(f.Path)}, false); err != nil {
 						t.Error(err)
 					}
 				}

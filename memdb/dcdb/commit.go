@@ -59,7 +59,7 @@ func (t *Commit) Wait(cancel <-chan struct{}) error {
 	default:
 	}
 	t.c.mu.Lock()
-	return t.c.wait(t, cancel)
+	return t.c.wait(t, cancel, nil)
 }
 
 // Failed returns the transaction's error, or nil if it has succeeded or is not
@@ -86,6 +86,7 @@ type committer struct {
 	delay     time.Duration // before a change that nobody waits for is stored; negative: until somebody waits for another
 	onFailure func(error)   // nil: nobody; called like reverted, after it
 	timings   Timings       // are told of operations that were stored
+	short     func() bool   // reports whether there is little room for the file; nil: there is enough
 
 	mu      sync.Mutex // guards the fields below, and makes applying a change and joining a batch one step
 	next    *Commit    // gathers changes
@@ -128,8 +129,9 @@ func (c *committer) later(t *Commit) {
 	}
 }
 
-// wait waits for t. mu is held, and released.
-func (c *committer) wait(t *Commit, cancel <-chan struct{}) error {
+// wait waits for t. mu is held, and released. If the caller gives up before t is over,
+// left is called (nil: nothing), with mu held.
+func (c *committer) wait(t *Commit, cancel <-chan struct{}, left func()) error {
 	if t == c.next && !c.running {
 		if t.delta.Len() == 0 {
 			c.mu.Unlock()
@@ -173,6 +175,12 @@ func (c *committer) wait(t *Commit, cancel <-chan struct{}) error {
 	case <-t.lead: // it was this waiter's turn
 		go c.lead(t)
 	default:
+		if t.waiters == 0 && t == c.next {
+			c.later(t)
+		}
+	}
+	if left != nil {
+		left()
 	}
 	return syscall.EINTR
 }
@@ -260,5 +268,23 @@ func (c *committer) well() {
 func (c *committer) flush(cancel <-chan struct{}) error {
 	c.mu.Lock()
 	// An empty batch behind a running transaction still has to wait for that.
-	return c.wait(c.next, cancel)
+	return c.wait(c.next, cancel, nil)
+}
+
+// probe finds out whether the file can be written, if the last transaction failed or
+// there is little room: it stores the version row as it is.
+func (c *committer) probe(cancel <-chan struct{}) error {
+	c.mu.Lock()
+	if !c.doubtful() {
+		c.mu.Unlock()
+		return nil
+	}
+	root := c.tree.Root()
+	return c.wait(c.add([]memdb.Change{{Inode: memdb.RootInode, Old: root, New: root}}, 0), cancel, nil)
+}
+
+// doubtful reports whether a change may well fail to be stored: then nobody may go
+// on before it is. mu is held.
+func (c *committer) doubtful() bool {
+	return c.failing > 0 || c.short != nil && c.short()
 }

@@ -22,8 +22,8 @@
 // pve_dcdb_v1 and waits for it to come back in its place in the one order that
 // all nodes share (package dfsm and its driver, group); every node applies what
 // is delivered, and answers its own callers when that is stored. What nobody here
-// waits for, other nodes' changes and own writes behind a file's beginning, which
-// close(2) waits for, joins the next transaction, which begins at most 50 ms later: three nodes that store each
+// waits for, other nodes' changes and own writes that their callers do not wait
+// for, joins the next transaction, which begins at most 50 ms later: three nodes that store each
 // change at once cost three times what one does, and a file written in 128 pieces
 // is 128 rows. A node that is killed meanwhile gets those changes from the others
 // again. So for that long an acknowledged change may be in the file of its own node

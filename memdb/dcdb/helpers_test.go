@@ -83,7 +83,7 @@ var quiet = slog.New(slog.DiscardHandler)
 // stores every batch at once.
 func newTestApp(tree *memdb.Tree, db Database) *app {
 	a := &app{
-		tree: tree, db: newClocked(db), log: quiet, clock: time.Now,
+		tree: tree, db: newClocked(db, nil), log: quiet, clock: time.Now,
 		calls:   newCalls(nobody{}),
 		self:    func() dfsm.Member { return dfsm.Member{Node: 1, PID: 1} },
 		reason:  func() group.SyncReason { return group.SyncOwnJoin },

@@ -83,6 +83,40 @@ func TestAWriteThatGoesOnIsStoredWhenItIsWaitedFor(t *testing.T) {
 	}
 }
 
+func TestAWriteToACluster(t *testing.T) {
+	r := &ring{}
+	nodes := r.startAll(t, 2, nil)
+	n := nodes[0]
+	n.do(t, create("f"))
+	n.app.saver.mu.Lock()
+	n.app.saver.delay = time.Hour
+	n.app.saver.mu.Unlock()
+	appends := memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x"), Offset: 5}
+	stored := func() bool { return n.file.tree(t).Checksum() == n.Tree().Checksum() }
+	_, commit, err := n.Write(nil, &appends, false)
+	if err != nil || commit == nil || stored() {
+		t.Errorf("without waiting: %v; stored: %v", err, stored())
+	}
+	if _, commit, err := n.Write(nil, &appends, true); err != nil || commit != nil || !stored() {
+		t.Errorf("waiting: %v; stored: %v", err, stored())
+	}
+	n.app.db.little.Store(true)
+	if _, commit, err := n.Write(nil, &appends, false); err != nil || commit != nil || !stored() {
+		t.Errorf("with little room: %v; stored: %v", err, stored())
+	}
+	if err := n.Writable(nil); err != nil {
+		t.Error(err)
+	}
+	n.file.setFail(syscall.ENOSPC)
+	if _, _, err := n.Write(nil, &appends, true); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("on a full disk: %v", err)
+	}
+	if err := n.Writable(nil); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Writable: %v", err)
+	}
+	n.file.setFail(nil)
+}
+
 func TestAChangeThatCannotBeStoredLaterIsTakenBackAndEndsTheMembership(t *testing.T) {
 	a, file := laterApp(time.Millisecond)
 	w := &lockedWatcher{}

@@ -28,9 +28,23 @@ type Observer interface {
 type Config struct {
 	Tree     *memdb.Tree
 	DB       Database
-	Log      *slog.Logger
-	Clock    func() time.Time // nil: time.Now
-	Observer Observer         // nil: none
+	Log      *slog.Logger           // nil: nowhere
+	Clock    func() time.Time       // nil: time.Now
+	Observer Observer               // nil: none
+	Free     func() (uint64, error) // bytes of room for the database; nil: there is enough
+}
+
+// complete puts in what was left out.
+func (c *Config) complete() {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Observer == nil {
+		c.Observer = nobody{}
+	}
 }
 
 // Local is the store of a node without a cluster: always quorate, writer 0.
@@ -50,14 +64,10 @@ const trimInterval = 2 * time.Second
 
 // NewLocal returns a store. Close must be called; it closes the database.
 func NewLocal(cfg Config) *Local {
-	if cfg.Clock == nil {
-		cfg.Clock = time.Now
-	}
-	if cfg.Observer == nil {
-		cfg.Observer = nobody{}
-	}
-	l := &Local{tree: cfg.Tree, clock: cfg.Clock, obs: cfg.Observer, db: newClocked(cfg.DB), quit: make(chan struct{})}
+	cfg.complete()
+	l := &Local{tree: cfg.Tree, clock: cfg.Clock, obs: cfg.Observer, db: newClocked(cfg.DB, cfg.Free), quit: make(chan struct{})}
 	l.c = newCommitter(cfg.Tree, l.db, cfg.Log, cfg.Observer.Reset)
+	l.c.short = l.db.short
 	l.tree.Locks(l.clock())
 	l.done.Add(1)
 	go l.trim()
@@ -101,38 +111,72 @@ func (l *Local) Failing() error {
 // sets its writer and, unless it is the one to set a time, its time. Do returns
 // what happened to the entry that the operation was about. Errors are a
 // *fs.PathError from the tree, one around ENOSPC for a full tree, the
-// transaction's, or EINTR a second after cancel was closed.
+// transaction's, or EINTR a second after cancel was closed: then the change has been
+// made, and may still be stored.
 func (l *Local) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
 	l.c.mu.Lock()
-	change, t, err := l.apply(op)
+	a, err := l.apply(op)
 	if err != nil {
 		l.c.mu.Unlock()
 		return memdb.Change{}, err
 	}
-	if err := l.c.wait(t, cancel); err != nil {
-		return memdb.Change{}, wrap(op, err)
+	if err := l.wait(cancel, op, a); err != nil {
+		return memdb.Change{}, err
 	}
-	return change, nil
+	return a.change, nil
 }
 
-// Write carries out an OpWrite and returns when it is in the tree. It is in the
-// file when the Commit says so, or a tenth of a second later.
-func (l *Local) Write(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, *Commit, error) {
+// Write carries out an OpWrite. With wait it returns when that is in the file, as Do
+// does; there is no Commit then, unless the error is EINTR: the data are in the tree,
+// and the Commit tells whether they get into the file.
+//
+// Without wait it returns when the data are in the tree. They are in the file when the
+// Commit says so, or a tenth of a second later. It waits nevertheless, as if asked to,
+// if the last transaction failed, there is little room on the disk, or much is
+// not stored yet.
+func (l *Local) Write(cancel <-chan struct{}, op *memdb.Op, wait bool) (memdb.Change, *Commit, error) {
 	l.c.mu.Lock()
-	change, t, err := l.apply(op)
+	a, err := l.apply(op)
 	if err != nil {
 		l.c.mu.Unlock()
 		return memdb.Change{}, nil, err
 	}
-	if t.bytes <= maxUnsaved {
-		l.c.later(t)
+	if !wait && a.commit.bytes <= maxUnsaved && !l.c.doubtful() {
+		l.c.later(a.commit)
 		l.c.mu.Unlock()
-		return change, t, nil
+		return a.change, a.commit, nil
 	}
-	if err := l.c.wait(t, cancel); err != nil {
-		return memdb.Change{}, nil, wrap(op, err)
+	switch err := l.wait(cancel, op, a); err {
+	case nil:
+		return a.change, nil, nil
+	case syscall.EINTR:
+		return a.change, a.commit, err
+	default:
+		return memdb.Change{}, nil, err
 	}
-	return change, t, nil
+}
+
+// wait waits for what was applied. The committer's lock is held, and released.
+func (l *Local) wait(cancel <-chan struct{}, op *memdb.Op, a applied) error {
+	err := l.c.wait(a.commit, cancel, func() {
+		if len(a.untold) > 0 { // the answer does not tell the kernel of it
+			l.obs.Applied(op, a.untold, true)
+		}
+	})
+	if err != nil {
+		return wrap(op, err)
+	}
+	return nil
+}
+
+// Writable returns why changes can't be stored at present. It costs something only if the
+// last transaction failed, or there is little room on the disk: then it tries, unless that
+// would tell nothing, for there is still no room.
+func (l *Local) Writable(cancel <-chan struct{}) error {
+	if err := l.Failing(); err != nil && l.db.full() {
+		return err
+	}
+	return l.c.probe(cancel)
 }
 
 // Sync returns when everything applied before has reached the disk.
@@ -155,11 +199,18 @@ func (l *Local) Close() error {
 	return err
 }
 
+// applied is an operation that has become part of a transaction.
+type applied struct {
+	change memdb.Change
+	untold []memdb.Change // of which the operation's answer tells the kernel
+	commit *Commit
+}
+
 // apply applies op and joins it to the next transaction. The committer's lock
 // is held.
-func (l *Local) apply(op *memdb.Op) (memdb.Change, *Commit, error) {
+func (l *Local) apply(op *memdb.Op) (applied, error) {
 	if err := l.tree.Room(op); err != nil {
-		return memdb.Change{}, nil, err
+		return applied{}, err
 	}
 	op.Writer = 0
 	op.Now = l.clock()
@@ -167,14 +218,15 @@ func (l *Local) apply(op *memdb.Op) (memdb.Change, *Commit, error) {
 		op.MTime = uint32(op.Now.Unix())
 	}
 	res, broke := l.breakLock(op)
-	if !broke {
-		var err error
-		if res, err = l.tree.Apply(op); err != nil {
-			return memdb.Change{}, nil, err
-		}
-		l.obs.Applied(op, res.Changes, false)
+	if broke {
+		return applied{change: res.Change(), commit: l.c.add(res.Changes, 0)}, nil
 	}
-	return res.Change(), l.c.add(res.Changes, len(op.Data)), nil
+	res, err := l.tree.Apply(op)
+	if err != nil {
+		return applied{}, err
+	}
+	l.obs.Applied(op, res.Changes, false)
+	return applied{res.Change(), res.Changes, l.c.add(res.Changes, len(op.Data))}, nil
 }
 
 // breakLock deletes an expired lock, if setting its time to zero asks for that.

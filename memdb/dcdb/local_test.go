@@ -111,7 +111,7 @@ func TestWriteReturnsBeforeItIsStoredAndIsStoredSoon(t *testing.T) {
 		l, db := newLocal(t)
 		do(t, l, memdb.Op{Kind: memdb.OpCreate, Path: "f"})
 		begin := time.Now()
-		_, commit, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x")})
+		_, commit, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x")}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestManyWritesToAFileAreOneRow(t *testing.T) {
 	do(t, l, memdb.Op{Kind: memdb.OpCreate, Path: "f"})
 	var last *Commit
 	for i := range 128 {
-		_, commit, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: make([]byte, 4096), Offset: uint32(4096 * i)})
+		_, commit, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: make([]byte, 4096), Offset: uint32(4096 * i)}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +157,7 @@ func TestWritersWithoutPatienceHaveToWaitAtLast(t *testing.T) {
 			if i > maxUnsaved/memdb.MaxFileSize+1 {
 				t.Fatal("what is not stored grows without bound")
 			}
-			if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: make([]byte, memdb.MaxFileSize)}); err != nil {
+			if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: make([]byte, memdb.MaxFileSize)}, false); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -178,7 +178,7 @@ func TestAFailedTransactionIsTakenBack(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		_, written, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x")})
+		_, written, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x")}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,6 +223,182 @@ func TestAnInterruptedCallerLeavesTheTransactionToOthers(t *testing.T) {
 		wg.Wait()
 		db.wantSame(t, l.Tree())
 	})
+}
+
+// Whoever leaves last sees to it that the change is stored all the same, and soon.
+func TestAnInterruptedChangeThatNobodyElseWaitsForIsStoredSoon(t *testing.T) {
+	for _, way := range []string{"Do", "Write", "Ping"} {
+		synctest.Test(t, func(t *testing.T) {
+			l, db := newLocal(t)
+			do(t, l, memdb.Op{Kind: memdb.OpCreate, Path: "f"})
+			gate := make(chan struct{})
+			db.before = func([]memdb.Change) error { <-gate; return nil }
+			var wg sync.WaitGroup
+			wg.Go(func() { do(t, l, memdb.Op{Kind: memdb.OpMkdir, Path: "leads"}) })
+			synctest.Wait()
+			cancel := make(chan struct{})
+			wg.Go(func() {
+				var err error
+				switch way {
+				case "Do":
+					_, err = l.Do(cancel, &memdb.Op{Kind: memdb.OpMkdir, Path: "gives-up"})
+				case "Write":
+					_, _, err = l.Write(cancel, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x")}, true)
+				case "Ping":
+					l.c.mu.Lock()
+					_, err := l.apply(&memdb.Op{Kind: memdb.OpMkdir, Path: "gives-up"})
+					l.c.mu.Unlock()
+					if err != nil {
+						t.Error(err)
+					}
+					if err := l.Sync(cancel); !errors.Is(err, syscall.EINTR) {
+						t.Errorf("Sync: %v", err)
+					}
+					return
+				}
+				if !errors.Is(err, syscall.EINTR) {
+					t.Errorf("%s: %v", way, err)
+				}
+			})
+			synctest.Wait()
+			close(cancel)
+			time.Sleep(interruptGrace) // the last waiter of the batch leaves
+			synctest.Wait()
+			close(gate)
+			wg.Wait()
+			time.Sleep(2 * writeDelay)
+			synctest.Wait()
+			db.wantSame(t, l.Tree())
+		})
+	}
+}
+
+func TestAnInterruptedChangeIsToldAsIfItWereForeign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &lockedWatcher{}
+		tree := memdb.New()
+		db := newRows(tree)
+		gate := make(chan struct{})
+		db.before = func([]memdb.Change) error { <-gate; return nil }
+		l := NewLocal(Config{Tree: tree, DB: db, Observer: w})
+		cancel := make(chan struct{})
+		close(cancel)
+		var wg sync.WaitGroup
+		wg.Go(func() { do(t, l, memdb.Op{Kind: memdb.OpMkdir, Path: "leads"}) })
+		synctest.Wait()
+		_, err := l.Do(cancel, &memdb.Op{Kind: memdb.OpMkdir, Path: "gives-up"})
+		if !errors.Is(err, syscall.EINTR) {
+			t.Error(err)
+		}
+		if _, foreign := w.told("gives-up"); !foreign {
+			t.Error("the kernel is not told of it")
+		}
+		close(gate)
+		wg.Wait()
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAWriteThatShallWaitIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, db := newLocal(t)
+		do(t, l, memdb.Op{Kind: memdb.OpCreate, Path: "f"})
+		write := func(wait bool) (*Commit, error) {
+			_, commit, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x")}, wait)
+			return commit, err
+		}
+		if commit, err := write(true); commit != nil || err != nil || db.count() != 2 {
+			t.Errorf("%v, %v, %d transactions", commit, err, db.count())
+		}
+		db.before = func([]memdb.Change) error { return syscall.ENOSPC }
+		if commit, err := write(true); commit != nil || !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%v, %v", commit, err)
+		}
+		if commit, err := write(false); commit != nil || !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("after a failure: %v, %v", commit, err)
+		}
+		if err := l.Writable(nil); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("Writable: %v", err)
+		}
+		db.wantSame(t, l.Tree())
+		db.before = nil
+		if err := l.Writable(nil); err != nil {
+			t.Errorf("Writable: %v", err)
+		}
+		n := db.count()
+		if commit, err := write(false); commit == nil || err != nil || db.count() != n {
+			t.Errorf("when all is well again: %v, %v, %d transactions more", commit, err, db.count()-n)
+		}
+		if err := l.Writable(nil); err != nil || db.count() != n {
+			t.Errorf("Writable costs something: %v, %d transactions more", err, db.count()-n)
+		}
+	})
+}
+
+func TestWithLittleRoomEveryWriteWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := memdb.New()
+		db := newRows(tree)
+		free, ferr := uint64(littleRoom-1), error(nil)
+		l := NewLocal(Config{Tree: tree, DB: db, Free: func() (uint64, error) { return free, ferr }})
+		do(t, l, memdb.Op{Kind: memdb.OpCreate, Path: "f"})
+		waits := func() bool {
+			n := db.count()
+			_, commit, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x")}, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return db.count() > n && commit == nil
+		}
+		if !waits() {
+			t.Error("a write went on before it was stored")
+		}
+		free = 0
+		db.before = func([]memdb.Change) error { return syscall.ENOSPC }
+		if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x")}, false); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("on a full disk: %v", err)
+		}
+		db.before = nil // a change might fit into the log, but what would that say of the next?
+		if err := l.Writable(nil); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("Writable on a full disk: %v", err)
+		}
+		free = noRoom
+		if err := l.Writable(nil); err != nil {
+			t.Errorf("Writable when there is room again: %v", err)
+		}
+		free = littleRoom
+		time.Sleep(2 * roomLook)
+		if !waits() { // and looks
+			t.Error("a write went on before it was stored")
+		}
+		if waits() {
+			t.Error("a write waits although there is room")
+		}
+		free, ferr = 0, errors.New("unknown")
+		time.Sleep(2 * roomLook)
+		waits()
+		if waits() {
+			t.Error("a write waits although nothing is known of the room")
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTheStoreNeedsNoLog(t *testing.T) {
+	tree := memdb.New()
+	db := newRows(tree)
+	l := NewLocal(Config{Tree: tree, DB: db})
+	db.before = func([]memdb.Change) error { return syscall.EIO }
+	if _, err := l.Do(nil, &memdb.Op{Kind: memdb.OpMkdir, Path: "d"}); !errors.Is(err, syscall.EIO) {
+		t.Error(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A caller may be told to lead and be interrupted at the same moment; random
@@ -319,15 +495,15 @@ func TestAFullTreeIsRefusedAndStaysAsItIs(t *testing.T) {
 	content := make([]byte, memdb.MaxFileSize)
 	for i := range memdb.MaxTreeBytes / memdb.MaxFileSize {
 		do(t, l, memdb.Op{Kind: memdb.OpCreate, Path: fmt.Sprint(i)})
-		if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: fmt.Sprint(i), Data: content}); err != nil {
+		if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: fmt.Sprint(i), Data: content}, false); err != nil {
 			t.Fatal(err)
 		}
 	}
 	do(t, l, memdb.Op{Kind: memdb.OpCreate, Path: "more"})
-	if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "more", Data: []byte("x")}); !errors.Is(err, syscall.ENOSPC) {
+	if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "more", Data: []byte("x")}, false); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a byte too many: %v", err)
 	}
-	if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "1", Data: content}); err != nil {
+	if _, _, err := l.Write(nil, &memdb.Op{Kind: memdb.OpWrite, Path: "1", Data: content}, false); err != nil {
 		t.Errorf("overwriting needs no room: %v", err)
 	}
 	if err := l.Sync(nil); err != nil {

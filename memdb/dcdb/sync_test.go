@@ -408,7 +408,7 @@ func TestReadersSeeTheOldTreeUntilTheNewOneIsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	slow := &slowFile{file, make(chan struct{}), make(chan struct{})}
-	a.db = newClocked(slow)
+	a.db = newClocked(slow, nil)
 	committed := make(chan error)
 	go func() { committed <- a.Commit() }()
 	<-slow.begun

@@ -14,6 +14,7 @@ import (
 	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
 	"pmxcfs/status/inspect/peers"
 	"pmxcfs/status/metrics"
@@ -22,7 +23,7 @@ import (
 // clusterConfig is what the part of a daemon is made of that a cluster needs.
 type clusterConfig struct {
 	tree     *memdb.Tree
-	db       dcdb.Database
+	db       *sqlite.DB
 	status   *status.Store
 	observer dcdb.Observer
 	// quorumChanged is told after store and status know.
@@ -77,6 +78,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 			DB:       cfg.db,
 			Log:      cfg.logs.Domain("dcdb").With(event.Fields("group", dcdb.GroupName)),
 			Observer: observers{cfg.observer, c.peers},
+			Free:     cfg.db.Free,
 		},
 		Connect:     follow.Guarded(c.gate.Check, overcpg.Connect(dcdb.GroupName)),
 		ConfChanged: c.mirror.Changed,

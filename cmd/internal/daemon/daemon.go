@@ -331,7 +331,7 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 		mount.SetStore(d.cluster.store)
 		mount.Share()
 	} else {
-		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: d.observers(state, mount)})
+		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: d.observers(state, mount), Free: db.Free})
 		d.store, d.pulse = d.local, d.local
 		mount.SetStore(d.local)
 	}
