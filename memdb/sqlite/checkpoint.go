@@ -23,6 +23,15 @@ const (
 	// for a checkpoint: it outruns the disk.
 	maxLog = 24 << 20
 
+	// restTime is how long nothing must have changed before the log is copied into the
+	// main file, so that this alone holds everything: many a backup script copies it
+	// alone.
+	restTime = 5 * time.Second
+
+	// maxRestTime is how long that waits, in the end, for the next try, if another
+	// program's open transaction is in the way.
+	maxRestTime = time.Minute
+
 	// hugeLog is the log's length in pages that is worth a warning.
 	hugeLog = 64 << 20 / pageSize
 )
@@ -52,31 +61,64 @@ func (db *DB) boundLog() {
 	}
 }
 
-// checkpointer copies the log into the main file whenever it has grown enough.
+// restless notes that something was written to the log. mu is held. An idle daemon is
+// not woken: the checkpointer's clock only runs from the first transaction to the
+// checkpoint after the last.
+func (db *DB) restless(now time.Time) {
+	db.changed = now
+	if db.rested {
+		db.rested = false
+		db.rest <- struct{}{} // there is room: it was empty when rested was set
+	}
+}
+
+// checkpointer copies the log into the main file whenever it has grown enough, and
+// when nothing has changed for a while.
 func (db *DB) checkpointer() {
 	defer db.done.Done()
-	var c conn
-	defer func() { c.Close() }()
+	defer func() {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		db.copier.Close()
+	}()
 	reported := false
+	clock := time.NewTimer(0)
+	clock.Stop()
+	wait := restTime
 	for {
+		resting := false
 		select {
 		case <-db.quit:
+			clock.Stop()
 			return
 		case <-db.wake:
+		case <-db.rest:
+			clock.Reset(restTime)
+			continue
+		case <-clock.C:
+			db.mu.Lock()
+			left := restTime - time.Since(db.changed)
+			db.mu.Unlock()
+			if left > 0 {
+				wait = restTime
+				clock.Reset(left)
+				continue
+			}
+			resting = true
 		}
 		begin := time.Now()
-		err := db.checkpoint(&c)
+		whole, err := db.checkpoint()
 		if err == nil {
 			reported = false
 			db.obs.Checkpointed(time.Since(begin))
 			db.stats.Checkpoints.Add(1)
-		} else {
-			if !reported { // it is tried again with the next few megabytes
-				db.log.Error("checkpoint failed", "path", db.path, "error", err, event.CheckpointFailed.Attr())
-				reported = true
-			}
-			c.Close()
-			c = conn{}
+		} else if !reported { // it is tried again with the next few megabytes
+			db.log.Error("checkpoint failed", "path", db.path, "error", err, event.CheckpointFailed.Attr())
+			reported = true
+		}
+		if resting && !db.atRest(whole, begin) {
+			clock.Reset(wait)
+			wait = min(2*wait, maxRestTime)
 		}
 		db.mu.Lock()
 		db.rounds++
@@ -85,43 +127,55 @@ func (db *DB) checkpointer() {
 	}
 }
 
-func (db *DB) checkpoint(c *conn) error {
-	if c.SQLiteConn == nil {
-		// Never bring the log of one file into another one.
-		db.mu.Lock()
-		err := db.look()
-		db.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		opened, err := open(db.path, "rw")
-		if err != nil {
-			return err
-		}
-		*c = opened
-		if err := c.exec("PRAGMA synchronous=NORMAL"); err != nil {
-			return err
-		}
-	}
-	pages, _, err := c.checkpoint()
-	if err != nil || pages < longLog {
-		return err
-	}
-	// Writers have added pages meanwhile, and would for ever: copy these few
-	// while they wait, so that the next one begins the log anew.
+// atRest ends the checkpointer's watch, if everything that was written is in the main
+// file.
+func (db *DB) atRest(whole bool, since time.Time) bool {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	pages, copied, err := c.checkpoint()
-	if err != nil {
-		return err
+	if whole && db.changed.Before(since) {
+		db.rested = true
 	}
-	if huge := pages >= hugeLog && copied < pages; huge != db.huge {
-		db.huge = huge
-		if huge {
-			db.log.Warn("another program's open transaction keeps the write-ahead log growing", "path", db.path, "bytes", pages*pageSize)
+	return db.rested
+}
+
+// checkpoint copies the log, and reports whether all of it was copied.
+func (db *DB) checkpoint() (whole bool, err error) {
+	// Never bring the log of one file into another one.
+	db.mu.Lock()
+	err = db.look()
+	c := db.copier
+	if err == nil && c.SQLiteConn == nil {
+		if c, err = open(db.path, "rw"); err == nil {
+			err = c.exec("PRAGMA synchronous=NORMAL")
+			db.copier = c
 		}
 	}
-	return nil
+	db.copying = true
+	db.mu.Unlock()
+	var pages, copied int64
+	if err == nil {
+		pages, copied, err = c.checkpoint()
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.copying = false
+	if err == nil && pages >= longLog {
+		// Writers have added pages meanwhile, and would for ever: copy these few
+		// while they wait, so that the next one begins the log anew.
+		if pages, copied, err = c.checkpoint(); err == nil {
+			if huge := pages >= hugeLog && copied < pages; huge != db.huge {
+				db.huge = huge
+				if huge {
+					db.log.Warn("another program's open transaction keeps the write-ahead log growing", "path", db.path, "bytes", pages*pageSize)
+				}
+			}
+		}
+	}
+	if err != nil {
+		db.copier.Close()
+		db.copier = conn{}
+	}
+	return err == nil && copied >= pages, err
 }
 
 // checkpoint copies as much of the log as it can without waiting for anyone, and

@@ -44,6 +44,7 @@ func (db *DB) Commit(changes []memdb.Change) error {
 	db.stats.Transactions.Add(1)
 	db.obs.Committed(int(db.stats.Rows.Load()-rows), int(db.stats.Bytes.Load()-bytes), time.Since(begin))
 	db.wrote(2 * pageSize)
+	db.restless(begin)
 	if db.unsaved > checkpointBytes {
 		db.unsaved = 0
 		db.wakeCheckpointer()
@@ -129,10 +130,13 @@ func (db *DB) reopen() error {
 		}
 	}
 	if err == nil && got != db.version {
-		err = fmt.Errorf("%w: it holds version %d, expected was %d", ErrChanged, got, db.version)
+		err = db.otherVersion(got)
 	}
 	if err == nil {
 		err = db.openLog()
+	}
+	if err == nil {
+		db.others, err = w.c.otherTransactions()
 	}
 	if err != nil {
 		return errors.Join(err, w.close())
@@ -148,7 +152,7 @@ func (w *writer) undo(rows map[uint64]*memdb.Entry) error {
 			var err error
 			switch {
 			case inode == memdb.RootInode:
-				_, err = w.setRoot.run(int64(e.Version), int64(e.Writer), int64(e.MTime))
+				_, err = w.replaceRow(e)
 			case e == nil:
 				_, err = w.remove.run(int64(inode))
 			default:
@@ -210,7 +214,11 @@ func (db *DB) store(c *memdb.Change) (call string, err error) {
 	switch {
 	case c.Inode == memdb.RootInode:
 		call = "UPDATE of the version"
-		n, err = w.setRoot.run(int64(e.Version), int64(e.Writer), int64(e.MTime))
+		n, err = w.setRoot.run(int64(e.Version), int64(e.Writer), int64(e.MTime), int64(db.version))
+		if err == nil && n != 1 { // the lock keeps other daemons away that know of it
+			got, verr := w.fileVersion()
+			return call, errors.Join(db.otherVersion(got), verr)
+		}
 	case e == nil && c.Old == nil: // came and went
 		return "", nil
 	case e == nil:

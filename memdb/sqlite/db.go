@@ -45,7 +45,9 @@ func (nobody) Checkpointed(time.Duration)        {}
 // DB is an open database file. Commit is called by one goroutine at a time;
 // the other methods from any.
 type DB struct {
-	path string
+	path string   // without symbolic links
+	link string   // as it was given
+	lock *os.File // of the database's inode; see lock
 	log  *slog.Logger
 	obs  Observer
 
@@ -54,9 +56,14 @@ type DB struct {
 	version uint64     // the version that the file holds
 	file    fs.FileInfo
 	looked  time.Time               // when path was last seen to be file
+	others  int64                   // SQLite's count of other connections' transactions, when last looked at
+	foreign bool                    // another program's transaction was reported
 	mend    []*memdb.Entry          // whose rows are to be written as they should be, with the next transaction
 	doubt   map[uint64]*memdb.Entry // what rows held before transactions that failed but may come to life; nil: gone
 	wal     *os.File                // the log, for Sync
+	changed time.Time               // of the last transaction
+	rested  bool                    // the checkpointer knows of no transaction that it has to wait for the end of
+	copier  conn                    // the checkpointer's connection
 	suspect bool                    // a sync of the log failed since the log was last copied
 	closed  bool
 
@@ -69,6 +76,7 @@ type DB struct {
 	stats Stats
 
 	wake chan struct{} // to the checkpointer
+	rest chan struct{} // to the checkpointer: there is something to copy when it rests
 	quit chan struct{}
 	done sync.WaitGroup
 }
@@ -107,8 +115,9 @@ func (db *DB) Sizes() (file, log int64, err error) {
 
 // Open opens the database at cfg.Path, or makes a new, empty one, and returns
 // its entries, the root first, ascending by inode. Created tells whether the
-// file is new. An error is an *Error around SQLite's, or a *memdb.LoadError
-// that names the rows that are wrong; the file has not been changed then.
+// file is new. An error is an *Error around SQLite's, one around ErrInUse, or a
+// *memdb.LoadError that names the rows that are wrong; the file has not been changed
+// then.
 func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -119,25 +128,67 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 	if cfg.Observer == nil {
 		cfg.Observer = nobody{}
 	}
-	db = &DB{path: cfg.Path, log: cfg.Log, obs: cfg.Observer, wake: make(chan struct{}, 1), quit: make(chan struct{})}
+	path, err := resolve(cfg.Path)
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("finding the database: %w", err)
+	}
+	db = &DB{path: path, link: cfg.Path, log: cfg.Log, obs: cfg.Observer,
+		wake: make(chan struct{}, 1), rest: make(chan struct{}, 1), quit: make(chan struct{})}
 	db.checkpointed.L = &db.mu
-	if _, err = createFile(cfg.Path); err != nil {
+	wasEmpty, isNew := false, false
+	if st, err := os.Stat(path); err == nil {
+		wasEmpty = st.Size() == 0
+	}
+	if isNew, err = createFile(path); err != nil {
 		return nil, nil, false, err
 	}
-	c, entries, mend, err := load(cfg)
+	if db.lock, err = lock(path); err != nil {
+		return nil, nil, false, fmt.Errorf("%s: %w", path, err)
+	}
+	if entries, created, err = db.load(cfg); err != nil {
+		return nil, nil, false, errors.Join(err, db.lock.Close())
+	}
+	if created {
+		db.begunAnew(isNew, wasEmpty)
+	}
+	db.looked = time.Now()
+	db.rested = true
+	db.mu.Lock()
+	db.restless(time.Now()) // what an earlier run has left in the log
+	db.mu.Unlock()
+	db.done.Add(1)
+	go db.checkpointer()
+	return db, entries, created, nil
+}
+
+// begunAnew says that a tree is empty where it may not have been empty before.
+func (db *DB) begunAnew(isNew, wasEmpty bool) {
+	traces := Traces(db.path)
+	switch {
+	case wasEmpty:
+		db.log.Warn("the database was empty, of 0 bytes: begun anew, with an empty tree", "path", db.path, "beside_it", traces, event.BegunAnew.Attr())
+	case isNew && len(traces) > 0:
+		db.log.Warn("there was no database, but traces of an earlier one: begun anew, with an empty tree", "path", db.path, "beside_it", traces, event.BegunAnew.Attr())
+	}
+}
+
+// load opens the file, judges its rows and makes db ready to write.
+func (db *DB) load(cfg Config) (entries []*memdb.Entry, created bool, err error) {
+	if err := protect(db.path, db.log); err != nil {
+		return nil, false, err
+	}
+	c, entries, mend, err := loadRows(db.path, db.log)
 	if err != nil {
-		return nil, nil, false, err
+		return nil, false, err
 	}
 	w, err := newWriter(c)
 	if err != nil {
-		return nil, nil, false, db.failed("opening the database", err)
+		return nil, false, db.failed("opening the database", err)
 	}
 	if created = len(entries) == 0; created {
 		now := uint32(cfg.Clock().Unix())
 		entries = []*memdb.Entry{memdb.NewEntry(memdb.RootInode, memdb.RootInode, 1, 0, now, memdb.TypeDir, "", nil)}
-		if _, err := w.replaceRow(entries[0]); err != nil {
-			return nil, nil, false, errors.Join(db.failed("writing the version", err), w.close())
-		}
+		mend = entries
 	}
 	db.w, db.version = w, entries[0].Version
 	for _, e := range mend {
@@ -147,42 +198,42 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 		}
 		// Every transaction counts on the version row.
 		if _, err := w.replaceRow(e); err != nil {
-			return nil, nil, false, errors.Join(db.failed("writing the version", err), w.close())
+			return nil, false, errors.Join(db.failed("writing the version", err), w.close())
 		}
 	}
-	if db.file, err = os.Stat(cfg.Path); err == nil {
+	if db.file, err = os.Stat(db.path); err == nil {
 		err = db.openLog()
 	}
-	if err != nil {
-		return nil, nil, false, errors.Join(err, w.close())
+	if err == nil {
+		db.others, err = w.c.otherTransactions()
 	}
-	db.looked = time.Now()
-	db.done.Add(1)
-	go db.checkpointer()
-	return db, entries, created, nil
+	if err != nil {
+		return nil, false, errors.Join(err, w.close())
+	}
+	return entries, created, nil
 }
 
-// load reads a database file and judges its rows. A new file has none.
-func load(cfg Config) (c conn, entries, mend []*memdb.Entry, err error) {
-	_, noLog := os.Stat(cfg.Path + "-wal")
-	c, err = open(cfg.Path, "rw")
+// loadRows reads a database file and judges its rows. A new file has none.
+func loadRows(path string, log *slog.Logger) (c conn, entries, mend []*memdb.Entry, err error) {
+	_, noLog := os.Stat(path + "-wal")
+	c, err = open(path, "rw")
 	if err != nil {
-		return conn{}, nil, nil, &Error{Path: cfg.Path, Call: "opening the database", Err: err}
+		return conn{}, nil, nil, &Error{Path: path, Call: "opening the database", Err: err}
 	}
 	entries, problems, mend, err := readTree(c)
 	if err != nil {
-		err = &Error{Path: cfg.Path, Call: "loading", Err: err}
+		err = &Error{Path: path, Call: "loading", Err: err}
 	} else if len(entries)+len(problems) > 0 {
 		problems = append(problems, memdb.Check(entries)...)
 		if bad := fatal(problems); len(bad) > 0 {
-			err = fmt.Errorf("%s: %w", cfg.Path, &memdb.LoadError{Problems: bad})
+			err = fmt.Errorf("%s: %w", path, &memdb.LoadError{Problems: bad})
 		}
 	}
 	if err != nil {
-		return conn{}, nil, nil, errors.Join(err, c.leave(cfg.Path, noLog == nil))
+		return conn{}, nil, nil, errors.Join(err, c.leave(path, noLog == nil))
 	}
 	for _, p := range problems {
-		cfg.Log.Warn("odd row in the database", "path", cfg.Path, "row", p.String())
+		log.Warn("odd row in the database", "path", path, "row", p.String())
 	}
 	return c, entries, mend, nil
 }
@@ -239,20 +290,107 @@ func (db *DB) openLog() error {
 	return nil
 }
 
-// look makes sure that the path still leads to the file that was opened. mu is
-// held.
+// look makes sure that the path still leads to the file that was opened, that the log is
+// still beside it, and that nobody else writes to it. mu is held.
 func (db *DB) look() error {
-	now, err := os.Stat(db.path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: it was removed; put it back, or restart the daemon", ErrChanged)
-	case err != nil:
-		return err
-	case !os.SameFile(now, db.file):
-		return fmt.Errorf("%w: another file has taken its place; restart the daemon to use that one", ErrChanged)
+	for _, path := range []string{db.link, db.path} {
+		now, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("%w: it was removed; put it back, or restart the daemon", ErrChanged)
+		case err != nil:
+			return err
+		case !os.SameFile(now, db.file):
+			return fmt.Errorf("%w: another file has taken its place; restart the daemon to use that one", ErrChanged)
+		}
+	}
+	if db.w != nil {
+		if err := db.lookAtLog(); err != nil {
+			return err
+		}
+		if err := db.lookForOthers(); err != nil {
+			return err
+		}
 	}
 	db.looked = time.Now()
 	return nil
+}
+
+// lookAtLog makes sure that the log is where SQLite would look for it after a restart. If
+// not, its pages still are in the file that was removed, which SQLite has open: they
+// are brought into the database, and a new log is begun. mu is held.
+func (db *DB) lookAtLog() error {
+	mine, err := db.wal.Stat()
+	if err != nil {
+		return err
+	}
+	now, err := os.Stat(db.path + "-wal")
+	switch {
+	case err == nil && os.SameFile(now, mine):
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	const what = "the write-ahead log was removed or replaced by another program"
+	pages, copied, err := db.w.c.checkpoint()
+	if err == nil && copied < pages {
+		err = errors.New("another program's open transaction is in the way")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s, and what is in it can't be brought into the database yet: %w", ErrChanged, what, err)
+	}
+	if now != nil { // SQLite would take another program's file for the log
+		if err := os.Rename(db.path+"-wal", fmt.Sprintf("%s-wal.foreign-%d", db.path, time.Now().Unix())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %s: %w", ErrChanged, what, err)
+		}
+	}
+	err = errors.Join(db.copier.Close(), db.disconnect())
+	db.copier = conn{}
+	if err == nil {
+		err = db.reopen()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	db.log.Error(what+"; nothing was lost: all of it is in the database now, and a new log is begun", "path", db.path, event.LogRemoved.Attr())
+	return nil
+}
+
+// lookForOthers reports another program's transaction. One by another daemon has
+// changed the version, and ends in ErrChanged; one by hand is not shown. mu is held.
+func (db *DB) lookForOthers() error {
+	n, err := db.w.c.otherTransactions()
+	if err != nil || n == db.others {
+		return err
+	}
+	db.others = n
+	version, err := db.w.fileVersion()
+	if err != nil {
+		return err
+	}
+	if version != db.version {
+		return db.otherVersion(version)
+	}
+	if !db.foreign {
+		db.foreign = true
+		db.log.Warn("another program has written to the database while the daemon runs: what it wrote is not shown, and may be overwritten; stop the daemon before changing its database",
+			"path", db.path, event.ForeignWrite.Attr())
+	}
+	return nil
+}
+
+func (db *DB) otherVersion(got uint64) error {
+	return fmt.Errorf("%w: it holds version %d, expected was %d; is another daemon running on it?", ErrChanged, got, db.version)
+}
+
+// otherTransactions returns a number that changes with every transaction of another
+// connection, that of a checkpoint excepted.
+func (c conn) otherTransactions() (n int64, err error) {
+	err = c.query("PRAGMA data_version", func(row []driver.Value) error {
+		n, _ = row[0].(int64)
+		return nil
+	})
+	return n, err
 }
 
 // Path returns the file's path.
@@ -280,7 +418,7 @@ func (db *DB) Close() error {
 	if db.w != nil {
 		err = db.disconnect()
 	}
-	if err := errors.Join(err, db.wal.Close()); err != nil {
+	if err := errors.Join(err, db.wal.Close(), db.lock.Close()); err != nil {
 		return db.failed("closing the database", err)
 	}
 	return nil
@@ -411,7 +549,7 @@ func (w *writer) setup() error {
 		"REPLACE INTO tree (inode, parent, version, writer, mtime, type, name, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)": &w.replace,
 		"UPDATE tree SET parent=?, version=?, writer=?, mtime=?, name=? WHERE inode=?":                                &w.update,
 		"DELETE FROM tree WHERE inode=?":                             &w.remove,
-		"UPDATE tree SET version=?, writer=?, mtime=? WHERE inode=0": &w.setRoot,
+		"UPDATE tree SET version=?, writer=?, mtime=? WHERE inode=0 AND version=?": &w.setRoot,
 	} {
 		p, err := w.c.prepare(query)
 		if err != nil {
