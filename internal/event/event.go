@@ -33,13 +33,16 @@ const (
 
 // The database and the tree.
 const (
-	DatabaseFailed    Event = "database-failed"    // a transaction failed
-	DiskFull          Event = "disk-full"          // one failed for want of room
-	DatabaseRecovered Event = "database-recovered" // it can be written again
-	CheckpointFailed  Event = "checkpoint-failed"  // the write-ahead log can't be brought into the file
-	Duplicate         Event = "duplicate-vmid"     // two guest configurations claim one VMID
-	LockExpired       Event = "lock-expired"       // a lock is to be broken: nobody has renewed it in time
-	LockBroken        Event = "lock-broken"        // it is gone
+	DatabaseFailed    Event = "database-failed"     // a transaction failed
+	DiskFull          Event = "disk-full"           // one failed for want of room
+	DatabaseRecovered Event = "database-recovered"  // it can be written again
+	CheckpointFailed  Event = "checkpoint-failed"   // the write-ahead log can't be brought into the file
+	Exposed           Event = "database-exposed"    // a file of it had a mode or owner that let others read it
+	BegunAnew         Event = "database-begun-anew" // an empty one, where there was one before
+	Meddled           Event = "database-meddled"    // another program has written to it, or removed its log
+	Duplicate         Event = "duplicate-vmid"      // two guest configurations claim one VMID
+	LockExpired       Event = "lock-expired"        // a lock is to be broken: nobody has renewed it in time
+	LockBroken        Event = "lock-broken"         // it is gone
 )
 
 // The host's corosync.conf.
@@ -54,7 +57,7 @@ func All() []Event {
 	return []Event{
 		DaemonUp, DaemonStopping, DaemonFailed, Stuck, Unstuck, HeldUp, MountEnded,
 		QuorumGained, QuorumLost, CorosyncAway, ForeignCorosync, LeftGroup, OutOfGroup, Behind, SyncDone, VerificationFailed, NotDelivered,
-		DatabaseFailed, DiskFull, DatabaseRecovered, CheckpointFailed, Duplicate, LockExpired, LockBroken,
+		DatabaseFailed, DiskFull, DatabaseRecovered, CheckpointFailed, Exposed, BegunAnew, Meddled, Duplicate, LockExpired, LockBroken,
 		ConfWritten, ConfIgnored, ConfFailed,
 	}
 }

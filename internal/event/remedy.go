@@ -31,6 +31,12 @@ func (e Event) Remedy() string {
 		return "see to the disk of the database's directory: dmesg, df; the daemon tries again by itself"
 	case DiskFull:
 		return "make room on the disk of the database's directory; the daemon tries again by itself"
+	case Exposed:
+		return "if others have an account on this node, renew the keys and passwords below /etc/pve/priv"
+	case BegunAnew:
+		return "in a cluster nothing; on a single node stop the daemon, and put a copy in its place: pmxcfs db check COPY, see what lies beside it"
+	case Meddled:
+		return "find out which program it was; only the daemon writes to its database while it runs"
 	case Duplicate:
 		return "find out which of the two is right, and delete the other one"
 	case ConfIgnored:

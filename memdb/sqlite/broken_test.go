@@ -232,6 +232,9 @@ func TestFilesThatAreNoDatabaseAreRefusedUnchanged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config.db")
 			test.content(t, path)
+			if err := os.Chmod(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			before := fingerprint(t, filepath.Dir(path))
 			for call, f := range map[string]func() error{
 				"Open": func() error { _, _, _, err := Open(Config{Path: path}); return err },

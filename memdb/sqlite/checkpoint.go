@@ -23,13 +23,8 @@ const (
 	// for a checkpoint: it outruns the disk.
 	maxLog = 24 << 20
 
-	// restTime is how long nothing must have changed before the log is copied into the
-	// main file, so that this alone holds everything: many a backup script copies it
-	// alone.
-	restTime = 5 * time.Second
-
-	// maxRestTime is how long that waits, in the end, for the next try, if another
-	// program's open transaction is in the way.
+	// maxRestTime is how long, in the end, the copy of all of the log waits for the next
+	// try, if another program's open transaction is in the way.
 	maxRestTime = time.Minute
 
 	// hugeLog is the log's length in pages that is worth a warning.
@@ -84,7 +79,7 @@ func (db *DB) checkpointer() {
 	reported := false
 	clock := time.NewTimer(0)
 	clock.Stop()
-	wait := restTime
+	wait := db.restTime
 	for {
 		resting := false
 		select {
@@ -93,14 +88,14 @@ func (db *DB) checkpointer() {
 			return
 		case <-db.wake:
 		case <-db.rest:
-			clock.Reset(restTime)
+			clock.Reset(db.restTime)
 			continue
 		case <-clock.C:
 			db.mu.Lock()
-			left := restTime - time.Since(db.changed)
+			left := db.restTime - time.Since(db.changed)
 			db.mu.Unlock()
 			if left > 0 {
-				wait = restTime
+				wait = db.restTime
 				clock.Reset(left)
 				continue
 			}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
 )
 
@@ -22,6 +23,11 @@ type Config struct {
 	Clock func() time.Time // nil: time.Now; only for the version row of a new file
 
 	Observer Observer // nil: none
+
+	// Rest is how long nothing must have changed before all of the log is copied into
+	// the main file, so that this alone holds everything: many a backup script copies
+	// it alone. 0: 5 s.
+	Rest time.Duration
 }
 
 // Observer is told of what succeeded. Its methods are called with locks held: they
@@ -64,6 +70,7 @@ type DB struct {
 	changed time.Time               // of the last transaction
 	rested  bool                    // the checkpointer knows of no transaction that it has to wait for the end of
 	copier  conn                    // the checkpointer's connection
+	copying bool                    // copier is in use
 	suspect bool                    // a sync of the log failed since the log was last copied
 	closed  bool
 
@@ -76,9 +83,11 @@ type DB struct {
 	stats Stats
 
 	wake chan struct{} // to the checkpointer
-	rest chan struct{} // to the checkpointer: there is something to copy when it rests
-	quit chan struct{}
-	done sync.WaitGroup
+	rest chan struct{} // to the checkpointer: there is something to copy when nothing changes any more
+
+	restTime time.Duration
+	quit     chan struct{}
+	done     sync.WaitGroup
 }
 
 // lookInterval is how often, at most, commits make sure that the file is still
@@ -128,17 +137,21 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 	if cfg.Observer == nil {
 		cfg.Observer = nobody{}
 	}
+	if cfg.Rest == 0 {
+		cfg.Rest = 5 * time.Second
+	}
 	path, err := resolve(cfg.Path)
 	if err != nil {
-		return nil, nil, false, fmt.Errorf("finding the database: %w", err)
+		return nil, nil, false, fmt.Errorf("finding the database %s: %w", cfg.Path, err)
 	}
-	db = &DB{path: path, link: cfg.Path, log: cfg.Log, obs: cfg.Observer,
+	db = &DB{path: path, link: cfg.Path, log: cfg.Log, obs: cfg.Observer, restTime: cfg.Rest,
 		wake: make(chan struct{}, 1), rest: make(chan struct{}, 1), quit: make(chan struct{})}
 	db.checkpointed.L = &db.mu
 	wasEmpty, isNew := false, false
 	if st, err := os.Stat(path); err == nil {
 		wasEmpty = st.Size() == 0
 	}
+	traces := Traces(path)
 	if isNew, err = createFile(path); err != nil {
 		return nil, nil, false, err
 	}
@@ -149,7 +162,7 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 		return nil, nil, false, errors.Join(err, db.lock.Close())
 	}
 	if created {
-		db.begunAnew(isNew, wasEmpty)
+		db.begunAnew(isNew, wasEmpty, traces)
 	}
 	db.looked = time.Now()
 	db.rested = true
@@ -162,8 +175,7 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 }
 
 // begunAnew says that a tree is empty where it may not have been empty before.
-func (db *DB) begunAnew(isNew, wasEmpty bool) {
-	traces := Traces(db.path)
+func (db *DB) begunAnew(isNew, wasEmpty bool, traces []string) {
 	switch {
 	case wasEmpty:
 		db.log.Warn("the database was empty, of 0 bytes: begun anew, with an empty tree", "path", db.path, "beside_it", traces, event.BegunAnew.Attr())
@@ -201,7 +213,10 @@ func (db *DB) load(cfg Config) (entries []*memdb.Entry, created bool, err error)
 			return nil, false, errors.Join(db.failed("writing the version", err), w.close())
 		}
 	}
-	if db.file, err = os.Stat(db.path); err == nil {
+	if db.file, err = db.lock.Stat(); err == nil {
+		err = db.look()
+	}
+	if err == nil {
 		err = db.openLog()
 	}
 	if err == nil {
@@ -304,7 +319,7 @@ func (db *DB) look() error {
 			return fmt.Errorf("%w: another file has taken its place; restart the daemon to use that one", ErrChanged)
 		}
 	}
-	if db.w != nil {
+	if db.w != nil && db.wal != nil {
 		if err := db.lookAtLog(); err != nil {
 			return err
 		}
@@ -331,6 +346,9 @@ func (db *DB) lookAtLog() error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
+	if db.copying { // its connection can't be closed; a checkpoint is looked at first, too
+		return nil
+	}
 	const what = "the write-ahead log was removed or replaced by another program"
 	pages, copied, err := db.w.c.checkpoint()
 	if err == nil && copied < pages {
@@ -346,13 +364,17 @@ func (db *DB) lookAtLog() error {
 	}
 	err = errors.Join(db.copier.Close(), db.disconnect())
 	db.copier = conn{}
+	// It says what the removed log holds. SQLite leaves it to a reader that has it open.
+	if rerr := os.Remove(db.path + "-shm"); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
 	if err == nil {
 		err = db.reopen()
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	db.log.Error(what+"; nothing was lost: all of it is in the database now, and a new log is begun", "path", db.path, event.LogRemoved.Attr())
+	db.log.Error(what+"; nothing was lost: all of it is in the database now, and a new log is begun", "path", db.path, event.Meddled.Attr())
 	return nil
 }
 
@@ -374,7 +396,7 @@ func (db *DB) lookForOthers() error {
 	if !db.foreign {
 		db.foreign = true
 		db.log.Warn("another program has written to the database while the daemon runs: what it wrote is not shown, and may be overwritten; stop the daemon before changing its database",
-			"path", db.path, event.ForeignWrite.Attr())
+			"path", db.path, event.Meddled.Attr())
 	}
 	return nil
 }
@@ -548,7 +570,7 @@ func (w *writer) setup() error {
 		"ROLLBACK":        &w.rollback,
 		"REPLACE INTO tree (inode, parent, version, writer, mtime, type, name, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)": &w.replace,
 		"UPDATE tree SET parent=?, version=?, writer=?, mtime=?, name=? WHERE inode=?":                                &w.update,
-		"DELETE FROM tree WHERE inode=?":                             &w.remove,
+		"DELETE FROM tree WHERE inode=?":                                           &w.remove,
 		"UPDATE tree SET version=?, writer=?, mtime=? WHERE inode=0 AND version=?": &w.setRoot,
 	} {
 		p, err := w.c.prepare(query)

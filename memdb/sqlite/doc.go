@@ -14,7 +14,8 @@
 //     the writer's path they would stall it for milliseconds. Under an unbroken
 //     stream of writes the log would grow for ever, since it is only begun anew
 //     when all of it has been copied; then the last few pages are copied while
-//     the writer waits.
+//     the writer waits. When nothing has changed for some seconds, all of it is
+//     copied: config.db alone then holds everything.
 //   - Locking mode NORMAL: EXCLUSIVE would shut readers out.
 //
 // # When something fails
@@ -25,6 +26,10 @@
 //     log, whole, and come to life when the log is read anew. Until a later
 //     transaction has taken their place, what the rows held before is remembered,
 //     and a new connection puts it back first.
+//   - The lock that keeps a second daemon away is the database's inode's, so that it
+//     holds whatever the options; another writer's transaction is noticed all the same.
+//   - A log that was removed under the daemon is noticed within a second of writing,
+//     too; SQLite still has it open, so all of it is brought into the database.
 //   - A file that was removed or replaced under the daemon is noticed within a
 //     second of writing, and neither it nor its successor is written to: the log of
 //     one file brought into another would destroy that.

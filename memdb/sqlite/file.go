@@ -203,6 +203,10 @@ func newFile(path string, fill func(tmp string) error) (err error) {
 // log included, to a temporary directory first. The process must not have the
 // database open itself then: copying would end SQLite's locks.
 func withReader(path string, f func(conn) error) error {
+	path, err := resolve(path)
+	if err != nil {
+		return err
+	}
 	for range 10 {
 		st, err := os.Stat(path)
 		if err != nil {

@@ -63,7 +63,7 @@ type store struct {
 func openStore(tb testing.TB, path string) *store {
 	tb.Helper()
 	s := &store{tb: tb, path: path}
-	db, entries, _, err := Open(Config{Path: path, Clock: func() time.Time { return t0 },
+	db, entries, _, err := Open(Config{Path: path, Clock: func() time.Time { return t0 }, Rest: time.Hour,
 		Log: slog.New(slog.NewTextHandler(&s.log, nil))})
 	if err != nil {
 		tb.Fatal(err)
