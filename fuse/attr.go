@@ -62,18 +62,23 @@ func (fs *FS) commonAttr(time uint64, out *gofuse.Attr) {
 func (fs *FS) rootItemAttr(item *rootItem, out *gofuse.Attr) {
 	out.Ino = item.id
 	out.Nlink = 1
-	switch {
-	case item.link != nil:
-		out.Mode = syscall.S_IFLNK | 0o777&0o755
-		if !fs.store.Quorate() {
-			out.Mode = syscall.S_IFLNK | 0o555
-		}
+	out.Mode = fs.itemMode(item)
+	if item.link != nil {
 		out.Size = uint64(len(item.link.Target))
-	default:
-		out.Mode = syscall.S_IFREG | item.special.Mode&0o750
+	} else {
 		out.Size = uint64(len(item.special.Read()))
 	}
 	fs.commonAttr(0, out)
+}
+
+func (fs *FS) itemMode(item *rootItem) uint32 {
+	switch {
+	case item.link == nil:
+		return syscall.S_IFREG | item.special.Mode&0o750
+	case fs.store.Quorate():
+		return syscall.S_IFLNK | 0o777&0o755
+	}
+	return syscall.S_IFLNK | 0o555
 }
 
 // entryOut answers a look-up that found e, or the making of e. If others change
@@ -84,7 +89,9 @@ func (fs *FS) rootItemAttr(item *rootItem, out *gofuse.Attr) {
 func (fs *FS) entryOut(e memdb.Info, out *gofuse.EntryOut) {
 	out.NodeId = nodeID(e.Inode)
 	out.Generation = fs.generation.Load()
-	out.SetEntryTimeout(cacheTime)
+	if !fs.guarded(e.Parent) {
+		out.SetEntryTimeout(cacheTime)
+	}
 	if !fs.shared {
 		out.SetAttrTimeout(fs.attrTime(e.Inode))
 	}
@@ -104,6 +111,9 @@ func (fs *FS) madeOut(e memdb.Info, dir uint64, name string, out *gofuse.EntryOu
 
 // Lookup finds a name in a directory. An absence may be cached, too.
 func (fs *FS) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *gofuse.EntryOut) gofuse.Status {
+	if !fs.mayIn(in, in.NodeId, mayExec) {
+		return statusEACCES
+	}
 	if item := fs.reserved(in.NodeId, name); item != nil {
 		out.NodeId = item.id
 		out.SetEntryTimeout(cacheTime)
@@ -123,7 +133,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *g
 				fs.known.takeAbsent(in.NodeId, name)
 				continue
 			}
-			if noted {
+			if noted && !fs.guarded(dir) {
 				out.SetEntryTimeout(cacheTime)
 			}
 			out.NodeId = 0
@@ -186,6 +196,9 @@ func (fs *FS) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.
 func (fs *FS) setAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut, r *running) gofuse.Status {
 	get := gofuse.GetAttrIn{InHeader: in.InHeader}
 	if st := fs.GetAttr(cancel, &get, out); !st.Ok() {
+		return st
+	}
+	if st := fs.maySetAttr(in, out.Attr.Mode); !st.Ok() {
 		return st
 	}
 	if mode, ok := in.GetMode(); ok && mode&0o7777 != chmodMode(out.Attr.Mode) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,13 +13,29 @@ import (
 // caller waits in its system call meanwhile. A caller in a foreign pid name space
 // has no number here (0), and nothing is known of it.
 
-// inTruncate reports whether a thread is in truncate(2). See proc_pid_syscall(5).
+// systemCall returns the number and the arguments of the system call that a thread is in, as
+// numbers in text; nothing if that can't be told. It has made a request and is about to wait for the
+// answer: while it is still running, its call can't be read. See proc_pid_syscall(5).
+func systemCall(thread uint32) (number int, args [][]byte, ok bool) {
+	path := "/proc/" + strconv.FormatUint(uint64(thread), 10) + "/syscall"
+	b := make([]byte, 256)
+	for range 100 {
+		fields := bytes.Fields(readProc(path, b))
+		if len(fields) == 0 {
+			return 0, nil, false
+		}
+		if n, err := strconv.Atoi(string(fields[0])); err == nil {
+			return n, fields[1:], true
+		}
+		time.Sleep(20 * time.Microsecond)
+	}
+	return 0, nil, false
+}
+
+// inTruncate reports whether a thread is in truncate(2).
 func inTruncate(thread uint32) bool {
-	b := make([]byte, 128)
-	b = readProc("/proc/"+strconv.FormatUint(uint64(thread), 10)+"/syscall", b)
-	number, _, _ := bytes.Cut(b, []byte(" "))
-	n, err := strconv.Atoi(string(number))
-	return err == nil && n == unix.SYS_TRUNCATE
+	number, _, ok := systemCall(thread)
+	return ok && number == unix.SYS_TRUNCATE
 }
 
 // keepsOpen reports whether h will go on being open although thread has closed a

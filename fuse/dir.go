@@ -14,8 +14,12 @@ import (
 // changes drop it, and for others it is told.
 func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
 	inode := inodeOf(in.NodeId)
-	if _, ok := fs.tree.Get(inode); !ok {
+	e, ok := fs.tree.Get(inode)
+	switch {
+	case !ok:
 		return gofuse.ENOENT
+	case !fs.may(&in.InHeader, fs.mode(e), mayRead):
+		return statusEACCES
 	}
 	out.Fh = fs.addHandle(&handle{id: in.NodeId, inode: inode, isDir: true})
 	out.OpenFlags = gofuse.FOPEN_CACHE_DIR | gofuse.FOPEN_KEEP_CACHE
@@ -104,10 +108,14 @@ func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) { fs.dropHandle(in.Fh) }
 
 // Mkdir makes a directory; in priv/lock it takes a lock.
 func (fs *FS) Mkdir(cancel <-chan struct{}, in *gofuse.MkdirIn, name string, out *gofuse.EntryOut) gofuse.Status {
-	return fs.make(cancel, memdb.OpMkdir, in.NodeId, name, out)
+	return fs.make(cancel, memdb.OpMkdir, &in.InHeader, name, out)
 }
 
-func (fs *FS) make(cancel <-chan struct{}, kind memdb.Kind, dir uint64, name string, out *gofuse.EntryOut) gofuse.Status {
+func (fs *FS) make(cancel <-chan struct{}, kind memdb.Kind, in *gofuse.InHeader, name string, out *gofuse.EntryOut) gofuse.Status {
+	dir := in.NodeId
+	if !fs.mayIn(in, dir, mayChange) {
+		return statusEACCES
+	}
 	if fs.reserved(dir, name) != nil {
 		return statusEACCES
 	}
@@ -126,15 +134,19 @@ func (fs *FS) make(cancel <-chan struct{}, kind memdb.Kind, dir uint64, name str
 // Unlink and Rmdir are the same delete; which of them may be called on what the
 // kernel has checked.
 func (fs *FS) Unlink(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
-	return fs.remove(cancel, in.NodeId, name)
+	return fs.remove(cancel, in, name)
 }
 
 // Rmdir deletes an empty directory.
 func (fs *FS) Rmdir(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
-	return fs.remove(cancel, in.NodeId, name)
+	return fs.remove(cancel, in, name)
 }
 
-func (fs *FS) remove(cancel <-chan struct{}, dir uint64, name string) gofuse.Status {
+func (fs *FS) remove(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
+	dir := in.NodeId
+	if !fs.mayIn(in, dir, mayChange) {
+		return statusEACCES
+	}
 	if fs.reserved(dir, name) != nil {
 		return statusEACCES
 	}
@@ -151,6 +163,15 @@ const renameNoReplace = 1
 
 // Rename moves an entry, over an existing file or empty directory if need be.
 func (fs *FS) Rename(cancel <-chan struct{}, in *gofuse.RenameIn, oldName, newName string) gofuse.Status {
+	if !fs.mayIn(&in.InHeader, in.NodeId, mayChange) || !fs.mayIn(&in.InHeader, in.Newdir, mayChange) {
+		return statusEACCES
+	}
+	if in.NodeId != in.Newdir {
+		// A directory's ".." changes.
+		if e, ok := fs.tree.Child(inodeOf(in.NodeId), oldName); ok && e.IsDir() && !fs.may(&in.InHeader, fs.mode(e), mayWrite) {
+			return statusEACCES
+		}
+	}
 	if in.Flags&^renameNoReplace != 0 {
 		return gofuse.EINVAL
 	}
@@ -179,6 +200,12 @@ func (fs *FS) Rename(cancel <-chan struct{}, in *gofuse.RenameIn, oldName, newNa
 	if memdb.IsPrivate(from) != memdb.IsPrivate(to) || memdb.IsScript(oldName) != memdb.IsScript(newName) {
 		fs.notify.attributes(nodeID(change.Inode)) // the mode is another one here
 	}
+	if change.New.IsDir() {
+		fs.renamed(change.Inode)
+	}
+	if fs.guarded(inodeOf(in.Newdir)) {
+		fs.notify.name(in.Newdir, newName) // the kernel may have found it where everybody could
+	}
 	return gofuse.OK
 }
 
@@ -188,6 +215,9 @@ func (fs *FS) Link(<-chan struct{}, *gofuse.LinkIn, string, *gofuse.EntryOut) go
 }
 
 // Symlink is not supported: the only links are those that the daemon makes.
-func (fs *FS) Symlink(<-chan struct{}, *gofuse.InHeader, string, string, *gofuse.EntryOut) gofuse.Status {
+func (fs *FS) Symlink(_ <-chan struct{}, in *gofuse.InHeader, _, _ string, _ *gofuse.EntryOut) gofuse.Status {
+	if !fs.mayIn(in, in.NodeId, mayChange) {
+		return statusEACCES
+	}
 	return statusEPERM
 }

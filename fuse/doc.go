@@ -26,6 +26,11 @@
 // stays off, since with it the kernel trusts its own idea of a file's size over
 // ours. Shared writable mappings are not possible then, nor were they ever here.
 //
+// # Who may do what
+//
+// The mount has no default_permissions: each request is checked here (access.go), and names in
+// directories that not everybody may search are not cached.
+//
 // # O_TRUNC
 //
 // Opening with O_TRUNC changes nothing yet: the handle's first write carries

@@ -16,19 +16,19 @@ func writable(flags uint32) bool { return flags&syscall.O_ACCMODE != syscall.O_R
 // needs no further request but the release.
 func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
 	if item := fs.byID[in.NodeId]; item != nil {
-		return fs.openItem(item, in.Flags, out)
+		return fs.openItem(item, in, out)
 	}
 	e, ok := fs.tree.Get(inodeOf(in.NodeId))
 	if !ok {
-		if o := fs.orphan(inodeOf(in.NodeId)); o != nil { // through /proc/PID/fd
-			e.Entry, ok = o, true
-		}
+		e, ok = fs.orphan(inodeOf(in.NodeId)) // through /proc/PID/fd
 	}
 	switch {
 	case !ok:
 		return gofuse.ENOENT
 	case e.IsDir():
 		return statusEISDIR
+	case !fs.may(&in.InHeader, fs.mode(e), wanted(in.Flags)):
+		return statusEACCES
 	}
 	fs.openEntry(e.Entry, in.Flags, in.Pid, out)
 	return gofuse.OK
@@ -55,9 +55,13 @@ func (fs *FS) openEntry(e *memdb.Entry, flags, thread uint32, out *gofuse.OpenOu
 	out.Fh = fs.addHandle(h)
 }
 
-func (fs *FS) openItem(item *rootItem, flags uint32, out *gofuse.OpenOut) gofuse.Status {
+func (fs *FS) openItem(item *rootItem, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
+	flags := in.Flags
 	if item.link != nil {
 		return gofuse.Status(syscall.ELOOP)
+	}
+	if !fs.may(&in.InHeader, fs.itemMode(item), wanted(flags)) {
+		return statusEACCES
 	}
 	h := &handle{id: item.id, item: item, write: writable(flags)}
 	if h.write && item.special.Write == nil {
@@ -74,6 +78,9 @@ func (fs *FS) openItem(item *rootItem, flags uint32, out *gofuse.OpenOut) gofuse
 // Create makes a file and opens it. If another node was faster, the file is
 // opened as it is, unless O_EXCL was asked for.
 func (fs *FS) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, out *gofuse.CreateOut) gofuse.Status {
+	if !fs.mayIn(&in.InHeader, in.NodeId, mayChange) {
+		return statusEACCES
+	}
 	if fs.reserved(in.NodeId, name) != nil {
 		return statusEACCES
 	}
@@ -89,6 +96,9 @@ func (fs *FS) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, o
 		if !ok || there.IsDir() {
 			return status(err)
 		}
+		if !fs.may(&in.InHeader, fs.mode(there), wanted(in.Flags)) {
+			return statusEACCES
+		}
 		e, err, flags = there.Entry, nil, in.Flags
 	}
 	if err != nil {
@@ -101,10 +111,13 @@ func (fs *FS) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name string, o
 
 // Mknod makes a regular file; other kinds do not exist here.
 func (fs *FS) Mknod(cancel <-chan struct{}, in *gofuse.MknodIn, name string, out *gofuse.EntryOut) gofuse.Status {
+	if !fs.mayIn(&in.InHeader, in.NodeId, mayChange) {
+		return statusEACCES
+	}
 	if in.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return statusEPERM
 	}
-	return fs.make(cancel, memdb.OpCreate, in.NodeId, name, out)
+	return fs.make(cancel, memdb.OpCreate, &in.InHeader, name, out)
 }
 
 // Read answers from the content as it is now; the reply is written to the
@@ -118,7 +131,7 @@ func (fs *FS) Read(_ <-chan struct{}, in *gofuse.ReadIn, _ []byte) (gofuse.ReadR
 	if h.item == nil {
 		e, ok := fs.tree.Get(h.inode)
 		if !ok {
-			if e.Entry = fs.orphan(h.inode); e.Entry == nil {
+			if e, ok = fs.orphan(h.inode); !ok {
 				return nil, gofuse.ENOENT
 			}
 		}
@@ -247,11 +260,11 @@ func (f *openFile) setOrphan(data []byte) {
 }
 
 func (fs *FS) orphanAttr(id uint64, out *gofuse.AttrOut) gofuse.Status {
-	o := fs.orphan(inodeOf(id))
-	if o == nil {
+	o, ok := fs.orphan(inodeOf(id))
+	if !ok {
 		return gofuse.ENOENT
 	}
-	fs.entryAttr(memdb.Info{Entry: o}, &out.Attr)
+	fs.entryAttr(o, &out.Attr)
 	out.Nlink = 0
 	return gofuse.OK
 }

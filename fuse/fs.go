@@ -76,6 +76,8 @@ type FS struct {
 	roots    map[string]*rootItem // special files and links by name
 	byID     map[uint64]*rootItem
 
+	kernelChecks bool // the kernel checks permissions: what tests compare with
+
 	// generation tells the kernel that an inode number may stand for another
 	// file than before: it goes up when changes were taken back.
 	generation atomic.Uint64

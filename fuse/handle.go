@@ -15,6 +15,7 @@ type openFile struct {
 	readers int          // handles through which the kernel reads its own pages
 	writers []*handle    // the others, in the order of their opening
 	orphan  *memdb.Entry // the file's last state, once it is deleted
+	private bool         // that was for root alone
 }
 
 // handle is an open file, directory or special file.
@@ -153,13 +154,13 @@ func (fs *FS) justOpened(inode uint64, thread uint32) *handle {
 }
 
 // orphan returns the last state of a file that was deleted while open.
-func (fs *FS) orphan(inode uint64) *memdb.Entry {
+func (fs *FS) orphan(inode uint64) (memdb.Info, bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if f := fs.files[inode]; f != nil {
-		return f.orphan
+	if f := fs.files[inode]; f != nil && f.orphan != nil {
+		return memdb.Info{Entry: f.orphan, Private: f.private}, true
 	}
-	return nil
+	return memdb.Info{}, false
 }
 
 // attrTime is how long the kernel may keep an inode's attributes. It may not

@@ -108,3 +108,16 @@ func (k *known) takeAbsent(dir uint64, name string) bool {
 	delete(k.absent, a)
 	return ok
 }
+
+// takeAbsentIn drops all such notes of a directory, and returns the names.
+func (k *known) takeAbsentIn(dir uint64) (names []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for a := range k.absent {
+		if a.dir == dir {
+			names = append(names, a.name)
+			delete(k.absent, a)
+		}
+	}
+	return names
+}

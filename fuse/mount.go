@@ -48,7 +48,7 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 		Name:          "pmxcfs",
 		FsName:        "/dev/fuse",
 		AllowOther:    m.direct || userAllowOther(),
-		Options:       []string{"default_permissions"},
+		Options:       fs.options(),
 		MaxWrite:      maxWrite,
 		MaxBackground: 64,
 		// Each reader of the device has a buffer for the largest request.
@@ -61,7 +61,7 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 	}
 	target := dir
 	if m.direct {
-		fd, err := mountDirect(dir)
+		fd, err := mountDirect(dir, fs.options()...)
 		if err != nil {
 			return nil, err
 		}
@@ -118,17 +118,28 @@ func (m *Mount) identify() error {
 }
 
 // mountDirect mounts with the type and source that tools look for.
-func mountDirect(dir string) (int, error) {
+func mountDirect(dir string, more ...string) (int, error) {
 	fd, err := syscall.Open("/dev/fuse", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("opening /dev/fuse (is the fuse module loaded, and may this process use it?): %w", err)
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=%d", fd, maxWrite)
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,max_read=%d", fd, maxWrite)
+	for _, o := range more {
+		options += "," + o
+	}
 	if err := syscall.Mount("/dev/fuse", dir, "fuse", syscall.MS_NOSUID|syscall.MS_NODEV, options); err != nil {
 		syscall.Close(fd)
 		return 0, fmt.Errorf("mounting a FUSE file system on %s: %w", dir, err)
 	}
 	return fd, nil
+}
+
+// options are the mount's own. Without default_permissions every request is checked here.
+func (fs *FS) options() []string {
+	if fs.kernelChecks {
+		return []string{"default_permissions"}
+	}
+	return nil
 }
 
 // userAllowOther reports whether an unprivileged user may let others in.

@@ -106,6 +106,12 @@ func mountTest(t testing.TB, wrap func(dcdb.Database) dcdb.Database) *testMount 
 // mountNode does the same; what is shared other nodes change, too.
 func mountNode(t testing.TB, wrap func(dcdb.Database) dcdb.Database, shared bool) *testMount {
 	t.Helper()
+	return mountChecked(t, wrap, shared, false)
+}
+
+// mountChecked does the same; permissions may be left to the kernel.
+func mountChecked(t testing.TB, wrap func(dcdb.Database) dcdb.Database, shared, kernelChecks bool) *testMount {
+	t.Helper()
 	needFUSE(t)
 	db, entries, _, err := sqlite.Open(sqlite.Config{Path: filepath.Join(t.TempDir(), "config.db")})
 	if err != nil {
@@ -144,6 +150,7 @@ func mountNode(t testing.TB, wrap func(dcdb.Database) dcdb.Database, shared bool
 	if shared {
 		m.fs.Share()
 	}
+	m.fs.kernelChecks = kernelChecks
 	mount, err := m.fs.Mount(m.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -244,6 +251,9 @@ func refusePolling(dir string) error {
 // TestMain is, in a child of a test, a process whose first thread ends and whose
 // others stay.
 func TestMain(m *testing.M) {
+	if who := os.Getenv(callerEnv); who != "" {
+		callerMain(who)
+	}
 	if os.Getenv("FUSE_TEST_HEADLESS") != "" {
 		runtime.LockOSThread()
 		go func() {

@@ -194,7 +194,7 @@ func (fs *FS) Applied(_ *memdb.Op, changes []memdb.Change, foreign bool) {
 		if c.New == nil && c.Old != nil && !c.Old.IsDir() {
 			fs.mu.Lock()
 			if f := fs.files[c.Inode]; f != nil {
-				f.orphan = c.Old
+				f.orphan, f.private = c.Old, fs.privateEntry(c.Old)
 			}
 			fs.mu.Unlock()
 		}
@@ -216,7 +216,7 @@ func (fs *FS) Reset(changes []memdb.Change) {
 		case c.Old != nil:
 			f.orphan = nil
 		case c.New != nil:
-			f.orphan = c.New // a new file that never was
+			f.orphan, f.private = c.New, fs.privateEntry(c.New) // a new file that never was
 		}
 	}
 	fs.mu.Unlock()
@@ -238,6 +238,9 @@ func (fs *FS) invalidate(changes []memdb.Change) {
 			}
 			if c.Old.Parent == c.New.Parent && c.Old.Name == c.New.Name {
 				continue
+			}
+			if c.New.IsDir() {
+				fs.renamed(c.Inode)
 			}
 		}
 		for _, e := range []*memdb.Entry{c.Old, c.New} {

@@ -36,11 +36,12 @@ const (
 	OpSymlink
 	OpLink
 	OpFallocate
+	OpAccess
 	Operations = iota // how many there are
 )
 
 const operationNames = "lookup getattr setattr open read write flush release create unlink mkdir rmdir rename mknod " +
-	"fsync opendir readdir releasedir fsyncdir readlink statfs symlink link fallocate"
+	"fsync opendir readdir releasedir fsyncdir readlink statfs symlink link fallocate access"
 
 // String returns the operation's name, as FUSE has it.
 func (o Operation) String() string { return strings.Fields(operationNames)[o] }
@@ -224,5 +225,12 @@ func (o *observed) Fallocate(cancel <-chan struct{}, in *gofuse.FallocateIn) gof
 	r := o.inFlight.count(OpFallocate)
 	st := o.FS.Fallocate(cancel, in)
 	r.end(OpFallocate, st)
+	return st
+}
+
+func (o *observed) Access(cancel <-chan struct{}, in *gofuse.AccessIn) gofuse.Status {
+	r := o.inFlight.count(OpAccess)
+	st := o.FS.Access(cancel, in)
+	r.end(OpAccess, st)
 	return st
 }
