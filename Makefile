@@ -18,7 +18,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 DEB_BUILD := gcc libc6-dev pkg-config git ca-certificates curl unzip \
 	libcpg-dev libvotequorum-dev libcmap-dev libcfg-dev libcorosync-common-dev libqb-dev librrd-dev
 DEB_RUN   := fuse3 sqlite3
-DEB_TEST  := corosync rrdtool rrdcached iproute2 procps util-linux prometheus groff-base
+DEB_TEST  := corosync openssh-client openssl rrdtool rrdcached iproute2 procps util-linux prometheus groff-base
 # What building the Debian package needs on top: the rest of debian/control's.
 DEB_DEB   := build-essential dpkg-dev debhelper pkgconf lintian
 # And trying it on hosts with systemd.
