@@ -181,7 +181,6 @@ func TestBadMessagesAreDroppedWithALine(t *testing.T) {
 		{"no payload", dfsm.Message{From: member(2), Subtype: subtypeUpdate}, errMessage},
 		{"short", dfsm.Message{From: member(2), Subtype: subtypeUpdate, Payload: make([]byte, keyField-1)}, errMessage},
 		{"no NUL in the key", dfsm.Message{From: member(2), Subtype: subtypeUpdate, Payload: unterminated}, errMessage},
-		{"empty key", update("", "v"), errMessage},
 		{"large value", update("k", strings.Repeat("v", MaxValue+1)), ErrTooLarge},
 		{"large sample", update("rrd/k", strings.Repeat("v", 4095)+"\x00"), ErrText},
 		{"sample without NUL", update("rrd/k", "v"), ErrText},

@@ -32,7 +32,7 @@ func decodeUpdate(b []byte) (key string, value []byte, err error) {
 		return "", nil, errMessage
 	}
 	n := bytes.IndexByte(b[:keyField], 0)
-	if n <= 0 {
+	if n < 0 {
 		return "", nil, errMessage
 	}
 	return string(b[:n]), b[keyField:], nil

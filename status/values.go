@@ -1,6 +1,7 @@
 package status
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -86,14 +87,20 @@ func (v *values) set(key string, message []byte) error {
 // Set sets this node's value of a name and tells the other nodes; if this node is
 // not in the group now, they learn of it with the next synchronisation. An empty
 // value deletes the name. "nodeip" and "rrd/…" are not kept as values but go into
-// .members and .rrd: texts that end in a NUL. Set waits for nobody, and keeps
-// nothing of value's memory. Errors: ErrKey, ErrTooLarge, ErrText, ErrFull.
+// .members and .rrd: texts that end in a NUL, which alone are told, without what may
+// follow. An empty name is told like any other, but nobody can ask for it. Set waits for
+// nobody, and keeps nothing of value's memory. Errors: ErrKey, ErrTooLarge, ErrText, ErrFull.
 func (s *Store) Set(name string, value []byte) error {
-	if name == "" || len(name) >= keyField || strings.IndexByte(name, 0) >= 0 {
+	if len(name) >= keyField || strings.IndexByte(name, 0) >= 0 {
 		return ErrKey
 	}
 	if len(value) > MaxValue {
 		return ErrTooLarge
+	}
+	if name == nodeIPKey || strings.HasPrefix(name, rrdPrefix) {
+		if n := bytes.IndexByte(value, 0); n >= 0 && value[len(value)-1] == 0 {
+			value = value[:n+1]
+		}
 	}
 	message := encodeUpdate(name, value)
 	if key, ok := strings.CutPrefix(name, rrdPrefix); ok {
@@ -180,7 +187,7 @@ func (s *Store) Get(name, node string) ([]byte, bool) {
 		}
 	}
 	v, ok := n.values.byKey[name]
-	if !ok {
+	if !ok || name == "" {
 		return nil, false
 	}
 	return v.data(), true

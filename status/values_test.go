@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +32,39 @@ func TestSettingIsLocalWithoutAGroup(t *testing.T) {
 	}
 }
 
+// told keeps the payloads of updates.
+type told []string
+
+func (p *told) Post(_ uint16, payload []byte) { *p = append(*p, string(payload)) }
+
+func TestTextsAreToldUpToTheirFirstNUL(t *testing.T) {
+	s, _ := newStore(t)
+	var told told
+	s.SetGroup(&told)
+	for _, key := range []string{"nodeip", "rrd/x", "k"} {
+		if err := s.Set(key, []byte("1.2.3.4\x00 secret\x00")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{string(encodeUpdate("nodeip", []byte("1.2.3.4\x00"))), string(encodeUpdate("rrd/x", []byte("1.2.3.4\x00"))),
+		string(encodeUpdate("k", []byte("1.2.3.4\x00 secret\x00")))}
+	if !slices.Equal(told, want) {
+		t.Errorf("told are %q", told)
+	}
+}
+
+func TestAnEmptyNameIsToldButNobodyCanAskForIt(t *testing.T) {
+	s, _ := newStore(t)
+	var told told
+	s.SetGroup(&told)
+	if err := s.Set("", []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Get("", ""); ok || len(told) != 1 || told[0] != string(encodeUpdate("", []byte("v"))) {
+		t.Errorf("found: %v, told: %q", ok, told)
+	}
+}
+
 func TestLimitsAndErrorsOfSet(t *testing.T) {
 	for _, c := range []struct {
 		key, value string
@@ -41,7 +75,6 @@ func TestLimitsAndErrorsOfSet(t *testing.T) {
 		{"k", strings.Repeat("v", MaxValue+1), ErrTooLarge, syscall.EFBIG},
 		{strings.Repeat("k", keyField-1), "v", nil, 0},
 		{strings.Repeat("k", keyField), "v", ErrKey, syscall.EINVAL},
-		{"", "v", ErrKey, syscall.EINVAL},
 		{"a\x00b", "v", ErrKey, syscall.EINVAL},
 		{nodeIPKey, "10.0.0.1\x00", nil, 0},
 		{nodeIPKey, strings.Repeat("1", maxAddress-2) + "\x00", nil, 0},

@@ -18,6 +18,7 @@ import (
 	"pmxcfs/contrib/bench/report"
 	"pmxcfs/contrib/bench/server"
 	"pmxcfs/corosync/qb"
+	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/status/ipc"
 )
 
@@ -164,7 +165,7 @@ func (c *config) requestRates(ctx context.Context, r *report.Report) (err error)
 		_, serr := echo.Stop()
 		err = errors.Join(err, serr)
 	}()
-	once, err := qb.Dial(service)
+	once, err := qbclient.Dial(service)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"pmxcfs/corosync/qb"
+	"pmxcfs/corosync/qb/qbclient"
 )
 
 // BenchmarkConnect measures connecting and disconnecting: libqb makes and clears three rings,
@@ -18,7 +18,7 @@ func BenchmarkConnect(b *testing.B) {
 	b.Cleanup(func() { close(srv.peers) })
 	b.Cleanup(srv.Stop)
 	for b.Loop() {
-		c, err := qb.Dial(srv.name)
+		c, err := qbclient.Dial(srv.name)
 		if err != nil {
 			b.Fatal(err)
 		}

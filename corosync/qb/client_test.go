@@ -7,13 +7,13 @@ import (
 	"testing"
 	"time"
 
-	"pmxcfs/corosync/qb"
+	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/corosync/qb/qbtest"
 )
 
 func TestDialWithoutAServer(t *testing.T) {
 	qbtest.NoLeaks(t)
-	if _, err := qb.Dial(qbtest.Name()); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := qbclient.Dial(qbtest.Name()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -24,7 +24,7 @@ func TestDialWaitsWhileManyConnect(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 300 { // more than a listen queue holds
 		wg.Go(func() {
-			c, err := qb.Dial(srv.name)
+			c, err := qbclient.Dial(srv.name)
 			if err != nil {
 				t.Error(err)
 				return
@@ -39,11 +39,11 @@ func TestAfterATimeoutTheClientIsOfNoUse(t *testing.T) {
 	qbtest.NoLeaks(t)
 	srv := serve(t, nil)
 	c := dial(t, srv.name)
-	if _, err := c.SendRecv(opBlock, nil, 20*time.Millisecond); err != qb.ErrTimeout {
+	if _, err := c.SendRecv(opBlock, nil, 20*time.Millisecond); err != qbclient.ErrTimeout {
 		t.Fatalf("got %v", err)
 	}
 	srv.openGate()
-	if _, err := c.SendRecv(opEcho, nil, time.Second); err != qb.ErrDisconnected {
+	if _, err := c.SendRecv(opEcho, nil, time.Second); err != qbclient.ErrDisconnected {
 		t.Fatalf("got %v", err)
 	}
 	mustEcho(t, dial(t, srv.name), opEcho, pattern(10))
@@ -55,7 +55,7 @@ func TestClientSeesTheServerGo(t *testing.T) {
 	c := dial(t, srv.name)
 	mustEcho(t, c, opEcho, nil)
 	srv.Stop()
-	if _, err := c.SendRecv(opEcho, nil, time.Second); err != qb.ErrDisconnected {
+	if _, err := c.SendRecv(opEcho, nil, time.Second); err != qbclient.ErrDisconnected {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -65,7 +65,7 @@ func TestClosedClient(t *testing.T) {
 	c := dial(t, serve(t, nil).name)
 	c.Close()
 	c.Close()
-	if _, err := c.SendRecv(opEcho, nil, time.Second); err != qb.ErrDisconnected {
+	if _, err := c.SendRecv(opEcho, nil, time.Second); err != qbclient.ErrDisconnected {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -81,7 +81,7 @@ func TestCloseEndsARequestThatWaits(t *testing.T) {
 	}()
 	qbtest.Eventually(t, func() bool { return srv.inGate.Load() == 1 }, func() string { return "never served" })
 	c.Close()
-	if err := <-ended; err != qb.ErrDisconnected {
+	if err := <-ended; err != qbclient.ErrDisconnected {
 		t.Errorf("got %v", err)
 	}
 	srv.openGate()

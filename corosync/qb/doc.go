@@ -1,70 +1,47 @@
-// Package qb binds libqb's IPC: a shared-memory server (qbipcs.h, QB_IPC_SHM)
-// whose requests are answered in Go, and a client (qbipcc.h).
+// Package qb serves requests of libqb's clients (qbipcc.h) over libqb's shared-memory transport
+// (QB_IPC_SHM), without libqb.
 //
-// # The loop
+// # Why not libqb's server
 //
-// libqb's server has no threads and no locks: every call into it belongs to
-// one event loop, which the application supplies. A Server runs that loop on an
-// operating system thread of its own; nothing else in the process touches the
-// service. The loop is our own epoll loop, not libqb's qb_loop, because it must
-// be woken by goroutines (an eventfd), must be able to stop listening to one
-// connection while its request is being worked on, must give up on peers that
-// never finish the handshake, and must exist several times in one process;
-// qb_loop offers none of the first three and is meant to be a process's only
-// one. libqb finds the loop through a thread-local variable, as its poll
-// callbacks carry no context.
+// libqb trusts what it shares with its clients. It unlinks the paths that stand in a ring's header
+// when a connection ends, and takes positions and lengths from there for offsets of its reads
+// and writes; a client that is let in, and be it only to read, can have the server's files
+// deleted, crash it, or have it write elsewhere. Two other ways out were tried. Its socket
+// transport, which the server may choose and clients follow, carries messages of 1 MiB only if
+// the kernel's net.core.wmem_max is that large, which it is not by default, and shares a
+// control file nevertheless. A process without privileges between clients and daemon would
+// double the wake-ups, which are most of a request's cost.
 //
-// Waiting, dispatching, short requests' copies and short answers' sending are C
-// (bridge.c): a request costs one call into Go, for its answer, and none out of it. The
-// loop returns to Go for all that is rarer: handshakes, hang-ups, workers' replies, long
-// requests, full rings, what is due by time. A connection whose requests C may
-// deal with is called hot. Measured with client and server on one processor: 4.8 instead
-// of 5.8 µs of CPU time a request, where a bare libqb server takes 4.0.
+// So the memory is written and read here. What the handshake fixed (the paths, the length of a
+// ring, where the next chunk is) is kept in private; see shared in ring.go for the rules.
+// Everything that is told by the client is checked against that, and a client that doesn't
+// keep to the protocol is dropped.
+//
+// # The protocol
+//
+// The client connects to an abstract socket @NAME whose address fills sun_path (or to /tmp/NAME if
+// /etc/libqb/force-filesystem-sockets exists), and sends a message that asks for a size of
+// buffers. The kernel adds the credentials (SCM_CREDENTIALS). The answer names three rings, for
+// requests, responses and events, whose files the client opens: a header, with the
+// positions and a semaphore, and the data. From then on a request is a chunk in the request
+// ring and a byte on the socket, and its response a chunk in the response ring and the
+// semaphore counted up. Events are not used here. When the socket is closed the connection
+// is over, whoever closed it. The layouts are in wire.go and ring.go. libqb 2.0.6 and 2.0.8 (Debian
+// 12 and 13) are the same in all of this; the tests run against the installed one.
+//
+// # Files
+//
+// A connection has a directory /dev/shm/qb-SERVERPID-CLIENTPID-FD-X with two files for each ring,
+// 3 × (BufferSize + one page) in all, which the client allocates. The files are the client's,
+// mode 0600. The directory is the server's, unlike libqb's, so that no client can put anything into
+// its place. If the server is killed, its successor removes what is left.
+//
+// A client can truncate the files, and then memory that we read or write is gone: SIGBUS, which Go
+// turns into a panic that guard catches.
 //
 // # Nobody waits for anybody
 //
-//   - A handler answers at once, on the loop's thread, what is quick (no
-//     hand-over: its wake-ups would cost several times the answer). The others go to
-//     a goroutine each, at most one per connection, whose reply comes back
-//     to the loop's thread.
-//   - libqb, after handling n queued requests in one go, waits without limit
-//     for the n notification bytes of the client. A client stopped between its
-//     request and its byte would hang the server. The message callback therefore
-//     always returns "back off", which makes libqb handle one request per byte
-//     that epoll has seen, and is fairer among clients too.
-//   - A client that does not fetch its replies fills its response ring. Its
-//     reply is kept (one per connection), its requests are no longer read, the
-//     send is tried again a few times a second, and after Config.SlowLimit the
-//     connection is dropped.
-//
-// # What a client can do to us
-//
-// libqb hands over the length from the request's header, which is the client's
-// to choose; it is checked against the length of the ring's chunk and against the
-// buffer size. The bytes lie in memory that the client can still write, so
-// they are copied once, before anything looks at them (up to 1 KiB once more for a worker).
-//
-// A client can truncate the files of its rings, and then memory that we read or write
-// is gone: SIGBUS. Our calls into libqb and the copy are guarded (bridge.c), and such a
-// client is dropped. For that a handler of SIGBUS is installed in front of Go's, once per
-// process; a signal from elsewhere goes on to Go's. libqb, when it closes such rings,
-// leaves their mappings.
-//
-// What cannot be checked from here is libqb's own bookkeeping in the shared rings
-// (positions, sizes): a client that is let in can falsify it, and libqb believes it. Let
-// in only whom you trust that far.
-//
-// # Where things are
-//
-// On Linux the socket is in the abstract name space (@NAME, private to the
-// network name space) unless /etc/libqb/force-filesystem-sockets exists, then in
-// libqb's socket directory (/run on Debian). Each connection has a directory
-// /dev/shm/qb-SERVERPID-CLIENTPID-FD-XXXXXX with a header and a data file for
-// each of three rings (request, response, event): 3 × (BufferSize + one page),
-// touched in full when the connection is made. They belong to the client's uid and gid,
-// mode 0600, and go with the connection; if the server is killed, the clients
-// remove them.
-//
-// Sources: qbipcs.h(3), qbipcc.h(3), qb_ipcs_response_sendv(3), and
-// measurement against libqb 2.0.6.
+// Each connection has a goroutine, which reads a request, has it answered and writes the answer.
+// A client that does not fetch its answers fills its ring: the answer is tried again a few times a
+// second, and after Config.SlowLimit the client is dropped.
 package qb

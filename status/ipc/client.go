@@ -18,39 +18,18 @@ type client struct {
 
 var _ qb.Handler = (*client)(nil)
 
-// Closed is called by the IPC loop.
+// Closed is called when the connection is gone.
 func (c *client) Closed() { c.service.connected(c.access).Add(-1) }
 
-// Try answers, on the IPC loop's thread, what is quick.
-func (c *client) Try(op int32, data []byte) (out []byte, errno syscall.Errno, done bool) {
+// Serve answers a request.
+func (c *client) Serve(op int32, data []byte) ([]byte, syscall.Errno) {
 	known := knownOp(op)
 	var start time.Time // zero: it is not timed
-	if c.service.cfg.Observer != nil && c.service.requests[known].Load()%timeEvery == 0 {
+	if c.service.cfg.Observer != nil && (!brief(known) || c.service.requests[known].Load()%timeEvery == 0) {
 		start = time.Now()
 	}
-	switch {
-	case quick(op):
-		out, errno = c.serve(op, data)
-		done = true
-	case op == OpSetStatus:
-		errno, done = c.trySetStatus(data)
-	case op == OpGuestProperty:
-		out, errno, done = c.tryProperties(decodeGuestProperty(data))
-	case op == OpGuestProperties:
-		out, errno, done = c.tryProperties(decodeGuestProperties(data))
-	}
-	if !done {
-		return nil, 0, false
-	}
-	c.answered(known, errno, start)
-	return out, errno, true
-}
-
-// Serve answers what Try left.
-func (c *client) Serve(op int32, data []byte) ([]byte, syscall.Errno) {
-	start := time.Now()
 	out, errno := c.serve(op, data)
-	c.answered(knownOp(op), errno, start)
+	c.answered(known, errno, start)
 	return out, errno
 }
 
@@ -141,30 +120,10 @@ func (c *client) setStatus(data []byte) syscall.Errno {
 	return errnoOf(c.service.cfg.Status.Set(r.key, r.value))
 }
 
-// trySetStatus is setStatus if it need not wait: done is false if it must.
-func (c *client) trySetStatus(data []byte) (errno syscall.Errno, done bool) {
-	store, ok := c.service.cfg.Status.(TrySetter)
-	if !ok {
-		return 0, false
-	}
-	if c.access != Full {
-		return syscall.EPERM, true
-	}
-	r, errno := decodeSetStatus(data)
-	if errno != 0 {
-		return errno, true
-	}
-	done, err := store.TrySet(r.key, r.value)
-	return errnoOf(err), done
-}
-
 func (c *client) getStatus(data []byte) ([]byte, syscall.Errno) {
 	r, errno := decodeGetStatus(data)
 	if errno != 0 {
 		return nil, errno
-	}
-	if notKept(r.key) {
-		return nil, syscall.ENOENT
 	}
 	value, ok := c.service.cfg.Status.Get(r.node, r.key)
 	if !ok {
@@ -219,30 +178,6 @@ func (c *client) properties(r guestProps, errno syscall.Errno) ([]byte, syscall.
 		return nil, syscall.ENOENT
 	}
 	return oneGuest(g, r.props), 0
-}
-
-// largeConf is the length in bytes of a guest's configuration from which on looking through it is
-// not a matter of microseconds.
-const largeConf = 16 << 10
-
-// tryProperties is properties if that is quick: done is false if it is not.
-func (c *client) tryProperties(r guestProps, errno syscall.Errno) ([]byte, syscall.Errno, bool) {
-	if errno != 0 {
-		return nil, errno, true
-	}
-	s := c.service
-	if r.vmid == 0 {
-		out, ok := s.props.ready(s.cfg.Configs, r.props)
-		return out, 0, ok
-	}
-	g, ok := s.cfg.Configs.Guest(r.vmid)
-	switch {
-	case !ok:
-		return nil, syscall.ENOENT, true
-	case len(g.Conf) > largeConf:
-		return nil, 0, false
-	}
-	return oneGuest(g, r.props), 0, true
 }
 
 func (c *client) verifyToken(data []byte) syscall.Errno {

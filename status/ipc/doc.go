@@ -4,8 +4,7 @@
 //
 // A request is decoded by a pure function of its bytes (request.go), checked against the
 // client's access, and answered from sources that this package declares
-// (sources.go) and others implement. What the sources keep ready is answered on the
-// IPC loop's thread, the rest on goroutines; see quick in ops.go.
+// (sources.go) and others implement.
 //
 // A decoded request has been checked for everything that its bytes can show. Sources never
 // see a length, a NUL or a path that a client made up.

@@ -8,6 +8,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"pmxcfs/memdb"
+	"pmxcfs/status"
 )
 
 // fakes are sources in memory.
@@ -24,6 +27,7 @@ type fakes struct {
 	rrd      []byte
 	logged   []LogEntry
 	setErr   error
+	store    *status.Store // judges values
 	addErr   error
 	holdSets chan struct{} // if not nil, Set waits for it
 	inSet    int
@@ -31,6 +35,7 @@ type fakes struct {
 
 func newFakes() *fakes {
 	return &fakes{
+		store:   status.New(status.Config{Tree: memdb.New(), NodeName: "one"}),
 		files:   map[string][]byte{},
 		guests:  map[uint32][]byte{},
 		values:  map[[2]string][]byte{},
@@ -101,6 +106,9 @@ func (f *fakes) Set(key string, value []byte) error {
 	if f.setErr != nil {
 		return f.setErr
 	}
+	if err := f.store.Set(key, value); err != nil {
+		return err
+	}
 	if len(value) == 0 {
 		delete(f.values, [2]string{"", key})
 	} else {
@@ -137,23 +145,6 @@ func (f *fakes) lastLogged(t *testing.T) LogEntry {
 		t.Fatal("nothing was logged")
 	}
 	return f.logged[len(f.logged)-1]
-}
-
-// tryFakes are fakes that set without waiting, unless a set is held.
-type tryFakes struct {
-	*fakes
-	tried int // read after the fact
-}
-
-func (f *tryFakes) TrySet(key string, value []byte) (bool, error) {
-	f.tried++
-	f.mu.Lock()
-	hold := f.holdSets
-	f.mu.Unlock()
-	if hold != nil {
-		return false, nil
-	}
-	return true, f.Set(key, value)
 }
 
 // fakeLog and fakeRRD give fakes' two Dump methods their types.

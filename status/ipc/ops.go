@@ -19,13 +19,11 @@ const (
 	OpGuestProperties int32 = 13
 )
 
-// quick reports whether an op is answered from memory in microseconds and waits for
-// nobody. The others may broadcast (4, if the store is no TrySetter, and 7) or put text
-// together (8, 10, and 11 and 13 unless the answer is there: Try looks). What is not an op is
-// refused at once.
-func quick(op int32) bool {
+// brief reports whether an op is answered from memory in microseconds. The others put text
+// together.
+func brief(op int32) bool {
 	switch op {
-	case OpSetStatus, OpLog, OpGetLog, OpRRDDump, OpGuestProperty, OpGuestProperties:
+	case OpLog, OpGetLog, OpRRDDump, OpGuestProperty, OpGuestProperties:
 		return false
 	}
 	return true

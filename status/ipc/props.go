@@ -15,8 +15,7 @@ type property struct {
 
 // parseProperties finds the properties of a guest's configuration: in the lines before
 // the first that begins with '[', what is before the first colon and, without the
-// white space around it, what is after. A name begins with a–z: a line of another kind is a
-// comment.
+// white space around it, what is after. A line without a value is none.
 func parseProperties(conf []byte) []property {
 	var props []property
 	for pos := 0; pos < len(conf); {
@@ -33,7 +32,7 @@ func parseProperties(conf []byte) []property {
 			break
 		}
 		colon := bytes.IndexByte(line, ':')
-		if colon < 0 || !isPropertyName(line) {
+		if colon < 0 {
 			continue
 		}
 		from, to := colon+1, len(line)
@@ -42,6 +41,9 @@ func parseProperties(conf []byte) []property {
 		}
 		for to > from && isSpace(line[to-1]) {
 			to--
+		}
+		if from == to {
+			continue
 		}
 		props = append(props, property{
 			name: uint32(start), nameEnd: uint32(start + colon),
@@ -123,19 +125,6 @@ type span struct{ from, to int }
 // nobody changes it.
 func isSame(a, b []byte) bool {
 	return len(a) == len(b) && (unsafe.SliceData(a) == unsafe.SliceData(b) || bytes.Equal(a, b))
-}
-
-// ready returns the answer if it is there and holds. It waits for nobody.
-func (c *propCache) ready(configs Configs, props []string) ([]byte, bool) {
-	if !c.mu.TryLock() {
-		return nil, false
-	}
-	defer c.mu.Unlock()
-	a := c.find(props)
-	if a == nil || a.changes != configs.Changes() {
-		return nil, false
-	}
-	return a.text, true
 }
 
 // all returns the answer for all guests there are.

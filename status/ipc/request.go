@@ -9,8 +9,7 @@ import (
 
 // Layout of the requests' data. Integers are little-endian.
 const (
-	nameLen     = 256      // of a key or a node's name, NUL included
-	maxValueLen = 32 << 10 // of a status value, bytes
+	nameLen = 256 // of a key or a node's name, NUL included
 
 	logHeadLen    = 3  // priority, length of ident, length of tag
 	getLogHeadLen = 16 // max entries, 3 × reserved
@@ -38,61 +37,22 @@ func terminated(b []byte) (string, bool) {
 	return string(b[:len(b)-1]), true
 }
 
-// fixedName returns a name from a field of nameLen bytes; false if no NUL ends it there.
-func fixedName(b []byte) (string, bool) {
-	i := bytes.IndexByte(b[:nameLen], 0)
-	if i < 0 {
-		return "", false
-	}
-	return string(b[:i]), true
-}
+// fixedName returns a name from a field of nameLen bytes. One that fills it is cut: the last
+// byte is the NUL's.
+func fixedName(b []byte) string { return cString(b[:nameLen-1]) }
 
 type setStatus struct {
 	key   string
 	value []byte // of the request's bytes
 }
 
+// decodeSetStatus takes a request apart; the store judges what is in it.
 func decodeSetStatus(b []byte) (setStatus, syscall.Errno) {
 	if len(b) < nameLen {
 		return setStatus{}, syscall.EINVAL
 	}
-	key, ok := fixedName(b)
-	if !ok || key == "" {
-		return setStatus{}, syscall.EINVAL
-	}
-	r := setStatus{key: key, value: b[nameLen:]}
-	if len(r.value) > maxValueLen {
-		return setStatus{}, syscall.EFBIG
-	}
-	if limit := textLimit(r.key); limit > 0 {
-		// What is behind the first NUL is nobody's.
-		if n := len(r.value); n == 0 || n >= limit || r.value[0] == 0 || r.value[n-1] != 0 {
-			return setStatus{}, syscall.ENOMEM
-		}
-		r.value = r.value[:bytes.IndexByte(r.value, 0)+1]
-	}
-	return r, 0
+	return setStatus{key: fixedName(b), value: b[nameLen:]}, 0
 }
-
-const (
-	nodeIPKey = "nodeip"
-	rrdPrefix = "rrd/"
-)
-
-// textLimit returns what the values of a key must be shorter than, in bytes with the NUL that they
-// end in; 0 for a key whose values are no texts.
-func textLimit(key string) int {
-	switch {
-	case key == nodeIPKey:
-		return 256
-	case strings.HasPrefix(key, rrdPrefix):
-		return 4096
-	}
-	return 0
-}
-
-// notKept reports whether a key's values go where get status doesn't find them.
-func notKept(key string) bool { return textLimit(key) > 0 }
 
 type getStatus struct{ key, node string }
 
@@ -100,21 +60,15 @@ func decodeGetStatus(b []byte) (getStatus, syscall.Errno) {
 	if len(b) < 2*nameLen {
 		return getStatus{}, syscall.EINVAL
 	}
-	key, ok := fixedName(b)
-	node, ok2 := fixedName(b[nameLen:])
-	if !ok || !ok2 {
-		return getStatus{}, syscall.EINVAL
-	}
-	return getStatus{key: key, node: node}, 0
+	return getStatus{key: fixedName(b), node: fixedName(b[nameLen:])}, 0
 }
 
 // decodeGetConfig returns the canonical path.
 func decodeGetConfig(b []byte) (string, syscall.Errno) {
-	raw := cString(b)
-	if raw == "" {
+	if len(b) == 0 {
 		return "", syscall.EINVAL
 	}
-	path, ok := cleanPath(raw)
+	path, ok := cleanPath(cString(b))
 	if !ok {
 		return "", syscall.ENOENT
 	}

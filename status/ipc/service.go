@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,14 +37,14 @@ type Config struct {
 // Observer is told of requests when they have been answered, with their op, 0 for a number
 // that is none. Its methods are called from several goroutines and must be quick.
 type Observer interface {
-	// Took tells how long an answer took to make: each that waited for somebody, and
+	// Took tells how long an answer took to make: each that puts text together, and
 	// one of 16 of the others.
 	Took(op int32, took time.Duration)
 	// Failed tells of a request that was answered with an error.
 	Failed(op int32, errno syscall.Errno)
 }
 
-// timeEvery is how many quick requests there are to one that is timed: reading the clock
+// timeEvery is how many brief requests there are to one that is timed: reading the clock
 // twice and keeping the result takes longer than most answers.
 const timeEvery = 16
 
@@ -56,6 +57,7 @@ type Service struct {
 	server *qb.Server
 	props  propCache
 
+	mu             sync.Mutex   // held while a client is let in
 	full, readOnly atomic.Int32 // connected clients
 	requests       [len(Counts{})]atomic.Uint64
 }
@@ -68,11 +70,10 @@ func Start(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s.server, err = qb.Start(qb.Config{
-		Name:      s.cfg.Name,
-		ServiceID: 1,
-		MaxConns:  s.cfg.MaxConns,
-		Accept:    s.accept,
-		Logger:    cfg.Logger,
+		Name:     s.cfg.Name,
+		MaxConns: s.cfg.MaxConns,
+		Accept:   s.accept,
+		Logger:   cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -98,11 +99,11 @@ func newService(cfg Config) (*Service, error) {
 // connection go.
 func (s *Service) Stop() { s.server.Stop() }
 
-// Ping returns nil when the loop that serves the clients has come around once
-// more; an error if it has ended, or ctx's.
+// Ping returns nil when what lets clients in has come around once more; an error if it has
+// ended, or ctx's.
 func (s *Service) Ping(ctx context.Context) error { return s.server.Ping(ctx) }
 
-// accept runs on the IPC loop's thread.
+// accept decides on a client.
 func (s *Service) accept(p qb.Peer) (qb.Handler, error) {
 	access := Authorize(p.UID, p.GID, s.cfg.GID)
 	if access == Refused {
@@ -110,6 +111,8 @@ func (s *Service) accept(p qb.Peer) (qb.Handler, error) {
 			"uid", p.UID, "gid", p.GID, "pid", p.PID)
 		return nil, syscall.EACCES
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if access == ReadOnly && int(s.readOnly.Load()) >= s.cfg.MaxConns-s.cfg.MaxConns/4 {
 		s.cfg.Logger.Warn("connection refused: too many read-only clients",
 			"uid", p.UID, "gid", p.GID, "pid", p.PID)

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"pmxcfs/corosync/qb"
+	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/corosync/qb/qbtest"
 )
 
@@ -43,9 +43,9 @@ func startWith(t testing.TB, cfg Config) *Service {
 	return s
 }
 
-func dial(t testing.TB, name string) *qb.Client {
+func dial(t testing.TB, name string) *qbclient.Client {
 	t.Helper()
-	c, err := qb.Dial(name)
+	c, err := qbclient.Dial(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,10 +54,10 @@ func dial(t testing.TB, name string) *qb.Client {
 }
 
 // ask returns the answer's data and its errno; a failure of the connection fails the test.
-func ask(t testing.TB, c *qb.Client, op int32, data []byte) ([]byte, syscall.Errno) {
+func ask(t testing.TB, c *qbclient.Client, op int32, data []byte) ([]byte, syscall.Errno) {
 	t.Helper()
 	out, err := c.SendRecv(op, data, patience)
-	var re *qb.ResponseError
+	var re *qbclient.ResponseError
 	if errors.As(err, &re) {
 		return out, re.Errno
 	}
@@ -343,42 +343,6 @@ func TestASetStatusThatHangsHoldsUpNobody(t *testing.T) {
 	}
 }
 
-func TestATriedSetStatusGoesOnBesideTheLoop(t *testing.T) {
-	qbtest.NoLeaks(t)
-	f := &tryFakes{fakes: newFakes()}
-	cfg := f.config()
-	cfg.Name, cfg.Status = qbtest.Name(), f
-	startWith(t, cfg)
-	hung, other := dial(t, cfg.Name), dial(t, cfg.Name)
-	if _, errno := ask(t, other, OpSetStatus, cat(name256("k"), "tried")); errno != 0 {
-		t.Fatal(errno)
-	}
-	if v, _ := f.Get("", "k"); string(v) != "tried" {
-		t.Fatalf("got %q", v)
-	}
-	f.mu.Lock()
-	f.holdSets = make(chan struct{})
-	f.mu.Unlock()
-	release := sync.OnceFunc(func() { close(f.holdSets) })
-	t.Cleanup(release)
-	done := make(chan syscall.Errno, 1)
-	go func() {
-		_, errno := ask(t, hung, OpSetStatus, cat(name256("k"), "set"))
-		done <- errno
-	}()
-	qbtest.Eventually(t, func() bool { return f.setsRunning() == 1 }, func() string { return "never set" })
-	if _, errno := ask(t, other, OpVersion, nil); errno != 0 {
-		t.Fatal(errno)
-	}
-	release()
-	if errno := <-done; errno != 0 {
-		t.Fatal(errno)
-	}
-	if v, _ := f.Get("", "k"); string(v) != "set" {
-		t.Fatalf("got %q", v)
-	}
-}
-
 func TestHundredClientsOfAllKinds(t *testing.T) {
 	qbtest.NoLeaks(t)
 	f := sampleFakes()
@@ -387,7 +351,7 @@ func TestHundredClientsOfAllKinds(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {
-			c, err := qb.Dial(name)
+			c, err := qbclient.Dial(name)
 			if err != nil {
 				t.Error(err)
 				return
@@ -471,7 +435,7 @@ func TestClientsComeBackAfterARestart(t *testing.T) {
 	for i := range clients {
 		progress[i] = make(chan struct{}, requests)
 		wg.Go(func() {
-			var c *qb.Client
+			var c *qbclient.Client
 			defer func() {
 				if c != nil {
 					c.Close()
@@ -480,10 +444,10 @@ func TestClientsComeBackAfterARestart(t *testing.T) {
 			for done := 0; done < requests; {
 				if c == nil {
 					var err error
-					if c, err = qb.Dial(cfg.Name); err != nil {
+					if c, err = qbclient.Dial(cfg.Name); err != nil {
 						if _, gone := os.Stat(flag.Path); gone != nil {
 							// The flag goes after the service has come.
-							if c, err = qb.Dial(cfg.Name); err != nil {
+							if c, err = qbclient.Dial(cfg.Name); err != nil {
 								t.Errorf("no service and no flag: %v", err)
 								return
 							}
@@ -493,7 +457,7 @@ func TestClientsComeBackAfterARestart(t *testing.T) {
 				}
 				out, err := c.SendRecv(OpGetConfig, cat("storage.cfg", 0), patience)
 				if err != nil {
-					if !errors.Is(err, qb.ErrDisconnected) {
+					if !errors.Is(err, qbclient.ErrDisconnected) {
 						t.Error(err)
 						return
 					}

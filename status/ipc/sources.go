@@ -4,8 +4,7 @@ package ipc
 // time. Bytes that they return are never changed afterwards by either side; bytes that
 // they are given are valid only during the call.
 
-// Configs is the configuration database. Its methods must not wait for a writer: all but
-// AppendGuests are called on the IPC loop's thread, too.
+// Configs is the configuration database. Its methods must not wait for a writer.
 type Configs interface {
 	// Changes returns a number that is another after each change: what was read after it
 	// was asked for holds as long as it stays the same.
@@ -34,27 +33,17 @@ type Guest struct {
 // Status is the status store.
 type Status interface {
 	// Version, ClusterInfo and GuestList return .version, .members and .vmlist. They are
-	// called on the IPC loop's thread, often: what they return should be kept ready.
+	// called often: what they return should be kept ready.
 	Version() []byte
 	ClusterInfo() []byte
 	GuestList() []byte
 
-	// Set sets this node's value of key and tells the other nodes. The key is not empty and
-	// at most 255 bytes, the value at most 32 KiB; an empty one deletes the key. An error is
-	// answered as the syscall.Errno in it, or EIO.
+	// Set sets this node's value of key, of at most 255 bytes, and tells the other nodes; an
+	// empty value deletes the key. An error is answered as the syscall.Errno in it, or EIO.
 	Set(key string, value []byte) error
 
-	// Get returns a node's value of key, or false. An empty node is this one. It is
-	// called on the IPC loop's thread.
+	// Get returns a node's value of key, or false. An empty node is this one.
 	Get(node, key string) ([]byte, bool)
-}
-
-// A TrySetter is a Status that can often set a value without waiting: that spares the
-// hand-over to a goroutine, which costs ten times as much as the rest of the request.
-type TrySetter interface {
-	// TrySet is Set if that takes microseconds and waits for nobody. Otherwise it does
-	// nothing, returns false, and Set is called. It is called on the IPC loop's thread.
-	TrySet(key string, value []byte) (done bool, err error)
 }
 
 // LogEntry is a client's entry for the cluster log.

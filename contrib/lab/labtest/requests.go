@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"pmxcfs/contrib/lab"
-	"pmxcfs/corosync/qb"
+	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/status/ipc"
 )
 
@@ -23,7 +23,7 @@ const requestsEnv = "PMXCFS_LABTEST_REQUESTS"
 // makeRequests makes them and says "errno data" of each on a line. It returns
 // the exit status.
 func makeRequests(list string) int {
-	c, err := qb.Dial(ipc.DefaultName)
+	c, err := qbclient.Dial(ipc.DefaultName)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -37,7 +37,7 @@ func makeRequests(list string) int {
 		if err = errors.Join(err, herr); err == nil {
 			answer, err = c.SendRecv(int32(id), raw, 10*time.Second)
 		}
-		refused := &qb.ResponseError{}
+		refused := &qbclient.ResponseError{}
 		if err != nil && !errors.As(err, &refused) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

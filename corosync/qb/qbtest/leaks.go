@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
 )
@@ -40,22 +39,6 @@ func Now(tb testing.TB) Holdings {
 		Goroutines: runtime.NumGoroutine(),
 		Rings:      rings,
 	}
-}
-
-// Threads counts the threads of this process that have the name.
-func Threads(tb testing.TB, name string) int {
-	tb.Helper()
-	files, err := filepath.Glob("/proc/self/task/*/comm")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	n := 0
-	for _, f := range files {
-		if b, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(b)) == name {
-			n++
-		}
-	}
-	return n
 }
 
 // NoLeaks checks at the test's end, after the cleanups registered later, that there are

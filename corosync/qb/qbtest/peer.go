@@ -224,6 +224,42 @@ func (s *Client) Recv(d time.Duration) Reply {
 	return r
 }
 
+// Poke has the client write data into a file of a ring (request, response or event), its header or its
+// data, at an offset.
+func (s *Client) Poke(ring, part string, offset int, data []byte) {
+	s.tb.Helper()
+	s.do(append(fmt.Appendf(nil, "poke %s %s %d %d\n", ring, part, offset, len(data)), data...))
+}
+
+// Cut has the client cut a file of a ring down to size bytes.
+func (s *Client) Cut(ring, part string, size int) {
+	s.tb.Helper()
+	s.do(fmt.Appendf(nil, "cut %s %s %d\n", ring, part, size))
+}
+
+// Churn has the client write two values to one place of a ring's file in turn, all the time.
+func (s *Client) Churn(ring, part string, offset int, a, b uint32) {
+	s.tb.Helper()
+	s.do(fmt.Appendf(nil, "churn %s %s %d %d %d\n", ring, part, offset, a, b))
+}
+
+// Bell has the client tell the server of count requests, whatever is in the ring.
+func (s *Client) Bell(count int) {
+	s.tb.Helper()
+	s.do(fmt.Appendf(nil, "bell %d\n", count))
+}
+
+func (s *Client) do(command []byte) {
+	s.tb.Helper()
+	if _, err := s.in.Write(command); err != nil {
+		s.tb.Fatal(err)
+	}
+	// "gone": the server has dropped the client.
+	if line := s.line(); line != "done\n" && line != "gone\n" {
+		s.tb.Fatalf("client: %q", line)
+	}
+}
+
 // Signal sends a signal to the client's process.
 func (s *Client) Signal(sig syscall.Signal) {
 	s.tb.Helper()
@@ -231,6 +267,9 @@ func (s *Client) Signal(sig syscall.Signal) {
 		s.tb.Fatal(err)
 	}
 }
+
+// Alive tells whether the client has neither been closed nor killed by the test.
+func (s *Client) Alive() bool { return s.cmd.ProcessState == nil }
 
 // Close lets the client disconnect in good order and waits for its end.
 func (s *Client) Close() {

@@ -21,11 +21,10 @@ func Configure(cfg *ipc.Config, tree *memdb.Tree, store *status.Store) {
 }
 
 var (
-	_ ipc.Configs   = configs{}
-	_ ipc.Status    = values{}
-	_ ipc.TrySetter = values{}
-	_ ipc.Log       = journal{}
-	_ ipc.RRD       = samples{}
+	_ ipc.Configs = configs{}
+	_ ipc.Status  = values{}
+	_ ipc.Log     = journal{}
+	_ ipc.RRD     = samples{}
 )
 
 // configs is the configuration tree.
@@ -84,12 +83,11 @@ func (c configs) conf(g memdb.Guest) ([]byte, bool) {
 // values is the status store's part of ipc.Status.
 type values struct{ store *status.Store }
 
-func (v values) Version() []byte                           { return v.store.Version() }
-func (v values) ClusterInfo() []byte                       { return v.store.Members() }
-func (v values) GuestList() []byte                         { return v.store.VMList() }
-func (v values) Set(key string, value []byte) error        { return v.store.Set(key, value) }
-func (v values) Get(node, key string) ([]byte, bool)       { return v.store.Get(key, node) }
-func (v values) TrySet(key string, b []byte) (bool, error) { return true, v.store.Set(key, b) }
+func (v values) Version() []byte                     { return v.store.Version() }
+func (v values) ClusterInfo() []byte                 { return v.store.Members() }
+func (v values) GuestList() []byte                   { return v.store.VMList() }
+func (v values) Set(key string, value []byte) error  { return v.store.Set(key, value) }
+func (v values) Get(node, key string) ([]byte, bool) { return v.store.Get(key, node) }
 
 // journal is the cluster log.
 type journal struct{ store *status.Store }

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"pmxcfs/corosync"
-	"pmxcfs/corosync/qb"
+	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/corosync/qb/qbtest"
 	"pmxcfs/dfsm"
 	"pmxcfs/memdb"
@@ -28,7 +28,7 @@ type site struct {
 	tree   *memdb.Tree
 	store  *status.Store
 	app    dfsm.Application
-	client *qb.Client
+	client *qbclient.Client
 }
 
 func apply(t testing.TB, tree *memdb.Tree, ops ...memdb.Op) {
@@ -77,7 +77,7 @@ func newSite(t testing.TB) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(service.Stop)
-	if s.client, err = qb.Dial(cfg.Name); err != nil {
+	if s.client, err = qbclient.Dial(cfg.Name); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.client.Close)
@@ -87,7 +87,7 @@ func newSite(t testing.TB) *site {
 func (s *site) ask(t testing.TB, op int32, data string) (string, syscall.Errno) {
 	t.Helper()
 	out, err := s.client.SendRecv(op, []byte(data), 20*time.Second)
-	var re *qb.ResponseError
+	var re *qbclient.ResponseError
 	if errors.As(err, &re) {
 		return "", re.Errno
 	}

@@ -11,7 +11,7 @@ import (
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/contrib/lab/labtest"
-	"pmxcfs/corosync/qb"
+	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/status/ipc"
 )
 
@@ -34,7 +34,7 @@ func TestServiceClient(t *testing.T) {
 		defer close(told)
 		bufio.NewScanner(os.Stdin).Scan()
 	}()
-	var c *qb.Client
+	var c *qbclient.Client
 	defer func() {
 		if c != nil {
 			c.Close()
@@ -45,7 +45,7 @@ func TestServiceClient(t *testing.T) {
 	for connections := 1; ; connections++ {
 		for {
 			var err error
-			if c, err = qb.Dial(ipc.DefaultName); err == nil {
+			if c, err = qbclient.Dial(ipc.DefaultName); err == nil {
 				break
 			}
 			select {
@@ -67,7 +67,7 @@ func TestServiceClient(t *testing.T) {
 			}
 			_, err = c.SendRecv(ipc.OpVersion, nil, flagTime)
 		}
-		if !errors.Is(err, qb.ErrDisconnected) {
+		if !errors.Is(err, qbclient.ErrDisconnected) {
 			t.Fatal(err)
 		}
 		lost = time.Now()

@@ -2,10 +2,16 @@
  * A libqb peer for tests. See peer.go for the commands.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <qb/qbipcc.h>
 #include <qb/qbipcs.h>
@@ -92,6 +98,47 @@ static int serve(const char *name)
 	return 0;
 }
 
+/* --- what no well-behaved client does to its own rings: see Poke, Cut, Churn and Bell --- */
+
+/* open_ring opens the file behind a ring, which is of the client's mappings; -1: it is gone. */
+static int open_ring(const char *ring, const char *part)
+{
+	char line[PATH_MAX + 200], want[64], *path = NULL;
+	FILE *maps = fopen("/proc/self/maps", "r");
+	int fd = -1;
+
+	snprintf(want, sizeof(want), "/qb-%s-", ring);
+	while (maps != NULL && fd < 0 && fgets(line, sizeof(line), maps)) {
+		size_t n = strcspn(line, "\n");
+
+		line[n] = 0;
+		path = strchr(line, '/');
+		if (path != NULL && strstr(path, want) && n > strlen(part) && !strcmp(line + n - strlen(part), part))
+			fd = open(path, O_RDWR);
+	}
+	fclose(maps);
+	return fd;
+}
+
+/* churn writes two values in turn to one place until the process that started it ends. */
+static pid_t churn(const char *ring, const char *part, long offset, uint32_t a, uint32_t b)
+{
+	int fd = open_ring(ring, part);
+	pid_t parent = getpid(), child = fork();
+
+	if (child == 0) {
+		volatile uint32_t *w = mmap(NULL, (size_t)offset + 4, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+		w += offset / 4;
+		while (getppid() == parent)
+			for (int i = 0; i < 1000; i++)
+				*w = i & 1 ? a : b;
+		_exit(0);
+	}
+	close(fd);
+	return child;
+}
+
 /* --- client NAME: commands on stdin, an answer line each. --- */
 
 static int client(const char *name, int max)
@@ -101,6 +148,10 @@ static int client(const char *name, int max)
 	struct qb_ipc_request_header *h = (void *)msg;
 	struct qb_ipc_response_header *r = (void *)msg;
 	int id, claimed, len, count, ms;
+	char ring[32], part[32];
+	pid_t churning = 0;
+	unsigned a, b;
+	long offset;
 
 	if (c == NULL) {
 		printf("refused %d\n", errno);
@@ -136,11 +187,37 @@ static int client(const char *name, int max)
 				printf("reply %d %d %zd\n", r->id, r->error, n);
 				fwrite(r + 1, 1, (size_t)n, stdout);
 			}
+		} else if (sscanf(line, "poke %31s %31s %ld %d", ring, part, &offset, &len) == 4) {
+			/* data of len follows */
+			int fd = open_ring(ring, part);
+
+			if (fread(msg, 1, (size_t)len, stdin) != (size_t)len)
+				die("short data");
+			puts(pwrite(fd, msg, (size_t)len, offset) == len ? "done" : "gone");
+			close(fd);
+		} else if (sscanf(line, "cut %31s %31s %ld", ring, part, &offset) == 3) {
+			int fd = open_ring(ring, part);
+
+			puts(ftruncate(fd, offset) == 0 ? "done" : "gone");
+			close(fd);
+		} else if (sscanf(line, "churn %31s %31s %ld %u %u", ring, part, &offset, &a, &b) == 5) {
+			churning = churn(ring, part, offset, a, b);
+			puts("done");
+		} else if (sscanf(line, "bell %d", &count) == 1) {
+			int fd = -1;
+
+			qb_ipcc_fd_get(c, &fd);
+			memset(msg, 7, sizeof(msg));
+			/* The server may have hung up. */
+			(void)!send(fd, msg, (size_t)count, MSG_NOSIGNAL | MSG_DONTWAIT);
+			puts("done");
 		} else {
 			break;
 		}
 		fflush(stdout);
 	}
+	if (churning > 0)
+		kill(churning, SIGKILL);
 	qb_ipcc_disconnect(c);
 	return 0;
 }

@@ -1,5 +1,6 @@
-package qb
+package qbclient
 
+// #cgo pkg-config: libqb
 // #include <stdlib.h>
 // #include "bridge.h"
 import "C"
@@ -13,15 +14,17 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"pmxcfs/corosync/qb"
 )
 
 // Errors of a Client, beside the errno of a refused connection.
 var (
 	// ErrTimeout: no answer in time. If the request was sent, the client can't be used
 	// any more, as the late answer would be taken for the next request's.
-	ErrTimeout = errors.New("qb: no answer in time")
+	ErrTimeout = errors.New("qbclient: no answer in time")
 	// ErrDisconnected: the server is gone, or the client was closed or timed out before.
-	ErrDisconnected = errors.New("qb: not connected")
+	ErrDisconnected = errors.New("qbclient: not connected")
 )
 
 // A ResponseError is the error field of a response: the server's answer to the
@@ -32,7 +35,7 @@ type ResponseError struct {
 }
 
 func (e *ResponseError) Error() string {
-	return fmt.Sprintf("qb: request %d: %v", e.ID, e.Errno)
+	return fmt.Sprintf("qbclient: request %d: %v", e.ID, e.Errno)
 }
 
 // Unwrap returns the errno.
@@ -77,12 +80,12 @@ func Dial(name string) (*Client, error) {
 			}
 			errno = syscall.ETIMEDOUT
 		}
-		return nil, fmt.Errorf("qb: connect to %q: %w", name, errno)
+		return nil, fmt.Errorf("qbclient: connect to %q: %w", name, errno)
 	}
 	size := int(C.qb_ipcc_get_buffer_size(conn))
-	if size < ResponseHeader {
+	if size < qb.ResponseHeader {
 		C.qb_ipcc_disconnect(conn)
-		return nil, fmt.Errorf("qb: connect to %q: buffer of %d bytes: %w", name, size, syscall.EPROTO)
+		return nil, fmt.Errorf("qbclient: connect to %q: buffer of %d bytes: %w", name, size, syscall.EPROTO)
 	}
 	return &Client{closing: new(int32), conn: conn, buf: C.malloc(C.size_t(size)), size: size}, nil
 }
@@ -104,15 +107,15 @@ func (c *Client) SendRecv(id int32, data []byte, timeout time.Duration) ([]byte,
 		return nil, err
 	}
 	n := rc
-	if n < ResponseHeader {
+	if n < qb.ResponseHeader {
 		c.dead = true
-		return nil, fmt.Errorf("qb: request %d: response of %d bytes: %w", id, n, syscall.EPROTO)
+		return nil, fmt.Errorf("qbclient: request %d: response of %d bytes: %w", id, n, syscall.EPROTO)
 	}
 	msg := unsafe.Slice((*byte)(c.buf), n)
 	if errno := int32(binary.NativeEndian.Uint32(msg[16:])); errno != 0 {
 		return nil, &ResponseError{ID: id, Errno: syscall.Errno(-errno)}
 	}
-	return append([]byte{}, msg[ResponseHeader:]...), nil
+	return append([]byte{}, msg[qb.ResponseHeader:]...), nil
 }
 
 // call makes the exchange and returns the length of the response in buf.
@@ -132,7 +135,7 @@ func (c *Client) call(id int32, data []byte, timeout time.Duration) (int, error)
 		errno := syscall.Errno(-rc)
 		switch {
 		case errno == syscall.EMSGSIZE:
-			return 0, fmt.Errorf("qb: request %d: %w", id, errno)
+			return 0, fmt.Errorf("qbclient: request %d: %w", id, errno)
 		case C.qb_ipcc_is_connected(c.conn) == 0, c.isClosing():
 			c.dead = true
 			return 0, ErrDisconnected
@@ -151,7 +154,7 @@ func (c *Client) call(id int32, data []byte, timeout time.Duration) (int, error)
 			return 0, ErrDisconnected
 		default:
 			c.dead = true
-			return 0, fmt.Errorf("qb: request %d: %w", id, errno)
+			return 0, fmt.Errorf("qbclient: request %d: %w", id, errno)
 		}
 	}
 }
