@@ -3,6 +3,7 @@ package memdb
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 )
 
 const (
@@ -101,6 +102,20 @@ func DecodeIndex(b []byte) (*Index, error) {
 		return nil, &IndexError{"its first or last inode is wrong"}
 	}
 	return x, nil
+}
+
+// Storable returns an *IndexError if a tree with this index could not be loaded from a
+// database: nobody may follow it then, for they would not start any more.
+func (x *Index) Storable() error {
+	if x.Version < 1 || x.Version > MaxVersion {
+		return &IndexError{fmt.Sprintf("the version %d is not between 1 and %d", x.Version, uint64(MaxVersion))}
+	}
+	for _, e := range x.Entries {
+		if e.Inode >= reservedInodes && e.Inode < endOfReserved {
+			return &IndexError{fmt.Sprintf("inode %d is one of those that a mount uses for itself", e.Inode)}
+		}
+	}
+	return nil
 }
 
 // IndexError says why bytes are not an index.

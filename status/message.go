@@ -37,3 +37,17 @@ func decodeUpdate(b []byte) (key string, value []byte, err error) {
 	}
 	return string(b[:n]), b[keyField:], nil
 }
+
+// PostKey returns the name whose value a message tells, empty for any other message. Of
+// those of one name that are not sent yet, only the newest is worth sending: a
+// group.Config's Key.
+func PostKey(subtype uint16, payload []byte) string {
+	if subtype != subtypeUpdate {
+		return ""
+	}
+	name, _, err := decodeUpdate(payload)
+	if err != nil {
+		return ""
+	}
+	return name
+}

@@ -35,6 +35,9 @@ type Config struct {
 	// that leaves this node in step, with what began it and how long it took from
 	// the membership change on. It must not wait.
 	Synced func(reason SyncReason, took time.Duration)
+	// Key, if not nil, returns what a posted message is about, "" if nothing: of those that
+	// are about the same, only the newest need be sent. It is called by Post.
+	Key func(subtype uint16, payload []byte) string
 	// Logger gets the machine's lines and the driver's; nil: nowhere.
 	Logger *slog.Logger
 }

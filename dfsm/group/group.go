@@ -17,16 +17,18 @@ import (
 type Group struct {
 	cfg Config
 
-	mu       sync.Mutex // guards what is up to the next empty line; taken with own held, not the other way round
-	requests []request
-	spare    []request    // takeInput's other slice
-	answers  []dfsm.Event // of checksums
-	pings    []chan<- struct{}
-	waiters  map[uint64]chan<- error
-	lastID   uint64
-	waker    Transport // who is to be woken; nil: kick
-	running  bool
-	stopped  bool
+	mu        sync.Mutex // guards what is up to the next empty line; taken with own held, not the other way round
+	requests  []request
+	spare     []request // takeInput's other slice
+	requested int       // bytes of the requests' payloads
+	posts     postbox
+	answers   []dfsm.Event // of checksums
+	pings     []chan<- struct{}
+	waiters   map[uint64]chan<- error
+	lastID    uint64
+	waker     Transport // who is to be woken; nil: kick
+	running   bool
+	stopped   bool
 
 	kick  chan struct{} // wakes Run when there is no connection
 	epoch time.Time     // of called
@@ -447,7 +449,7 @@ func (g *Group) stop() {
 func (g *Group) end() {
 	for {
 		g.mu.Lock()
-		if len(g.requests) == 0 && len(g.answers) == 0 {
+		if len(g.requests) == 0 && len(g.answers) == 0 && g.posts.queue.len() == 0 {
 			g.stopped = true
 			g.mu.Unlock()
 			return

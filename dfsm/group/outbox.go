@@ -3,6 +3,7 @@ package group
 import (
 	"encoding/binary"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"pmxcfs/dfsm"
@@ -14,6 +15,7 @@ import (
 // nor they the sync.
 type outbox struct {
 	normals fifo[[]byte]
+	bytes   atomic.Int64      // of normals; others read it
 	others  fifo[dfsm.Action] // Send or SendUpdates
 	frame   []byte            // the present update message, if it was not taken yet
 	wait    time.Duration     // since the queues are full; 0: they are not
@@ -48,10 +50,17 @@ func (f *fifo[T]) drop() { *f = fifo[T]{} }
 // sent once more, because someone joined, goes before newer ones.
 func (o *outbox) pushNormal(msg []byte) {
 	o.normals.push(msg)
+	o.bytes.Add(int64(len(msg)))
 	open := o.normals.items[o.normals.head:]
 	for i := len(open) - 1; i > 0 && count(open[i-1]) > count(msg); i-- {
 		open[i-1], open[i] = open[i], open[i-1]
 	}
+}
+
+// popNormal says that the first of the normal messages has been sent.
+func (o *outbox) popNormal() {
+	o.bytes.Add(-int64(len(*o.normals.first())))
+	o.normals.pop()
 }
 
 // count reads the counter of a normal message of our own.
@@ -66,6 +75,7 @@ func (o *outbox) dropOthers() {
 
 func (o *outbox) drop() {
 	o.normals.drop()
+	o.bytes.Store(0)
 	o.dropOthers()
 	o.wait = 0
 }
@@ -113,8 +123,9 @@ func (g *Group) send() (time.Duration, error) {
 		if err := g.mcast(*o.normals.first()); err != nil {
 			return g.full(err)
 		}
-		o.normals.pop()
+		o.popNormal()
 	}
+	g.release()
 	for range turn {
 		if o.others.len() == 0 {
 			break

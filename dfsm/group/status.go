@@ -19,8 +19,11 @@ type Status struct {
 	Synced    int           // how many of the members count as synced
 	Epoch     wire.Epoch    // of the present view
 
-	Waiting       int // callers in Submit
-	Unsent        int // messages that wait for the group's queues, an update stream counting as one
+	Waiting       int    // callers in Submit
+	Unsent        int    // messages that wait for the group's queues, an update stream counting as one
+	Replaced      uint64 // posts that a newer one of the same key took the place of
+	Dropped       uint64 // posts that there was no room for
+	DroppedBytes  uint64
 	Queued        int // messages that wait for the end of a sync
 	QueuedBytes   int
 	Retries       uint64 // messages that the group's queues did not take at once
@@ -90,6 +93,8 @@ type figures struct {
 	failure  atomic.Pointer[error]
 
 	waiting, unsent, queued, queuedBytes atomic.Int64
+	posted                               atomic.Int64 // messages in the postbox
+	replaced, dropped, droppedBytes      atomic.Uint64
 	retries, batches, views, connects    atomic.Uint64
 	joins, leaves                        atomic.Uint64
 	verifications, verified, mismatches  atomic.Uint64
@@ -112,7 +117,10 @@ func (g *Group) Status() Status {
 	f := &g.figures
 	s := Status{
 		Waiting:       int(f.waiting.Load()),
-		Unsent:        int(f.unsent.Load()),
+		Unsent:        int(f.unsent.Load() + f.posted.Load()),
+		Replaced:      f.replaced.Load(),
+		Dropped:       f.dropped.Load(),
+		DroppedBytes:  f.droppedBytes.Load(),
 		Queued:        int(f.queued.Load()),
 		QueuedBytes:   int(f.queuedBytes.Load()),
 		Retries:       f.retries.Load(),

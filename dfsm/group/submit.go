@@ -7,11 +7,12 @@ import (
 	"slices"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/internal/event"
 )
 
 // request is a submission on its way to the machine, or a call.
 type request struct {
-	id      uint64 // 0: nobody waits
+	id      uint64
 	subtype uint16
 	payload []byte
 	call    func() error // nil: a submission
@@ -54,11 +55,17 @@ func (g *Group) Begin(subtype uint16, payload []byte) *Submission {
 		s.result <- dfsm.ErrDisconnected
 		return s
 	}
+	if unsent := g.requested + int(g.out.bytes.Load()); unsent > 0 && unsent+len(payload) > maxUnsent {
+		g.mu.Unlock()
+		s.result <- gaveUp(context.DeadlineExceeded, true) // as it would be in the end
+		return s
+	}
 	g.lastID++
 	s.id = g.lastID
 	g.waiters[s.id] = s.result
 	g.figures.waiting.Add(1)
 	g.requests = append(g.requests, request{id: s.id, subtype: subtype, payload: payload})
+	g.requested += len(payload)
 	g.mu.Unlock()
 	g.pump()
 	return s
@@ -82,6 +89,7 @@ func (s *Submission) GiveUp(cause error) error {
 	g.figures.waiting.Add(-1)
 	at := slices.IndexFunc(g.requests, func(r request) bool { return r.id == s.id && r.call == nil })
 	if at >= 0 {
+		g.requested -= len(g.requests[at].payload)
 		g.requests = slices.Delete(g.requests, at, at+1)
 	}
 	return gaveUp(cause, at >= 0)
@@ -99,25 +107,44 @@ func gaveUp(cause error, withdrawn bool) error {
 }
 
 // Post sends a message that nobody waits for. Without membership it is
-// dropped. The payload must not be changed afterwards. The application may
-// call it from within its methods.
+// dropped. While the group takes no messages it may be replaced by a newer one of the same
+// key, or be dropped, the oldest first: what is kept is bounded. The payload must not be
+// changed afterwards. The application may call it from within its methods.
 func (g *Group) Post(subtype uint16, payload []byte) {
-	g.add(request{subtype: subtype, payload: payload})
+	p := &post{subtype: subtype, payload: payload}
+	if g.cfg.Key != nil {
+		p.key = g.cfg.Key(subtype, payload)
+	}
+	g.mu.Lock()
+	if g.stopped {
+		g.mu.Unlock()
+		return
+	}
+	first := g.posts.since.IsZero()
+	replaced, dropped, bytes := g.posts.add(p)
+	g.figures.posted.Store(int64(g.posts.queue.len()))
+	g.mu.Unlock()
+	g.figures.replaced.Add(uint64(replaced))
+	g.figures.dropped.Add(uint64(dropped))
+	g.figures.droppedBytes.Add(uint64(bytes))
+	if first && dropped > 0 {
+		g.cfg.Logger.Warn("corosync takes no messages: the oldest of those that nobody waits for are dropped",
+			"kept_bytes", maxPosted, event.MessagesDropped.Attr("unsent", g.Status().Unsent))
+	}
+	g.pump()
 }
 
 // Call has f called while none of the application's methods runs, soon: often before
 // Call returns, by this goroutine. An error of f's counts as one of such a method: the
 // node leaves the group. It reports false, and f is not called, after the end of Run.
 // The application may call it from within its methods.
-func (g *Group) Call(f func() error) bool { return g.add(request{call: f}) }
-
-func (g *Group) add(r request) bool {
+func (g *Group) Call(f func() error) bool {
 	g.mu.Lock()
 	if g.stopped {
 		g.mu.Unlock()
 		return false
 	}
-	g.requests = append(g.requests, r)
+	g.requests = append(g.requests, request{call: f})
 	g.mu.Unlock()
 	g.pump()
 	return true
@@ -165,8 +192,9 @@ func (g *Group) sendDirectly() bool {
 		if g.owed >= maxOwed || len(msg) > maxDirect || o.wait > 0 || g.mcast(msg) != nil {
 			return false
 		}
-		o.normals.pop()
+		o.popNormal()
 	}
+	g.release()
 	return o.others.len() == 0
 }
 
@@ -174,7 +202,7 @@ func (g *Group) sendDirectly() bool {
 func (g *Group) pending() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.requests) > 0 || len(g.answers) > 0
+	return len(g.requests) > 0 || len(g.answers) > 0 || g.posts.queue.len() > 0 && !g.posts.held
 }
 
 // reply tells a waiter, if it still waits.
@@ -194,11 +222,13 @@ func (g *Group) takeInput() bool {
 	g.mu.Lock()
 	requests, answers := g.requests, g.answers
 	g.requests, g.spare, g.answers = g.spare[:0], nil, nil
+	g.requested = 0
 	g.mu.Unlock()
 	g.tick()
 	for _, a := range answers {
 		g.step(a)
 	}
+	posted := g.takePosts()
 	for _, r := range requests {
 		if r.call == nil {
 			g.step(dfsm.Submit{ID: r.id, Subtype: r.subtype, Payload: r.payload})
@@ -208,5 +238,39 @@ func (g *Group) takeInput() bool {
 	}
 	clear(requests)
 	g.spare = requests[:0]
-	return len(requests)+len(answers) > 0
+	return len(requests)+len(answers)+posted > 0
+}
+
+// takePosts steps posts for as long as the outbox has room, and returns how many. The
+// others wait where they can be replaced. own is held.
+func (g *Group) takePosts() (n int) {
+	for {
+		g.mu.Lock()
+		g.posts.held = g.out.normals.len() >= turn
+		var p *post
+		if !g.posts.held {
+			p = g.posts.take()
+		}
+		g.figures.posted.Store(int64(g.posts.queue.len()))
+		report := g.posts.report(g.cfg.Logger)
+		g.mu.Unlock()
+		if report != nil {
+			report()
+		}
+		if p == nil {
+			return n
+		}
+		g.step(dfsm.Submit{Subtype: p.subtype, Payload: p.payload})
+		n++
+	}
+}
+
+// release lets posts go on that were held back, once the outbox has room. own is held.
+func (g *Group) release() {
+	if g.out.normals.len() >= turn {
+		return
+	}
+	g.mu.Lock()
+	g.posts.held = false
+	g.mu.Unlock()
 }

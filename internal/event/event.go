@@ -29,6 +29,7 @@ const (
 	SyncDone           Event = "sync-done"           // this node has what the group has
 	VerificationFailed Event = "verification-failed" // this node's data differ from the group's
 	NotDelivered       Event = "not-delivered"       // a change was given up after its time
+	MessagesDropped    Event = "messages-dropped"    // values, samples or log lines never reached the others
 )
 
 // The database and the tree.
@@ -56,7 +57,7 @@ const (
 func All() []Event {
 	return []Event{
 		DaemonUp, DaemonStopping, DaemonFailed, Stuck, Unstuck, HeldUp, MountEnded,
-		QuorumGained, QuorumLost, CorosyncAway, ForeignCorosync, LeftGroup, OutOfGroup, Behind, SyncDone, VerificationFailed, NotDelivered,
+		QuorumGained, QuorumLost, CorosyncAway, ForeignCorosync, LeftGroup, OutOfGroup, Behind, SyncDone, VerificationFailed, NotDelivered, MessagesDropped,
 		DatabaseFailed, DiskFull, DatabaseRecovered, CheckpointFailed, Exposed, BegunAnew, Meddled, Duplicate, LockExpired, LockBroken,
 		ConfWritten, ConfIgnored, ConfFailed,
 	}

@@ -27,6 +27,8 @@ func (e Event) Remedy() string {
 		return "see what differs: pmxcfs compare"
 	case NotDelivered:
 		return "try the change again; if it comes again, check the links: corosync-cfgtool -n"
+	case MessagesDropped:
+		return "see why corosync does not go on: systemctl status corosync, corosync-cfgtool -n; later values take the place of those lost"
 	case DatabaseFailed, CheckpointFailed:
 		return "see to the disk of the database's directory: dmesg, df; the daemon tries again by itself"
 	case DiskFull:

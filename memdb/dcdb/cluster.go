@@ -94,6 +94,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 	c.app.start()
 	g, err := group.New(group.Config{
 		Version: ProtocolVersion, Checksums: true,
+		Key: postKey,
 		App: c.app, Connect: cfg.Connect, Ready: c.app.ready, Synced: cfg.Synced, Backoff: cfg.Backoff, Patience: cfg.Patience, Logger: cfg.Log,
 	})
 	if err != nil {

@@ -199,3 +199,11 @@ func decodeUpdate(b []byte) (*memdb.Entry, error) {
 
 // sendable reports whether a path can be told to the others.
 func sendable(path string) bool { return strings.IndexByte(path, 0) < 0 }
+
+// postKey has one request to break a lock be enough, however often it is asked for.
+func postKey(subtype uint16, payload []byte) string {
+	if subtype == msgUnlockRequest {
+		return string(payload)
+	}
+	return ""
+}

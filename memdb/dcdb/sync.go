@@ -56,6 +56,10 @@ func (a *app) ProcessStates(states []dfsm.MemberState) (dfsm.Sync, error) {
 	if self < 0 {
 		return dfsm.Sync{}, errors.New("dcdb: no state of our own")
 	}
+	// A mere error, not a fatal one: whoever sends this may go again.
+	if err := indexes[lead].Storable(); err != nil {
+		return dfsm.Sync{}, fmt.Errorf("dcdb: the tree of %v can't be followed: %w", states[lead].Member, err)
+	}
 	leader := states[lead].State
 	sync := dfsm.Sync{Synced: make([]bool, len(states)), Leader: lead == self}
 	var synced []dfsm.Member

@@ -280,6 +280,27 @@ func TestACommitThatDoesNotMakeTheLeadersTreeIsFatal(t *testing.T) {
 	}
 }
 
+// What a database could not be loaded from must not be followed: no node would start again.
+func TestALeaderThatNobodyCouldLoadIsNotFollowed(t *testing.T) {
+	for _, tree := range [][]*memdb.Entry{
+		{memdb.NewEntry(0, 0, 1<<63, 1, 1, memdb.TypeDir, "", nil)},
+		{memdb.NewEntry(0, 0, memdb.MaxVersion+1, 1, 1, memdb.TypeDir, "", nil)},
+		{memdb.NewEntry(0, 0, 1<<61, 1, 1, memdb.TypeDir, "", nil), memdb.NewEntry(1<<62, 0, 5, 1, 1, memdb.TypeFile, "f", nil)},
+		{memdb.NewEntry(0, 0, 1<<61, 1, 1, memdb.TypeDir, "", nil), memdb.NewEntry(1<<63, 0, 5, 1, 1, memdb.TypeFile, "f", nil)},
+	} {
+		a, file := emptyApp()
+		apply(t, a, opFrom(1, mkdir("d")))
+		before := a.tree.Checksum()
+		all := append(states(t, 0, a), dfsm.MemberState{Member: dfsm.Member{Node: 2, PID: 1}, State: memdb.EncodeIndex(tree)})
+		if _, err := a.ProcessStates(all); err == nil || errors.Is(err, dfsm.ErrFatal) {
+			t.Errorf("version %d, last inode %d: %v", tree[0].Version, tree[len(tree)-1].Inode, err)
+		}
+		if a.sync != nil || a.tree.Checksum() != before || file.tree(t).Checksum() != before {
+			t.Error("something has changed")
+		}
+	}
+}
+
 func TestStrayUpdatesDoNotMatter(t *testing.T) {
 	leader, a, _, payloads := behindBy(t)
 	stray := appendUpdate(nil, memdb.NewEntry(99, 0, 99, 1, 1, memdb.TypeFile, "stray", []byte("x")))

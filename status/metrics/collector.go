@@ -298,10 +298,13 @@ func (c *collector) groups() part {
 	queued := gauge("group_queued_messages", "Delivered messages that wait for the end of a synchronisation.", "group")
 	queuedBytes := gauge("group_queued_bytes", "Bytes in these messages.", "group")
 	retries := total("group_send_retries_total", "Times that a message found the group's queues full.", "group")
+	dropped := total("group_dropped_messages_total", "Messages that nobody waited for, and that were dropped because the group took none for long.", "group")
+	droppedBytes := total("group_dropped_bytes_total", "Bytes in these messages.", "group")
+	replaced := total("group_replaced_messages_total", "Messages with a value that were not sent because a newer one had come.", "group")
 	verified := total("group_verifications_total", "Comparisons of this node's data with the others', by what they found.", "group", "result")
 	lastVerified := gauge("group_last_verification_timestamp_seconds", "When the last comparison ended; 0: there was none since the daemon's start.", "group")
 	all := []*family{&connected, &mode, &members, &views, &syncs, &connects, &joins, &leaves, &messages, &bytes, &batches,
-		&waiting, &unsent, &queued, &queuedBytes, &retries, &verified, &lastVerified}
+		&waiting, &unsent, &queued, &queuedBytes, &retries, &dropped, &droppedBytes, &replaced, &verified, &lastVerified}
 	return part{all, func(to chan<- prometheus.Metric) {
 		for name, status := range c.from.Groups {
 			s, g := status(), string(name)
@@ -330,6 +333,9 @@ func (c *collector) groups() part {
 			queued.value(to, float64(s.Queued), g)
 			queuedBytes.value(to, float64(s.QueuedBytes), g)
 			retries.value(to, float64(s.Retries), g)
+			dropped.value(to, float64(s.Dropped), g)
+			droppedBytes.value(to, float64(s.DroppedBytes), g)
+			replaced.value(to, float64(s.Replaced), g)
 			verified.value(to, float64(s.Verified), g, "equal")
 			verified.value(to, float64(s.Mismatches), g, "different")
 			at := 0.0

@@ -88,6 +88,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 	kv := group.Config{
 		Version: status.GroupVersion,
 		App:     cfg.status.App(),
+		Key:     status.PostKey,
 		Connect: follow.Guarded(c.gate.Check, overcpg.Connect(status.GroupName)),
 		Ready:   cfg.status.Ready,
 		Backoff: follow.ReconnectAfter, Patience: follow.Patience,

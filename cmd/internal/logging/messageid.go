@@ -26,6 +26,7 @@ var messageIDs = [...]struct {
 	{event.SyncDone, "1382c51d09454080a4a4789caa94d4eb"},
 	{event.VerificationFailed, "c0c28e13c4304a48ad97d3fab7d13375"},
 	{event.NotDelivered, "498001fdfdd24afd849508008bf10007"},
+	{event.MessagesDropped, "a045a711234c4b88a0fa3a06dbc5a4cd"},
 	{event.DatabaseFailed, "e3cf23311f294bbd9e5c88685075f048"},
 	{event.DiskFull, "b33fac25503b416795c87ca91912d429"},
 	{event.DatabaseRecovered, "9a8fdb89987944d69ba3809986437ca0"},
