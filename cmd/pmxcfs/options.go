@@ -2,7 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -52,7 +55,31 @@ func daemonFlags() []cli.Flag {
 	)
 }
 
+// notEmpty objects to options for paths that are given without a value, as by a variable
+// of a script that is not set: the default would be another place than the one that was
+// meant. An empty --socket or --metrics-listen is the documented way to have none.
+func notEmpty(c *cli.Context) error {
+	names := []string{"root", "log-file", "metrics-web-config"}
+	for _, p := range places {
+		names = append(names, p.flag)
+	}
+	for _, name := range names {
+		value, isSet := given(c, name)
+		if isSet && value == "" {
+			return fmt.Errorf("--%s is empty: give it a path, or leave the option out", name)
+		}
+		variable := "PMXCFS_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		if text, there := os.LookupEnv(variable); there && text == "" && !isSet { // to the library it is not set
+			return fmt.Errorf("%s is empty: give it a path, or unset it", variable)
+		}
+	}
+	return nil
+}
+
 func parseOptions(c *cli.Context) (*daemon.Options, error) {
+	if err := notEmpty(c); err != nil {
+		return nil, err
+	}
 	o := &daemon.Options{
 		Version:         version,
 		Debug:           c.Bool("debug"),

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	toolkit "github.com/prometheus/exporter-toolkit/web"
-	"golang.org/x/net/netutil"
 )
 
 // Config says where to serve what.
@@ -21,8 +20,10 @@ type Config struct {
 	// that asks for TLS, client certificates or passwords on TCP; empty: none. It is
 	// read again at each request. While it can't be used, TCP is not served at all.
 	ConfigFile string
-	// Public is served on TCP.
+	// Public is served on TCP, to requests that name this host by an address, as localhost,
+	// as Address does, or by one of Names; nil: none.
 	Public http.Handler
+	Names  func() []string
 
 	// Socket is the path of the Unix socket; empty: none. It has mode 0600.
 	Socket string
@@ -39,7 +40,7 @@ type Config struct {
 const (
 	defaultRetry = 10 * time.Second
 
-	maxConns       = 64               // at a time, on each listener; more wait in the kernel
+	maxConns       = 64               // at a time, on each listener; see limit
 	maxHeaderBytes = 16 << 10         // of a request
 	headerTimeout  = 5 * time.Second  // for the headers of a request to come
 	requestTimeout = 10 * time.Second // for a request on TCP to come as a whole
@@ -66,7 +67,9 @@ func Start(cfg Config) *Server {
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if cfg.Address != "" {
-		s.wg.Go(func() { s.keep(&tcpListener{address: cfg.Address, config: cfg.ConfigFile, log: cfg.Log}, cfg.Public) })
+		s.wg.Go(func() {
+			s.keep(&tcpListener{address: cfg.Address, config: cfg.ConfigFile, names: cfg.Names}, cfg.Public)
+		})
 	}
 	if cfg.Socket != "" {
 		s.wg.Go(func() { s.keep(&unixListener{path: cfg.Socket}, cfg.Private) })
@@ -88,6 +91,8 @@ type listener interface {
 	// serve returns http.ErrServerClosed after the server's shutdown, else why it ended.
 	serve(l net.Listener, s *http.Server) error
 	limits(s *http.Server)
+	// limit bounds the connections.
+	limit(l net.Listener) net.Listener
 }
 
 // keep listens and serves, again and again until Stop.
@@ -130,7 +135,7 @@ func (s *Server) once(k listener, h http.Handler, ok func()) error {
 	}
 	k.limits(server)
 	served := make(chan error, 1)
-	go func() { served <- k.serve(netutil.LimitListener(l, maxConns), server) }()
+	go func() { served <- k.serve(k.limit(l), server) }()
 	ok()
 	select {
 	case err = <-served:
@@ -166,7 +171,7 @@ func guarded(h http.Handler, log *slog.Logger) http.Handler {
 // tcpListener serves on TCP.
 type tcpListener struct {
 	address, config string
-	log             *slog.Logger
+	names           func() []string
 }
 
 func (t *tcpListener) String() string { return t.address }
@@ -185,9 +190,21 @@ func (t *tcpListener) serve(l net.Listener, s *http.Server) error {
 	return toolkit.Serve(l, s, &toolkit.FlagConfig{WebConfigFile: &t.config}, quiet)
 }
 
+// limit sheds the oldest: anybody on the host can connect.
+func (t *tcpListener) limit(l net.Listener) net.Listener {
+	return &shedding{Listener: l, most: maxConns}
+}
+
 func (t *tcpListener) limits(s *http.Server) {
 	s.ReadTimeout, s.WriteTimeout = requestTimeout, answerTimeout
-	h := s.Handler
+	s.ConnContext = withConn
+	h := busy(ownHost(s.Handler, func() []string {
+		names := []string{t.address}
+		if t.names != nil {
+			names = append(names, t.names()...)
+		}
+		return names
+	}))
 	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")

@@ -307,18 +307,84 @@ func TestClientsThatSayNothingAreSentAway(t *testing.T) {
 		}
 		conns = append(conns, c)
 	}
-	// All places are taken; they are given back when the headers' time is up.
-	begin := time.Now()
-	until(t, wants(&http.Client{Timeout: 15 * time.Second}, "http://"+address, 200, "public"))
-	if took := time.Since(begin); took < time.Second {
-		t.Errorf("an answer after %v: there was no limit", took)
-	}
 	for _, c := range conns {
 		c.SetReadDeadline(time.Now().Add(10 * time.Second))
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal("a silent client is still connected")
 		}
 	}
+}
+
+// TestSlowClientsMakeRoom has far more of them than there are places: who asks is answered
+// at once, over and over, and on a connection of before as well.
+func TestSlowClientsMakeRoom(t *testing.T) {
+	t.Parallel()
+	address := freeAddress(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	start(t, Config{Address: address, Public: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(entered)
+			<-release
+		}
+		io.WriteString(w, "public")
+	})})
+	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
+	// A request that is under way is none of those that make room.
+	slow := make(chan error, 1)
+	go func() {
+		slow <- wants(&http.Client{Transport: &http.Transport{}}, "http://"+address+"/slow", 200, "public")()
+	}()
+	<-entered
+	keep := &http.Client{Timeout: 4 * time.Second, Transport: &http.Transport{}}
+	for i := range 1000 {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if i%2 == 0 {
+			io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\nX-")
+		}
+		if i%100 == 99 {
+			begin := time.Now()
+			for name, client := range map[string]*http.Client{"a new one": {Timeout: 4 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}, "one of before": keep} {
+				if err := wants(client, "http://"+address, 200, "public")(); err != nil || time.Since(begin) > headerTimeout {
+					t.Fatalf("%s, beside %d slow ones, after %v: %v", name, i+1, time.Since(begin), err)
+				}
+			}
+		}
+	}
+	close(release)
+	if err := <-slow; err != nil {
+		t.Errorf("a request under way was cut: %v", err)
+	}
+}
+
+func TestRequestsForOtherHostsAreRefused(t *testing.T) {
+	for host, want := range map[string]bool{
+		"": true, "localhost": true, "localhost:9922": true, "LOCALHOST.": true, "x.localhost:1": true, "127.0.0.1:9922": true, "10.1.2.3": true,
+		"[::1]:9922": true, "[fe80::1]": true, "::1": true, "node1": true, "Node1:9922": true, "node1.example.com.": true, "metrics.example.org:9922": true,
+		"evil.example": false, "evil.example:9922": false, "node1.evil.example": false, "127.0.0.1.evil.example": false, "localhost.evil.example": false,
+		"xlocalhost": false, "node2": false, "10.1.2.3.4": false, "a b": false, "/": false,
+	} {
+		names := func() []string { return []string{"metrics.example.org:9922", "node1", "node1.example.com"} }
+		if got := isOwn(host, names); got != want {
+			t.Errorf("%q: %v", host, got)
+		}
+	}
+	address, socket := freeAddress(t), filepath.Join(t.TempDir(), "s")
+	start(t, Config{Address: address, Socket: socket})
+	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+	if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 421 ") || strings.Contains(string(answer), "public") {
+		t.Errorf("%q, %v", answer, err)
+	}
+	until(t, wants(onSocket(socket), "http://whatever/", 200, "private"))
 }
 
 func TestPanicInAHandlerIsLoggedAndEndsItsRequestOnly(t *testing.T) {

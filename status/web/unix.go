@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,6 +62,9 @@ func (u *unixListener) listen(ctx context.Context) (net.Listener, error) {
 func (u *unixListener) serve(l net.Listener, s *http.Server) error { return s.Serve(l) }
 
 func (u *unixListener) limits(*http.Server) {} // whoever can open it can stop the daemon, too
+
+// limit has more connections wait in the kernel.
+func (u *unixListener) limit(l net.Listener) net.Listener { return netutil.LimitListener(l, maxConns) }
 
 // unlinking takes its socket's name away when it is closed.
 type unlinking struct {

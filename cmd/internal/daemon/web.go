@@ -3,6 +3,9 @@ package daemon
 import (
 	"context"
 	"net/http"
+	"os"
+	"slices"
+	"strings"
 
 	"pmxcfs/fuse"
 	"pmxcfs/status/health"
@@ -27,14 +30,50 @@ func (d *daemon) startWeb() {
 			mux.Handle("GET /metrics", d.metrics.Handler())
 		}
 	}
+	public.Handle("GET /{$}", landingPage(d.o.Version, d.metrics != nil, d.node, d.logs.Domain("web")))
 	private.Handle("/v1/", d.inspection().Handler())
 	d.alive.Add(health.Check{Name: "tree", Run: answers(func() { d.tree.Root() })})
 	d.alive.Add(health.Check{Name: "status", Run: answers(func() { d.status.Version() })})
 	d.web = web.Start(web.Config{
 		Address: d.o.Listen, ConfigFile: d.o.WebConfig, Public: public,
+		Names:  func() []string { return ownNames(d.name, "/etc/hosts", "/etc/resolv.conf") },
 		Socket: d.o.Socket, Private: private,
 		Log: d.logs.Domain("web"),
 	})
+}
+
+// ownNames are the names by which others may ask for this node: its own, those that the
+// host's files have beside it, and it in the domains that the host searches.
+func ownNames(node, hosts, resolv string) []string {
+	names := []string{node}
+	if host, err := os.Hostname(); err == nil {
+		names = append(names, host)
+	}
+	each := func(file string, f func(words []string)) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return // there is nothing in it then
+		}
+		for line := range strings.Lines(string(text)) {
+			line, _, _ = strings.Cut(line, "#")
+			if words := strings.Fields(line); len(words) > 1 {
+				f(words)
+			}
+		}
+	}
+	each(hosts, func(words []string) {
+		if slices.Contains(words[1:], node) {
+			names = append(names, words[1:]...)
+		}
+	})
+	each(resolv, func(words []string) {
+		if words[0] == "search" || words[0] == "domain" {
+			for _, domain := range words[1:] {
+				names = append(names, node+"."+strings.TrimSuffix(domain, "."))
+			}
+		}
+	})
+	return names
 }
 
 // answers makes a check of a call that returns at once, unless the daemon is stuck.

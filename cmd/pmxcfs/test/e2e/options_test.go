@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,38 @@ func TestWrongUsageIsExplainedAndFails(t *testing.T) {
 		if code != 1 || stdout != "" || len(strings.TrimSpace(stderr)) < 10 {
 			t.Errorf("%q: exit code %d, %q, %q", args, code, stdout, stderr)
 		}
+	}
+	if n.mounted() {
+		t.Error("one of them mounted")
+	}
+}
+
+// TestEmptyPathsAreNoDefaults has a script's variable be unset. Nothing may run then: it
+// would run on the host's own files.
+func TestEmptyPathsAreNoDefaults(t *testing.T) {
+	n := newInstance(t)
+	places := []string{"mount-point", "database", "lock-file", "run-dir", "pid-file", "rrd-dir", "rrdcached-socket", "corosync-conf"}
+	// Whatever becomes of the option that is empty, nothing runs on the host's files.
+	var safe []string
+	for _, p := range append(places, "socket") {
+		safe = append(safe, "--"+p, filepath.Join(n.root, "safe", p))
+	}
+	safe = append(safe, "--ipc-name", "pmxcfs-test-"+filepath.Base(n.root), "--metrics-listen", "", "-f", "-l")
+	for _, option := range append(places, "root", "log-file", "metrics-web-config") {
+		runs := [][]string{append(slices.Clone(safe), "--"+option, "")}
+		if option != "log-file" && option != "metrics-web-config" {
+			runs = append(runs, []string{"--root", n.root, "status", "--" + option, ""})
+		}
+		for _, args := range runs {
+			code, stdout, stderr := n.runToEnd(args...)
+			if code != 1 || stdout != "" || !strings.Contains(stderr, "--"+option+" is empty") {
+				t.Errorf("%q: exit code %d, %q, %q", args, code, stdout, stderr)
+			}
+		}
+	}
+	n.env = append(n.env, "PMXCFS_DATABASE=")
+	if code, _, stderr := n.runToEnd("--root", n.root, "-f", "-l"); code != 1 || !strings.Contains(stderr, " is empty") {
+		t.Errorf("from the environment: exit code %d, %q", code, stderr)
 	}
 	if n.mounted() {
 		t.Error("one of them mounted")

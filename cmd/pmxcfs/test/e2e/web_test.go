@@ -31,7 +31,11 @@ func (n *instance) get(address, path string) (code int, body string) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	}
 	c := &http.Client{Timeout: patience, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
-	r, err := c.Get("http://daemon" + path)
+	host := address
+	if host == "" {
+		host = "daemon"
+	}
+	r, err := c.Get("http://" + host + path)
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -63,8 +67,14 @@ func TestHealthIsToldOnTheSocketAndOnTCP(t *testing.T) {
 		if code, body := n.get(where, "/healthz"); code != 200 || body != "alive\n" {
 			t.Errorf("%d %q", code, body)
 		}
-		if code, _ := n.get(where, "/"); code != 404 {
-			t.Errorf("/ answers %d", code)
+		switch code, body := n.get(where, "/"); {
+		case where == "" && code != 404:
+			t.Errorf("/ answers %d on the socket", code)
+		case where != "" && (code != 200 || !strings.Contains(body, "ready, local mode") || !strings.Contains(body, `href="/metrics"`)):
+			t.Errorf("/ answers %d: %s", code, body)
+		}
+		if code, _ := n.get(where, "/other"); code != 404 {
+			t.Errorf("/other answers %d", code)
 		}
 	}
 	var d health.Document
