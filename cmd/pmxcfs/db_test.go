@@ -653,3 +653,38 @@ func TestEachCommandExplainsItself(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 }
+
+// TestDeepChainsAndCyclesAreListedInBoundedRoom has 20,000 directories, each in the
+// other, with and without an end.
+func TestDeepChainsAndCyclesAreListedInBoundedRoom(t *testing.T) {
+	const chain = "INSERT INTO tree WITH RECURSIVE c(n) AS (SELECT 21 UNION ALL SELECT n+1 FROM c WHERE n<20020) SELECT n, CASE n WHEN 21 THEN 0 ELSE n-1 END, n, 0, 0, 4, 'directory', NULL FROM c"
+	for name, test := range map[string]struct {
+		statements []string
+		status     int
+	}{
+		"chain": {[]string{chain, "UPDATE tree SET version=30000 WHERE inode=0"}, exit.OK},
+		"cycle": {[]string{chain, "UPDATE tree SET version=30000 WHERE inode=0", "UPDATE tree SET parent=20020 WHERE inode=21"}, exit.Failure},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := plant(t, test.statements...)
+			status, out, errs := pmxcfs(t, "db", "dump", path)
+			if status != test.status {
+				t.Errorf("dump: status %d, %s", status, errs)
+			}
+			if n := strings.Count(out, "\n"); n != 20004 {
+				t.Errorf("%d lines", n)
+			}
+			if len(out) > 20004*1200 {
+				t.Errorf("%d bytes", len(out))
+			}
+			dir := filepath.Join(t.TempDir(), "x")
+			status, _, errs = pmxcfs(t, "db", "export", path, dir)
+			if status != exit.Failure || test.status == exit.OK && !strings.Contains(errs, "more than 500 directories deep") {
+				t.Errorf("export: status %d, %s", status, errs)
+			}
+			if _, err := os.Stat(dir); err == nil {
+				t.Error("the export has begun")
+			}
+		})
+	}
+}

@@ -40,7 +40,44 @@ func open(path, mode string) (conn, error) {
 	if err != nil {
 		return conn{}, err
 	}
-	return conn{c.(*sqlite3.SQLiteConn)}, nil
+	return conn{c.(*sqlite3.SQLiteConn)}.harden()
+}
+
+// openMemory makes an empty database in memory.
+func openMemory(pageSize int64) (conn, error) {
+	driver, err := (&sqlite3.SQLiteDriver{}).Open("file::memory:?_mutex=no")
+	if err != nil {
+		return conn{}, err
+	}
+	c, err := conn{driver.(*sqlite3.SQLiteConn)}.harden()
+	if err == nil {
+		err = c.exec(fmt.Sprintf("PRAGMA page_size=%d", pageSize))
+	}
+	return c, err
+}
+
+// harden sets limits to what a file's schema can have SQLite do: it may come from
+// anywhere. The limits are several times what the one table takes.
+func (c conn) harden() (conn, error) {
+	for id, limit := range map[int]int{
+		sqlite3.SQLITE_LIMIT_LENGTH:          64 << 20,
+		sqlite3.SQLITE_LIMIT_SQL_LENGTH:      64 << 10,
+		sqlite3.SQLITE_LIMIT_COLUMN:          64,
+		sqlite3.SQLITE_LIMIT_EXPR_DEPTH:      64,
+		sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 4,
+		sqlite3.SQLITE_LIMIT_VDBE_OP:         25_000,
+		sqlite3.SQLITE_LIMIT_FUNCTION_ARG:    8,
+		sqlite3.SQLITE_LIMIT_ATTACHED:        0,
+		sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH:   1,
+	} {
+		c.SetLimit(id, limit)
+	}
+	for _, pragma := range []string{"PRAGMA trusted_schema=OFF", "PRAGMA cell_size_check=ON"} {
+		if err := c.exec(pragma); err != nil {
+			return conn{}, errors.Join(fmt.Errorf("%s: %w", pragma, err), c.Close())
+		}
+	}
+	return c, nil
 }
 
 // exec runs statements without parameters.

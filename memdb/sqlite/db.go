@@ -564,6 +564,10 @@ func (w *writer) setup() error {
 			return fmt.Errorf("%s: %w", pragma, err)
 		}
 	}
+	return w.prepare()
+}
+
+func (w *writer) prepare() error {
 	for query, s := range map[string]**stmt{
 		"BEGIN IMMEDIATE": &w.begin,
 		"COMMIT":          &w.commit,

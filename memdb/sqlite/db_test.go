@@ -602,7 +602,7 @@ func TestReadNeverTouchesAFile(t *testing.T) {
 	s.mustCommit(create("file"), write("file", []byte("text")))
 	crashed := filepath.Join(t.TempDir(), "config.db") // as a kill leaves it: with a log
 	for _, suffix := range []string{"", "-wal"} {
-		if err := copyFile(s.path+suffix, crashed+suffix); err != nil {
+		if err := copyFile(s.path+suffix, crashed+suffix, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

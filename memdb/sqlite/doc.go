@@ -41,7 +41,9 @@
 // # Files
 //
 // Read, IntegrityCheck, Create and Backup work on a file beside a running daemon
-// or without one, and leave nothing beside it. Recover finds rows in a file that
+// or without one, and leave nothing beside it, even if a signal ends the program. A
+// file may come from anywhere: nothing is read through a table that is not what a daemon
+// makes, and SQLite's limits are set. Recover finds rows in a file that
 // SQLite refuses, page by page; Repair makes a valid tree of any rows. Whatever
 // stands in a file, neither loading nor repairing it panics.
 //

@@ -57,8 +57,11 @@ func damaged(err error) bool {
 }
 
 // Damaged reports whether err says that a file is there, but is no sound SQLite
-// database: something that Recover is for.
+// database, or no configuration database: something that Recover is for.
 func Damaged(err error) bool {
+	if errors.Is(err, ErrSchema) {
+		return true
+	}
 	var se sqlite3.Error
 	return errors.As(err, &se) && (se.Code == sqlite3.ErrCorrupt || se.Code == sqlite3.ErrNotADB)
 }

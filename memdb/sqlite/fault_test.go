@@ -207,7 +207,7 @@ func TestCrashAfterAFailedTransactionFindsASoundFile(t *testing.T) {
 		killed := filepath.Join(t.TempDir(), "config.db")
 		for _, suffix := range []string{"", "-wal"} {
 			// Where the connection was given up, there is no log.
-			if cerr := copyFile(s.path+suffix, killed+suffix); cerr != nil && !errors.Is(cerr, fs.ErrNotExist) {
+			if cerr := copyFile(s.path+suffix, killed+suffix, nil); cerr != nil && !errors.Is(cerr, fs.ErrNotExist) {
 				t.Fatal(cerr)
 			}
 		}

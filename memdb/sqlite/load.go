@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"pmxcfs/memdb"
 )
@@ -13,23 +14,64 @@ import (
 // errNoTree says that a file is a database, but of something else.
 var errNoTree = errors.New("it is an SQLite database, but has no table tree: not a configuration database")
 
-// hasTree reports whether the table is there. A database with other tables
-// only is an error; one with none is new.
+// ErrSchema says that a file's table tree is another thing than that of a configuration
+// database. Nothing is read through it, whatever it is: a view, say, can have
+// billions of rows.
+var ErrSchema = errors.New("its table tree is not that of a configuration database")
+
+// maxObjects is how many tables and indexes of a file are looked at.
+const maxObjects = 1000
+
+// columns are the table's.
+var columns = []string{"inode", "parent", "version", "writer", "mtime", "type", "name", "data"}
+
+// hasTree reports whether the table is there, and is what it should be. A database with
+// other tables only is an error; one with none is new.
 func (c conn) hasTree() (found bool, err error) {
 	others := 0
-	err = c.query("SELECT name, type FROM sqlite_schema", func(row []driver.Value) error {
-		if row[0] == "tree" && row[1] == "table" {
-			found = true
-		} else {
+	err = c.query(fmt.Sprintf("SELECT name, type, rootpage, tbl_name FROM sqlite_schema LIMIT %d", maxObjects), func(row []driver.Value) error {
+		name, _ := row[0].(string)
+		table, _ := row[3].(string)
+		page, _ := row[2].(int64)
+		switch {
+		case row[1] == "trigger" && strings.EqualFold(table, "tree"):
+			return fmt.Errorf("%w: it has the trigger %q", ErrSchema, name)
+		case !strings.EqualFold(name, "tree"):
 			others++
+		case row[1] != "table" || page < 2:
+			return fmt.Errorf("%w: it is a %v", ErrSchema, row[1])
+		default:
+			found = true
 		}
 		return nil
 	})
-	if err == nil && !found && others > 0 {
-		err = errNoTree
+	switch {
+	case err != nil:
+		return false, err
+	case !found && others > 0:
+		return false, errNoTree
+	case !found:
+		return false, nil
 	}
-	return found, err
+	var have []string
+	err = c.query("SELECT name, hidden FROM pragma_table_xinfo('tree')", func(row []driver.Value) error {
+		name, _ := row[0].(string)
+		if row[1] != int64(0) {
+			return fmt.Errorf("%w: its column %q is computed", ErrSchema, name)
+		}
+		have = append(have, strings.ToLower(name))
+		return nil
+	})
+	if err == nil && !slices.Equal(have, columns) {
+		err = fmt.Errorf("%w: its columns are %q", ErrSchema, have)
+	}
+	return err == nil, err
 }
+
+// maxRows bounds how many rows are read: four times the tree's limit.
+const maxRows = 4 * memdb.MaxEntries
+
+var errTooMany = fmt.Errorf("it has more than %d rows", maxRows)
 
 // readTree reads all rows of a file, which may be a new one.
 func readTree(c conn) (entries []*memdb.Entry, problems []memdb.Problem, mend []*memdb.Entry, err error) {
@@ -60,6 +102,9 @@ func (c conn) readEntries() (entries []*memdb.Entry, problems []memdb.Problem, m
 	if err := c.query("SELECT count(*) FROM tree", func(row []driver.Value) error {
 		if n, ok := row[0].(int64); ok {
 			count = int(n)
+		}
+		if count > maxRows {
+			return errTooMany
 		}
 		return nil
 	}); err != nil {

@@ -18,7 +18,7 @@ func afterAKill(tb testing.TB, path string) string {
 	tb.Helper()
 	killed := filepath.Join(tb.TempDir(), "config.db")
 	for _, suffix := range []string{"", "-wal"} {
-		if err := copyFile(path+suffix, killed+suffix); err != nil && !os.IsNotExist(err) {
+		if err := copyFile(path+suffix, killed+suffix, nil); err != nil && !os.IsNotExist(err) {
 			tb.Fatal(err)
 		}
 	}
@@ -279,7 +279,7 @@ func TestTheFileAloneHoldsEverythingWhenNothingChanges(t *testing.T) {
 	s := &store{tb: t, path: path, tree: tree, db: db}
 	alone := func() error {
 		copied := filepath.Join(t.TempDir(), "copy.db")
-		if err := copyFile(path, copied); err != nil {
+		if err := copyFile(path, copied, nil); err != nil {
 			return err
 		}
 		contents, err := Read(copied)

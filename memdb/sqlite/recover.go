@@ -25,9 +25,19 @@ const rowColumns = "inode, parent, version, writer, mtime, type, name, " +
 // table.
 func ReadRows(path string) (rows []Row, err error) {
 	err = withReader(path, func(c conn) error {
+		found, err := c.hasTree()
+		if err == nil && !found {
+			err = errNoTree
+		}
+		if err != nil {
+			return err
+		}
 		return c.query("SELECT "+rowColumns+" FROM tree", func(row []driver.Value) error {
 			if text, ok := bytesOf(row[7]); ok && row[8] != nil {
 				row[7] = number(text)
+			}
+			if len(rows) == maxRows {
+				return errTooMany
 			}
 			rows = append(rows, Row(row[:8]))
 			return nil
@@ -47,19 +57,21 @@ func Recover(path string) (rows []Row, notes []string, err error) {
 	if path, err = resolve(path); err != nil {
 		return nil, nil, err
 	}
-	dir, err := os.MkdirTemp("", "pmxcfs-recover-")
-	if err != nil {
+	if _, err := stat(path); err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	tmp := filepath.Join(dir, "config.db")
-	if err := copyDatabase(path, tmp); err != nil {
-		return nil, nil, err
-	}
-	if err := mergeLog(tmp); err != nil {
-		notes = append(notes, fmt.Sprintf("what was last written, in %s-wal, can't be used: %v", path, err))
-	}
-	file, err := os.ReadFile(tmp)
+	var file []byte
+	err = withScratch(func(dir string, h held) error {
+		tmp := filepath.Join(dir, "config.db")
+		if err := copyDatabase(path, tmp, h); err != nil {
+			return err
+		}
+		if err := mergeLog(tmp); err != nil {
+			notes = append(notes, fmt.Sprintf("what was last written, in %s-wal, can't be used: %v", path, err))
+		}
+		file, err = os.ReadFile(tmp)
+		return err
+	})
 	if err != nil {
 		return nil, notes, err
 	}

@@ -348,28 +348,55 @@ func (r *repair) rename() {
 
 func shorten(name string, limit int) string { return name[:min(len(name), limit)] }
 
-// duplicates leaves each name in a directory to the entry that changed last.
+// duplicates leaves each name in a directory to one entry: directories of one name are
+// merged, of others the one that changed last keeps it; but a directory with entries
+// keeps it from a file.
 func (r *repair) duplicates() {
-	type key struct {
-		parent uint64
-		name   string
-	}
-	winner := make(map[key]*draft)
+	children := make(map[*draft][]*draft)
+	var dirs []*draft // whose entries are to be looked at
 	for _, d := range r.list {
 		if d.adrift {
-			continue
+			dirs = append(dirs, d)
+		} else {
+			up := r.byID[d.parent]
+			children[up] = append(children[up], d)
 		}
-		k := key{d.parent, d.name}
-		other := winner[k]
-		if other == nil {
-			winner[k] = d
-			continue
-		}
-		if cmp.Or(cmp.Compare(d.version, other.version), cmp.Compare(d.inode, other.inode)) > 0 {
-			winner[k], d, other = d, other, d
-		}
-		r.drift(d, "the name exists twice in directory %d, inode %d keeps it", d.parent, other.was)
 	}
+	dirs = append(dirs, r.root)
+	merged := make(map[*draft]bool)
+	for ; len(dirs) > 0; dirs = dirs[1:] {
+		dir := dirs[0]
+		winner := make(map[string]*draft)
+		for _, d := range children[dir] {
+			other := winner[d.name]
+			if other == nil {
+				winner[d.name] = d
+				continue
+			}
+			if cmp.Or(cmp.Compare(len(children[d]), len(children[other])), cmp.Compare(d.version, other.version), cmp.Compare(d.inode, other.inode)) > 0 {
+				winner[d.name], d, other = d, other, d
+			}
+			if d.typ != int64(memdb.TypeDir) || other.typ != int64(memdb.TypeDir) {
+				r.drift(d, "the name exists twice in directory %d, inode %d keeps it", d.parent, other.was)
+				dirs = append(dirs, d)
+				continue
+			}
+			r.fix(d, "a directory of that name exists twice in directory %d; the %d entries of this one are in inode %d now", d.parent, len(children[d]), other.was)
+			for _, child := range children[d] {
+				child.parent = other.inode
+			}
+			children[other] = append(children[other], children[d]...)
+			merged[d] = true
+			delete(children, d)
+			delete(r.byID, d.inode)
+		}
+		for _, d := range children[dir] {
+			if winner[d.name] == d {
+				dirs = append(dirs, d)
+			}
+		}
+	}
+	r.list = slices.DeleteFunc(r.list, func(d *draft) bool { return merged[d] })
 }
 
 // attach puts what is adrift into LostAndFound.

@@ -90,12 +90,16 @@ func TestRepairPutsThingsWhereItSays(t *testing.T) {
 		"child of a file":    {"INSERT INTO tree VALUES (7,3,7,1,1,8,'x','child')", map[string]string{"priv/lost+found/x.inode-7": "child", "dir/file": "text"}},
 		"child of an empty":  {"UPDATE tree SET data=NULL; INSERT INTO tree VALUES (7,3,7,1,1,8,'x','child')", map[string]string{"dir/file/x": "child"}},
 		"younger duplicate":  {"INSERT INTO tree VALUES (7,2,7,1,1,8,'file','young')", map[string]string{"dir/file": "young", "priv/lost+found/file.inode-3": "text"}},
-		"duplicate with sub": {"INSERT INTO tree VALUES (7,0,7,1,1,4,'dir',NULL)", map[string]string{"dir": "dir", "priv/lost+found/dir.inode-2/file": "text"}},
-		"directory's data":   {"UPDATE tree SET data='odd' WHERE inode=2", map[string]string{"dir/file": "text", "priv/lost+found/dir.inode-2": "odd"}},
-		"slash":              {"INSERT INTO tree VALUES (7,2,7,1,1,8,'a/b','s')", map[string]string{"dir/a_b": "s"}},
-		"empty name":         {"INSERT INTO tree VALUES (7,2,7,1,1,8,'','s')", map[string]string{"dir/inode-7": "s"}},
-		"priv is a file":     {"INSERT INTO tree VALUES (7,0,7,1,1,8,'priv','s'), (8,99,8,1,1,8,'x','o')", map[string]string{"priv/lost+found/priv.inode-7": "s", "priv/lost+found/x.inode-8": "o"}},
-		"two priv":           {"INSERT INTO tree VALUES (7,0,7,1,1,4,'priv',NULL), (8,0,8,1,1,4,'priv',NULL), (9,7,9,1,1,8,'key','k')", map[string]string{"priv/lost+found/priv.inode-7/key": "k"}},
+		"duplicate with sub": {"INSERT INTO tree VALUES (7,0,7,1,1,4,'dir',NULL)", map[string]string{"dir": "dir", "dir/file": "text"}},
+		"two node directories": {"INSERT INTO tree VALUES (7,0,7,1,1,4,'nodes',NULL), (8,7,8,1,1,4,'n',NULL), (9,7,9,1,1,4,'n',NULL), " +
+			"(10,8,10,1,1,4,'lxc',NULL), (11,9,11,1,1,4,'lxc',NULL), (12,10,12,1,1,8,'100.conf','a'), (13,10,13,1,1,8,'101.conf','b'), (14,11,14,1,1,8,'102.conf','c'), (15,11,15,1,1,8,'101.conf','young')",
+			map[string]string{"nodes/n/lxc/100.conf": "a", "nodes/n/lxc/101.conf": "young", "nodes/n/lxc/102.conf": "c", "priv/lost+found/101.conf.inode-13": "b"}},
+		"file beside a directory": {"INSERT INTO tree VALUES (7,0,7,1,1,8,'dir','young')", map[string]string{"dir/file": "text", "priv/lost+found/dir.inode-7": "young"}},
+		"directory's data":        {"UPDATE tree SET data='odd' WHERE inode=2", map[string]string{"dir/file": "text", "priv/lost+found/dir.inode-2": "odd"}},
+		"slash":                   {"INSERT INTO tree VALUES (7,2,7,1,1,8,'a/b','s')", map[string]string{"dir/a_b": "s"}},
+		"empty name":              {"INSERT INTO tree VALUES (7,2,7,1,1,8,'','s')", map[string]string{"dir/inode-7": "s"}},
+		"priv is a file":          {"INSERT INTO tree VALUES (7,0,7,1,1,8,'priv','s'), (8,99,8,1,1,8,'x','o')", map[string]string{"priv/lost+found/priv.inode-7": "s", "priv/lost+found/x.inode-8": "o"}},
+		"two priv":                {"INSERT INTO tree VALUES (7,0,7,1,1,4,'priv',NULL), (8,0,8,1,1,4,'priv',NULL), (9,7,9,1,1,8,'key','k')", map[string]string{"priv/key": "k"}},
 		"duplicate guest": {"INSERT INTO tree VALUES (7,0,7,1,1,4,'nodes',NULL), (8,7,8,1,1,4,'n',NULL), (9,8,9,1,1,4,'lxc',NULL), (10,8,10,1,1,4,'qemu-server',NULL), " +
 			"(11,9,15,1,1,8,'100.conf','young'), (12,10,14,1,1,8,'100.conf','old')",
 			map[string]string{"nodes/n/lxc/100.conf": "young", "priv/lost+found/100.conf.inode-12": "old"}},
@@ -224,7 +228,7 @@ func TestRecoverReadsTheLog(t *testing.T) {
 	}
 	killed := filepath.Join(t.TempDir(), "config.db")
 	for _, suffix := range []string{"", "-wal"} {
-		if err := copyFile(s.path+suffix, killed+suffix); err != nil {
+		if err := copyFile(s.path+suffix, killed+suffix, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

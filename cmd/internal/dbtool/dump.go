@@ -48,32 +48,45 @@ func dump(c *cli.Context) error {
 	return nil
 }
 
+// longestPath is the longest path that is written out, in bytes: those of a chain of
+// directories without end would take room by the square of its length.
+const longestPath = 1024
+
 // pathsOf returns the path of each entry; for one that can't be reached from the
-// root, the part that is known, below "<inode N>".
+// root, or whose path would be too long, the part that is known, below "<inode N>".
 func pathsOf(entries []*memdb.Entry) map[*memdb.Entry]string {
 	byID := make(map[uint64]*memdb.Entry, len(entries))
 	for _, e := range entries {
 		byID[e.Inode] = e
 	}
 	paths := make(map[*memdb.Entry]string, len(entries))
+	onWay := make(map[*memdb.Entry]bool)
+	var way []*memdb.Entry // from an entry up to one whose path is known
 	for _, e := range entries {
-		var parts []string
-		seen := make(map[uint64]bool)
-		for cur := e; cur.Inode != memdb.RootInode; {
-			parts = append(parts, cur.Name)
-			seen[cur.Inode] = true
-			next := byID[cur.Parent]
-			if cur.Parent != memdb.RootInode && (next == nil || seen[next.Inode]) {
-				parts = append(parts, fmt.Sprintf("<inode %d>", cur.Parent))
+		way = way[:0]
+		cur := e
+		for cur != nil && cur.Inode != memdb.RootInode && !onWay[cur] {
+			if _, known := paths[cur]; known {
 				break
 			}
-			if next == nil {
-				break
-			}
-			cur = next
+			way, onWay[cur] = append(way, cur), true
+			cur = byID[cur.Parent]
 		}
-		slices.Reverse(parts)
-		paths[e] = strings.Join(parts, "/")
+		if cur != nil && cur.Inode == memdb.RootInode {
+			paths[cur] = ""
+		}
+		for _, e := range slices.Backward(way) {
+			delete(onWay, e)
+			up := byID[e.Parent]
+			dir, known := paths[up]
+			if up == nil && e.Parent == memdb.RootInode {
+				dir, known = "", true
+			}
+			if !known || len(dir)+1+len(e.Name) > longestPath {
+				dir = fmt.Sprintf("<inode %d>", e.Parent)
+			}
+			paths[e] = memdb.Join(dir, e.Name)
+		}
 	}
 	return paths
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,15 +35,18 @@ func export(c *cli.Context) error {
 	if err != nil {
 		return failed("exporting %s: %w", args[0], err)
 	}
+	if deep := tooDeep(contents.Entries); deep != nil {
+		return failed("exporting %s: inode %d (%q) lies more than %d directories deep; pmxcfs db dump lists it", args[0], deep.Inode, deep.Name, maxDepth)
+	}
 	root, err := emptyDir(args[1])
 	if err != nil {
 		return failed("exporting to %s: %w", args[1], err)
 	}
 	defer root.Close()
-	x := exporter{tree: tree, root: root, renamed: func(path, as string) {
+	x := exporter{tree: tree, renamed: func(path, as string) {
 		fmt.Fprintf(c.App.ErrWriter, "warning: %q can't be a file's name here; it is %q instead\n", path, as)
 	}}
-	if err := x.directory(tree.Root(), "", ""); err != nil {
+	if err := x.directory(root, tree.Root(), "", ""); err != nil {
 		return failed("exporting to %s, which is not complete: %w", args[1], err)
 	}
 	fmt.Fprintf(c.App.Writer, "%s written to %s\n", entries(x.written), args[1])
@@ -65,17 +69,47 @@ func emptyDir(path string) (*os.Root, error) {
 	return os.OpenRoot(path)
 }
 
-// exporter writes a tree as files. All paths are relative to root, and no name
-// leads out of it.
+// maxDepth is how deep a tree may be to be exported. Programs that take a path could not
+// reach much deeper, and each level keeps a directory open.
+const maxDepth = 500
+
+// tooDeep returns an entry of a valid tree that lies deeper than maxDepth, if there is one.
+func tooDeep(list []*memdb.Entry) *memdb.Entry {
+	byID := make(map[uint64]*memdb.Entry, len(list))
+	for _, e := range list {
+		byID[e.Inode] = e
+	}
+	depths := map[uint64]int{memdb.RootInode: 0}
+	for _, e := range list {
+		var way []*memdb.Entry
+		cur := e
+		for ; ; cur = byID[cur.Parent] {
+			if _, known := depths[cur.Inode]; known {
+				break
+			}
+			way = append(way, cur)
+		}
+		depth := depths[cur.Inode]
+		for _, e := range slices.Backward(way) {
+			if depth++; depth > maxDepth {
+				return e
+			}
+			depths[e.Inode] = depth
+		}
+	}
+	return nil
+}
+
+// exporter writes a tree as files. Each directory is opened in the one above, and no
+// name leads out of it.
 type exporter struct {
 	tree    *memdb.Tree
-	root    *os.Root
 	renamed func(path, as string)
 	written int
 }
 
-// directory writes what is in d, whose path is path in the tree and to outside.
-func (x *exporter) directory(d *memdb.Entry, path, to string) error {
+// directory writes what is in d to dir. Its path is path in the tree and to outside.
+func (x *exporter) directory(dir *os.Root, d *memdb.Entry, path, to string) error {
 	list, _ := x.tree.ReadDir(d.Inode)
 	taken := make(map[string]bool, len(list))
 	for _, e := range list {
@@ -87,14 +121,15 @@ func (x *exporter) directory(d *memdb.Entry, path, to string) error {
 			name = substitute(e, taken)
 			x.renamed(memdb.Join(path, e.Name), memdb.Join(to, name))
 		}
-		if err := x.entry(e, memdb.Join(path, e.Name), memdb.Join(to, name)); err != nil {
+		if err := x.entry(dir, name, e, memdb.Join(path, e.Name), memdb.Join(to, name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (x *exporter) entry(e *memdb.Entry, path, to string) error {
+// entry writes e to dir, as name.
+func (x *exporter) entry(dir *os.Root, name string, e *memdb.Entry, path, to string) error {
 	x.written++
 	fileMode, dirMode := fs.FileMode(0o640), fs.FileMode(0o755)
 	if memdb.IsPrivate(path) {
@@ -102,16 +137,20 @@ func (x *exporter) entry(e *memdb.Entry, path, to string) error {
 	}
 	mtime := time.Unix(int64(e.MTime), 0)
 	if e.IsDir() {
-		if err := x.root.Mkdir(to, 0o700); err != nil {
+		if err := dir.Mkdir(name, 0o700); err != nil {
 			return err
 		}
-		if err := x.directory(e, path, to); err != nil {
+		sub, err := dir.OpenRoot(name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(x.directory(sub, e, path, to), sub.Close()); err != nil {
 			return err
 		}
 		// After its entries: each of them changes the time.
-		return errors.Join(x.root.Chmod(to, dirMode), x.root.Chtimes(to, mtime, mtime))
+		return errors.Join(dir.Chmod(name, dirMode), dir.Chtimes(name, mtime, mtime))
 	}
-	f, err := x.root.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := dir.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -119,7 +158,7 @@ func (x *exporter) entry(e *memdb.Entry, path, to string) error {
 	if err := errors.Join(err, f.Chmod(fileMode), f.Close()); err != nil {
 		return err
 	}
-	return x.root.Chtimes(to, mtime, mtime)
+	return dir.Chtimes(name, mtime, mtime)
 }
 
 // substitute makes a name for an entry whose own is not possible.
