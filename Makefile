@@ -39,7 +39,7 @@ endef
 .PHONY: help deps deps-build build run stop test lint bench fuzz install deb deps-deb deb-reproducible deps-package test-package clean
 help:
 	@echo 'make deps      install what building, running and testing need (Debian 12, as root)'
-	@echo 'make build     build bin/pmxcfs'
+	@echo 'make build     build bin/pmxcfs and bin/pvecm'
 	@echo 'make run       start a single node below ./run, in the background'
 	@echo 'make stop      stop it'
 	@echo 'make test      run every check and test, real corosync clusters included'
@@ -72,6 +72,7 @@ deps-build:
 
 build: deps
 	@go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/pmxcfs ./cmd/pmxcfs
+	@go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/pvecm ./cmd/pvecm
 
 RUN := $(CURDIR)/run
 run: build

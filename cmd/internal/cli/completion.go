@@ -27,7 +27,10 @@ func BashCompletion(app *cli.App) []byte {
 	}
 	b.WriteString("\t)\n")
 	b.WriteString(completionBody)
-	fmt.Fprintf(&b, "}\ncomplete -F _%s %s\ncomplete -o default -o filenames -A directory create_pmxcfs_db\n", app.Name, app.Name)
+	fmt.Fprintf(&b, "}\ncomplete -F _%s %s\n", app.Name, app.Name)
+	if app.Name == "pmxcfs" {
+		b.WriteString("complete -o default -o filenames -A directory create_pmxcfs_db\n")
+	}
 	return b.Bytes()
 }
 
