@@ -47,3 +47,17 @@ func ReadDatabase(path string) (*Offline, error) {
 	}
 	return d, nil
 }
+
+// youngVersion is up to which version a database is taken for one that was begun a
+// short time ago.
+const youngVersion = 200
+
+// begunAnew returns what tells that a single node's database has lost an earlier one's
+// contents, as after a power cut that left a file of 0 bytes. In a cluster the others
+// have them.
+func begunAnew(d *Offline, path string) []string {
+	if d.Cluster || d.Error != "" || d.Version > youngVersion {
+		return nil
+	}
+	return sqlite.Traces(path)
+}

@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -279,6 +280,10 @@ func (f *findings) databaseFile(h *Host, o *Overview) {
 		if d.Error != "" {
 			f.add(Failure, brokenDatabase, "the database can't be read: %s", d.Error)
 		}
+	}
+	if before := begunAnew(d, h.Database); len(before) > 0 {
+		f.add(Warning, "if something is missing below "+h.MountPoint+": stop the daemon, and put a good copy in the database's place (pmxcfs db check COPY)",
+			"the database is new, of version %d, but beside it lies what tells of an earlier one: %s", d.Version, strings.Join(before, ", "))
 	}
 	for _, p := range d.Odd {
 		f.add(Warning, "pmxcfs db check lists what is odd", "odd row in the database: %s", p)
