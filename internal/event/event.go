@@ -15,6 +15,8 @@ const (
 	Unstuck        Event = "unstuck"         // it moves again
 	HeldUp         Event = "held-up"         // a part waits for the disk or corosync for long
 	MountEnded     Event = "mount-ended"     // a killed daemon could not end until its mount was ended
+	ServiceTaken   Event = "service-taken"   // another process holds the name under which Proxmox's tools find the daemon
+	ServiceUp      Event = "service-up"      // the daemon has got the name
 )
 
 // The cluster.
@@ -56,7 +58,7 @@ const (
 // All returns every event.
 func All() []Event {
 	return []Event{
-		DaemonUp, DaemonStopping, DaemonFailed, Stuck, Unstuck, HeldUp, MountEnded,
+		DaemonUp, DaemonStopping, DaemonFailed, Stuck, Unstuck, HeldUp, MountEnded, ServiceTaken, ServiceUp,
 		QuorumGained, QuorumLost, CorosyncAway, ForeignCorosync, LeftGroup, OutOfGroup, Behind, SyncDone, VerificationFailed, NotDelivered, MessagesDropped,
 		DatabaseFailed, DiskFull, DatabaseRecovered, CheckpointFailed, Exposed, BegunAnew, Meddled, Duplicate, LockExpired, LockBroken,
 		ConfWritten, ConfIgnored, ConfFailed,

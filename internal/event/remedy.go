@@ -13,6 +13,8 @@ func (e Event) Remedy() string {
 		return "look at the database's disk (dmesg, iostat), and at corosync: systemctl status corosync"
 	case MountEnded:
 		return "find out who killed the daemon: journalctl -k (out of memory?)"
+	case ServiceTaken:
+		return "end that process; the daemon tries again by itself"
 	case QuorumLost:
 		return "see which nodes are missing: pmxcfs status; check them and the network between them"
 	case ForeignCorosync:

@@ -18,6 +18,7 @@ type Node struct {
 
 	Version  uint64 // of the database
 	Database error  // why the last transaction failed; nil: the database can be written
+	Tools    error  // why Proxmox's tools find no service; nil: they do, or there is to be none
 
 	Foreign error // why the corosync that runs is not this cluster's; nil: it is, or there is none
 	Quorate bool
@@ -47,6 +48,7 @@ const (
 	Stopping        Code = "stopping"
 	NotMounted      Code = "not_mounted"
 	DatabaseFailed  Code = "database_failed"
+	ServiceTaken    Code = "service_taken"
 	NotConnected    Code = "not_connected"
 	ForeignCorosync Code = "foreign_corosync"
 	NotQuorate      Code = "not_quorate"
@@ -82,6 +84,9 @@ func (n Node) Reasons() []Reason {
 	}
 	if n.Cluster {
 		n.clusterReasons(add)
+	}
+	if n.Tools != nil {
+		add(ServiceTaken, n.Tools.Error(), event.ServiceTaken.Remedy())
 	}
 	return list
 }

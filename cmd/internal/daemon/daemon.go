@@ -121,7 +121,7 @@ type daemon struct {
 	metrics *metrics.Metrics // nil: none
 	mount   *fuse.Mount
 	guard   *guard
-	ipc     *ipc.Service
+	tools   *toolService // nil: none
 	gc      *memoryTuner
 	pid     bool // the pid file is written
 	up      bool // everything was started
@@ -132,7 +132,6 @@ type daemon struct {
 
 	// What others ask for while it changes.
 	mounted           atomic.Pointer[fuse.Mount]
-	serving           atomic.Pointer[ipc.Service]
 	running, stopping atomic.Bool
 }
 
@@ -180,6 +179,9 @@ func (d *daemon) start() error {
 	if err != nil {
 		return err
 	}
+	if d.o.IPCName != "" {
+		d.tools = &toolService{log: d.log, every: toolsRetry}
+	}
 	d.startWeb()
 	if n, err := fuse.Leftover(d.o.MountPoint); err != nil {
 		return err
@@ -197,7 +199,7 @@ func (d *daemon) start() error {
 		mode = "cluster"
 		d.cluster.start()
 	}
-	if err := d.startIPC(); err != nil {
+	if err := d.startTools(); err != nil {
 		return err
 	}
 	if err := d.writePid(); err != nil {
@@ -396,9 +398,7 @@ func (d *daemon) stop() error {
 	if d.up {
 		errs = append(errs, d.restartFlag().Set())
 	}
-	if d.ipc != nil {
-		d.ipc.Stop()
-	}
+	d.tools.stop()
 	if d.mount != nil {
 		errs = append(errs, d.mount.Unmount())
 	}

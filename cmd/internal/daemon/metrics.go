@@ -63,8 +63,8 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 		Node: d.node, Tree: d.tree, Database: db, FUSE: mount.Stats,
 		RRD: d.samples.Stats, Log: d.status.LogCounts,
 	}
-	if d.o.IPCName != "" {
-		s.IPC = servedIPC{&d.serving}
+	if d.tools != nil {
+		s.IPC = d.tools
 	}
 	if c := d.cluster; c != nil {
 		s.Cluster = c.store.Stats()
@@ -83,23 +83,6 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 		}
 	}
 	d.metrics.Watch(s)
-}
-
-// servedIPC is the IPC service once there is one.
-type servedIPC struct{ *atomic.Pointer[ipc.Service] }
-
-func (s servedIPC) Clients() (full, readOnly int) {
-	if service := s.Load(); service != nil {
-		return service.Clients()
-	}
-	return 0, 0
-}
-
-func (s servedIPC) Requests() (c ipc.Counts) {
-	if service := s.Load(); service != nil {
-		return service.Requests()
-	}
-	return c
 }
 
 // confVersion returns the version of a corosync.conf; 0: there is none.

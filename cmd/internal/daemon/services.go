@@ -89,18 +89,15 @@ func (d *daemon) newStatus(tree *memdb.Tree, name string, address net.IP, begin 
 	return d.status
 }
 
-// startIPC starts the service that Proxmox's tools call, unless there is to be
+// startTools starts the service that Proxmox's tools call, unless there is to be
 // none.
-func (d *daemon) startIPC() (err error) {
-	if d.o.IPCName == "" {
+func (d *daemon) startTools() error {
+	if d.tools == nil {
 		return nil
 	}
 	cfg := ipc.Config{Name: d.o.IPCName, GID: d.gid, Logger: d.logs.Domain("ipcs")}
 	backend.Configure(&cfg, d.tree, d.status)
 	d.observeIPC(&cfg)
-	if d.ipc, err = ipc.Start(cfg); err != nil {
-		return fmt.Errorf("starting the service %q: %w", d.o.IPCName, err)
-	}
-	d.serving.Store(d.ipc)
-	return nil
+	d.tools.cfg = cfg
+	return d.tools.start()
 }

@@ -105,8 +105,8 @@ func (d *daemon) checks() []*check {
 			},
 		})
 	}
-	if d.ipc != nil {
-		list = append(list, &check{name: "the service for Proxmox's tools", ping: d.ipc.Ping})
+	if d.tools != nil {
+		list = append(list, &check{name: "the service for Proxmox's tools", ping: d.tools.Ping})
 	}
 	return list
 }
@@ -118,6 +118,9 @@ func (d *daemon) statusText() string {
 		parts = d.cluster.statusText()
 	} else if err := d.local.Failing(); err != nil {
 		parts = append(parts, "the database can't be written ("+err.Error()+")")
+	}
+	if d.tools.trouble() != nil {
+		parts = append(parts, "no service for Proxmox's tools")
 	}
 	parts = append(parts, "version "+strconv.FormatUint(d.tree.Root().Version, 10))
 	if d.watchdog != nil {

@@ -100,6 +100,7 @@ func (d *daemon) node() health.Node {
 		Up:       d.running.Load(),
 		Stopping: d.stopping.Load(),
 		Version:  d.tree.Version(),
+		Tools:    d.tools.trouble(),
 	}
 	if m := d.mounted.Load(); m != nil {
 		n.Mounted = serving(m)

@@ -16,6 +16,8 @@ var messageIDs = [...]struct {
 	{event.Unstuck, "144a4f6e5d514f89813f35bd1e27093e"},
 	{event.HeldUp, "90aacb7de21d407db7c57cc8df431da0"},
 	{event.MountEnded, "aad329eb2adc480d8e92988fc0e6ef66"},
+	{event.ServiceTaken, "4c07a1f58e0b4d5c9a3ed6f2b1785c40"},
+	{event.ServiceUp, "d2b6f0c93a714e5f8c10a7e4596d3b8e"},
 	{event.QuorumGained, "b086c6ce1c674b76b001f626aaca8f95"},
 	{event.QuorumLost, "a866465e30694d50be81f8e3fb8522be"},
 	{event.CorosyncAway, "f1813972fffe405e95803e4535400494"},

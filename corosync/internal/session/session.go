@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pmxcfs/corosync"
+	"pmxcfs/corosync/qb"
 )
 
 // Forever as a timeout of Next: no timeout.
@@ -36,8 +37,17 @@ type Session struct {
 	wakeMu sync.Mutex  // guards event against being closed during a write
 }
 
-// New makes the session of a connection that polls readable on fd.
+// died is set when a connection was lost. libqb's clients leave the rings of connections to a
+// corosync that was killed in /dev/shm, 3 MiB each or more.
+var died atomic.Bool
+
+// New makes the session of a connection that polls readable on fd. If connections were lost
+// before, what is left of them is removed: corosync, which runs again, doesn't.
 func New(fd int) (*Session, error) {
+	if died.CompareAndSwap(true, false) {
+		// Some memory is all that a failure costs, and the next loss tries again.
+		_, _ = qb.RemoveStaleClient()
+	}
 	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("corosync: eventfd: %w", err)
@@ -90,6 +100,7 @@ func (s *Session) check(op string, code corosync.Code) error {
 // lose makes every later call fail with err. The first reason stays.
 func (s *Session) lose(err error) {
 	s.lost.CompareAndSwap(nil, &err)
+	died.Store(true)
 	s.Wake()
 }
 

@@ -2,7 +2,10 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
@@ -183,5 +186,28 @@ func TestOtherCodesLeaveTheConnection(t *testing.T) {
 	}
 	if err := s.Call("c", ok); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestRingsOfAKilledCorosyncAreRemovedAtTheNextConnection(t *testing.T) {
+	killed := exec.Command("true")
+	if err := killed.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("/dev/shm", fmt.Sprintf("qb-%d-%d-31-*", killed.Process.Pid, os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.WriteFile(filepath.Join(dir, "qb-request-cpg-data"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := newPair(t)
+	if err := s.Call("c", func() corosync.Code { return corosync.ErrLibrary }); !errors.Is(err, corosync.ErrConnectionLost) {
+		t.Fatalf("got %v", err)
+	}
+	newPair(t)
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("rings are left: %v", err)
 	}
 }
