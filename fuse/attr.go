@@ -43,6 +43,9 @@ func (fs *FS) entryAttr(e memdb.Info, out *gofuse.Attr) {
 	out.Nlink = 1
 	out.Size = uint64(e.Size())
 	time := uint64(e.MTime)
+	if inode, ok := fs.twins.shownAs(e.Inode, fs.tree); ok {
+		out.Ino, out.Nlink = nodeID(inode), 2
+	}
 	if e.IsDir() {
 		out.Nlink = 2
 		if e.Inode == memdb.RootInode {
@@ -127,7 +130,10 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *g
 	dir := inodeOf(in.NodeId)
 	e, ok := fs.tree.Child(dir, name)
 	for {
-		if !ok {
+		switch {
+		case !ok && len(name) > memdb.MaxNameLen:
+			return statusENAMETOOLONG
+		case !ok:
 			noted := fs.known.addAbsent(in.NodeId, name)
 			if e, ok = fs.tree.Child(dir, name); ok {
 				fs.known.takeAbsent(in.NodeId, name)
@@ -188,7 +194,7 @@ func (fs *FS) Readlink(_ <-chan struct{}, in *gofuse.InHeader) ([]byte, gofuse.S
 }
 
 // SetAttr changes a size or a time; mode and owner can only be set to what they
-// are.
+// are. (With Config.IgnoreChmod they may be asked to be anything, and stay.)
 func (fs *FS) SetAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
 	return fs.setAttr(cancel, in, out, nil)
 }
@@ -201,13 +207,7 @@ func (fs *FS) setAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.
 	if st := fs.maySetAttr(in, out.Attr.Mode); !st.Ok() {
 		return st
 	}
-	if mode, ok := in.GetMode(); ok && mode&0o7777 != chmodMode(out.Attr.Mode) {
-		return statusEPERM
-	}
-	if uid, ok := in.GetUID(); ok && uid != fs.uid {
-		return statusEPERM
-	}
-	if gid, ok := in.GetGID(); ok && gid != fs.gid {
+	if !fs.ignoreChmod && !fs.chmodAccepted(in, out.Attr.Mode) {
 		return statusEPERM
 	}
 	if item := fs.byID[in.NodeId]; item != nil {
@@ -246,6 +246,21 @@ func (fs *FS) setAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.
 	return gofuse.OK
 }
 
+// chmodAccepted reports whether a mode and an owner, if they are to be set, are what
+// a file that shows mode has.
+func (fs *FS) chmodAccepted(in *gofuse.SetAttrIn, shown uint32) bool {
+	if mode, ok := in.GetMode(); ok && mode&0o7777 != chmodMode(shown) {
+		return false
+	}
+	if uid, ok := in.GetUID(); ok && uid != fs.uid {
+		return false
+	}
+	if gid, ok := in.GetGID(); ok && gid != fs.gid {
+		return false
+	}
+	return true
+}
+
 // chmodMode is the mode that chmod accepts for a file that shows mode: 0600 at
 // private places, 0640 elsewhere, of directories too.
 func chmodMode(mode uint32) uint32 {
@@ -258,12 +273,19 @@ func chmodMode(mode uint32) uint32 {
 func (fs *FS) setItemAttr(item *rootItem, in *gofuse.SetAttrIn) gofuse.Status {
 	size, ok := in.GetSize()
 	switch {
-	case in.Valid&(gofuse.FATTR_SIZE|gofuse.FATTR_MTIME) == 0:
+	case in.Valid&(gofuse.FATTR_SIZE|gofuse.FATTR_MTIME) == 0, mtimeAlone(in):
 		return gofuse.OK
 	case ok && size == 0 && item.special != nil && item.special.Write != nil:
 		return gofuse.OK // a shell's ">"
 	}
 	return statusEACCES
+}
+
+// mtimeAlone reports whether no other attribute is to be set, as tar does to a directory
+// that it has unpacked. For what has no time of its own that is nothing to fail at.
+func mtimeAlone(in *gofuse.SetAttrIn) bool {
+	const others = gofuse.FATTR_ATIME | gofuse.FATTR_SIZE | gofuse.FATTR_MODE | gofuse.FATTR_UID | gofuse.FATTR_GID
+	return in.Valid&gofuse.FATTR_MTIME != 0 && in.Valid&others == 0
 }
 
 func (fs *FS) setMTime(cancel <-chan struct{}, in *gofuse.SetAttrIn) gofuse.Status {
@@ -272,6 +294,9 @@ func (fs *FS) setMTime(cancel <-chan struct{}, in *gofuse.SetAttrIn) gofuse.Stat
 		return gofuse.OK // deleted, but still open: nobody will see its time
 	}
 	if in.NodeId == rootID {
+		if mtimeAlone(in) {
+			return gofuse.OK // the root shows none
+		}
 		return statusEACCES
 	}
 	op := &memdb.Op{Kind: memdb.OpMTime, Path: path}

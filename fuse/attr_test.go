@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"pmxcfs/memdb"
 )
@@ -305,7 +307,7 @@ func TestStatfsCountsWhatIsThere(t *testing.T) {
 	if err := syscall.Statfs(m.dir, &after); err != nil {
 		t.Fatal(err)
 	}
-	if before.Bsize != 4096 || before.Blocks != 32768 || before.Files != 262144 || before.Namelen != 256 {
+	if before.Bsize != 4096 || before.Blocks != 32768 || before.Files != 262144 || before.Namelen != 255 {
 		t.Errorf("statfs is %+v", before)
 	}
 	if before.Bfree-after.Bfree != 2 || before.Ffree-after.Ffree != 1 || before.Ffree != 262143 {
@@ -359,4 +361,69 @@ func TestSpecialFiles(t *testing.T) {
 		t.Errorf("an open file changed to %q, %v", b, err)
 	}
 	m.want(".debug", "0\n")
+}
+
+// Who unpacks an archive sets the time of the directory that it began with.
+func TestTimeOfWhatHasNoneMayBeSetAlone(t *testing.T) {
+	m := mountTest(t, nil)
+	alone := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: 1e9}}
+	for _, path := range []string{"", ".version", ".debug"} {
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, m.path(path), alone, 0); err != nil {
+			t.Errorf("%q: %v", path, err)
+		}
+		wantErrno(t, "both times of "+path, os.Chtimes(m.path(path), time.Now(), time.Now()), syscall.EACCES)
+		if st := m.stat(path); st.Mtim.Sec != 0 {
+			t.Errorf("%q has time %d", path, st.Mtim.Sec)
+		}
+	}
+	if n := m.store.writes.Load(); n != 0 {
+		t.Errorf("%d changes", n)
+	}
+	m.write("f", "x")
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, m.path("f"), alone, 0); err != nil || m.stat("f").Mtim.Sec != 1e9 {
+		t.Errorf("a file's time is %d, %v", m.stat("f").Mtim.Sec, err)
+	}
+}
+
+func TestChmodAndChownCanBeIgnored(t *testing.T) {
+	m := mountTest(t, nil)
+	m.fs.ignoreChmod = true
+	m.mkdir("priv")
+	for path, mode := range map[string]uint32{"f": 0o640, "priv/k": 0o600} {
+		m.write(path, "x")
+		before := m.store.writes.Load()
+		if err := errors.Join(os.Chmod(m.path(path), 0o755), os.Chmod(m.path(path), 0o4777), os.Chown(m.path(path), 1, 2)); err != nil {
+			t.Error(err)
+		}
+		if st := m.stat(path); st.Mode&0o7777 != mode || st.Uid != 0 || st.Gid != testGID {
+			t.Errorf("%s has mode %o, owner %d:%d", path, st.Mode, st.Uid, st.Gid)
+		}
+		if n := m.store.writes.Load() - before; n != 0 {
+			t.Errorf("%d changes", n)
+		}
+	}
+	m.store.lost.Store(true)
+	wantErrno(t, "truncate without quorum", os.Truncate(m.path("f"), 0), syscall.EACCES)
+}
+
+func TestFilesHaveNoExtendedAttributes(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "x")
+	m.mkdir("d")
+	for _, path := range []string{"f", "d", "", ".version", "local"} {
+		for range 2 { // the second time the kernel knows some answers
+			if n, err := unix.Llistxattr(m.path(path), make([]byte, 100)); n != 0 || err != nil {
+				t.Errorf("%q lists %d bytes, %v", path, n, err)
+			}
+			if n, err := unix.Llistxattr(m.path(path), nil); n != 0 || err != nil {
+				t.Errorf("%q lists %d bytes, %v", path, n, err)
+			}
+			for _, name := range []string{"security.capability", "trusted.x", "security.selinux"} {
+				_, err := unix.Lgetxattr(m.path(path), name, make([]byte, 100))
+				wantErrno(t, path+" "+name, err, syscall.EOPNOTSUPP)
+			}
+		}
+	}
+	wantErrno(t, "setxattr", unix.Setxattr(m.path("f"), "user.x", []byte("y"), 0), syscall.EOPNOTSUPP)
+	wantErrno(t, "removexattr", unix.Removexattr(m.path("f"), "user.x"), syscall.ENODATA)
 }

@@ -62,7 +62,7 @@ func (fs *FS) keepsOpen(h *handle, thread uint32) bool {
 	b := make([]byte, 512)
 	for _, fd := range names {
 		info := readProc(proc+"/fdinfo/"+fd, b)
-		if bytes.Contains(info, want) && writesTo(info) {
+		if bytes.Contains(info, want) && writesTo(info) && fs.isOurs(proc+"/fd/"+fd) {
 			descriptors++
 		}
 	}
@@ -76,6 +76,18 @@ func (fs *FS) keepsOpen(h *handle, thread uint32) bool {
 		}
 	}
 	return descriptors > opened
+}
+
+// isOurs reports whether a descriptor, given by its name in /proc, is of a file of this
+// mount, and not of one elsewhere that has the same inode number. (The mounts' numbers in
+// fdinfo differ between name spaces.) The kernel is asked for what it has, and asks nobody:
+// not this process, which would wait for itself.
+func (fs *FS) isOurs(descriptor string) bool {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, descriptor, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
+		return false
+	}
+	return st.Dev_major == 0 && st.Dev_minor == fs.device.Load()
 }
 
 // otherOpeners returns the threads that have opened h's file for writing, those of

@@ -3,6 +3,7 @@ package fuse
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
@@ -26,9 +27,36 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut)
 	return gofuse.OK
 }
 
-// cookieBase is where the offsets of entries begin; those below it count the
-// entries that no row stands for.
-const cookieBase = 64
+// The offsets of a listing, which the kernel takes for signed numbers: those below
+// cookieBase count the entries that no row stands for, then come the entries' inodes,
+// and from oddCookies on those with inodes too great for that, counted.
+const (
+	cookieBase = 64
+	oddCookies = 1 << 62
+)
+
+// cookies gives the entries of a listing, ascending by inode, their offsets.
+type cookies struct {
+	list []*memdb.Entry
+	odd  int // index of the first entry whose inode is too great
+}
+
+func newCookies(list []*memdb.Entry) cookies {
+	return cookies{list, sort.Search(len(list), func(i int) bool { return list[i].Inode >= oddCookies-cookieBase })}
+}
+
+// at returns the offset behind the entry at index i. They ascend.
+func (c cookies) at(i int) uint64 {
+	if i >= c.odd {
+		return oddCookies + uint64(i-c.odd)
+	}
+	return c.list[i].Inode + cookieBase
+}
+
+// behind returns the index of the first entry behind an offset.
+func (c cookies) behind(offset uint64) int {
+	return sort.Search(len(c.list), func(i int) bool { return c.at(i) > offset })
+}
 
 // ReadDir lists a directory as it was when its beginning was read through the
 // handle. An offset is made of an inode and the order is that of inodes: the
@@ -56,17 +84,14 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntry
 			}
 		}
 	}
-	first, _ := slices.BinarySearchFunc(h.dir, in.Offset, func(e *memdb.Entry, offset uint64) int {
-		if e.Inode+cookieBase <= offset {
-			return -1
+	offsets := newCookies(h.dir)
+	for i := offsets.behind(in.Offset); i < len(h.dir); i++ {
+		e := h.dir[i]
+		if fs.reserved(h.id, e.Name) != nil || !memdb.ShownName(e.Name) {
+			// Hidden by a special file or link, or for good.
+			continue
 		}
-		return 1
-	})
-	for _, e := range h.dir[first:] {
-		if fs.reserved(h.id, e.Name) != nil || !memdb.ValidName(e.Name) {
-			continue // hidden by a special file or link; or a name that no mount can show
-		}
-		if !out.AddDirEntry(gofuse.DirEntry{Name: e.Name, Ino: nodeID(e.Inode), Mode: typeBits(e), Off: e.Inode + cookieBase}) {
+		if !out.AddDirEntry(gofuse.DirEntry{Name: e.Name, Ino: nodeID(e.Inode), Mode: typeBits(e), Off: offsets.at(i)}) {
 			break
 		}
 	}
@@ -86,7 +111,7 @@ func (fs *FS) fixedEntries(h *handle) []gofuse.DirEntry {
 	if h.id != rootID {
 		return list
 	}
-	for id := uint64(specialBase); id < specialBase+uint64(len(fs.byID)); id++ {
+	for id := uint64(itemIDs); id < itemIDs+uint64(len(fs.byID)); id++ {
 		if item := fs.byID[id]; item.link != nil {
 			list = append(list, gofuse.DirEntry{Name: item.link.Name, Ino: id, Mode: syscall.S_IFLNK})
 		} else {
@@ -207,11 +232,6 @@ func (fs *FS) Rename(cancel <-chan struct{}, in *gofuse.RenameIn, oldName, newNa
 		fs.notify.name(in.Newdir, newName) // the kernel may have found it where everybody could
 	}
 	return gofuse.OK
-}
-
-// Link is not supported: an entry has one name.
-func (fs *FS) Link(<-chan struct{}, *gofuse.LinkIn, string, *gofuse.EntryOut) gofuse.Status {
-	return statusEPERM
 }
 
 // Symlink is not supported: the only links are those that the daemon makes.

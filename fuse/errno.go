@@ -20,12 +20,19 @@ func status(err error) gofuse.Status {
 	return gofuse.EIO
 }
 
+// refused reports whether an error is the answer to what was asked, and says nothing
+// about how this node is: no quorum, no such file any more, an interrupt.
+func refused(err error) bool {
+	return errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EINTR)
+}
+
 const (
-	statusEPERM    = gofuse.Status(syscall.EPERM)
-	statusEACCES   = gofuse.Status(syscall.EACCES)
-	statusEEXIST   = gofuse.Status(syscall.EEXIST)
-	statusEFBIG    = gofuse.Status(syscall.EFBIG)
-	statusEISDIR   = gofuse.Status(syscall.EISDIR)
-	statusEBADF    = gofuse.Status(syscall.EBADF)
-	statusENOTSUPP = gofuse.Status(syscall.EOPNOTSUPP)
+	statusEPERM        = gofuse.Status(syscall.EPERM)
+	statusEACCES       = gofuse.Status(syscall.EACCES)
+	statusEEXIST       = gofuse.Status(syscall.EEXIST)
+	statusEFBIG        = gofuse.Status(syscall.EFBIG)
+	statusEISDIR       = gofuse.Status(syscall.EISDIR)
+	statusEBADF        = gofuse.Status(syscall.EBADF)
+	statusENAMETOOLONG = gofuse.Status(syscall.ENAMETOOLONG)
+	statusENOTSUPP     = gofuse.Status(syscall.EOPNOTSUPP)
 )

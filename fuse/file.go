@@ -2,7 +2,9 @@ package fuse
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"log/slog"
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
@@ -181,7 +183,7 @@ func (fs *FS) write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte, r *
 			offset = 0
 		}
 	}
-	if offset+uint64(len(data)) > memdb.MaxFileSize {
+	if tooBig(offset, data) {
 		return 0, statusEFBIG
 	}
 	path, ok := fs.tree.Path(h.inode)
@@ -225,6 +227,11 @@ func (fs *FS) write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte, r *
 	return uint32(len(data)), gofuse.OK
 }
 
+// tooBig reports whether data at an offset reaches beyond what a file may have.
+func tooBig(offset uint64, data []byte) bool {
+	return offset > memdb.MaxFileSize || uint64(len(data)) > memdb.MaxFileSize-offset
+}
+
 // writeOrphan writes to a file that has no name any more: as everywhere, it
 // lives on until it is closed, but it is nothing that is stored.
 func (fs *FS) writeOrphan(h *handle, offset uint64, appends bool, data []byte) (uint32, gofuse.Status) {
@@ -241,10 +248,10 @@ func (fs *FS) writeOrphan(h *handle, offset uint64, appends bool, data []byte) (
 	if appends {
 		offset = uint64(len(old))
 	}
-	end := offset + uint64(len(data))
-	if end > memdb.MaxFileSize {
+	if tooBig(offset, data) {
 		return 0, statusEFBIG
 	}
+	end := offset + uint64(len(data))
 	buf := make([]byte, max(end, uint64(len(old))))
 	copy(buf, old)
 	copy(buf[offset:], data)
@@ -393,7 +400,9 @@ func (fs *FS) flush(cancel <-chan struct{}, in *gofuse.FlushIn, r *running) gofu
 	if h.truncatePending() && fs.keepsOpen(h, in.Pid) {
 		return gofuse.OK // nothing was written, and it may still be
 	}
-	return status(fs.finish(cancel, h, r))
+	err := fs.finish(cancel, h, r)
+	h.reported.Store(err != nil)
+	return status(err)
 }
 
 // finish carries out a truncation that no write has carried, and waits for the
@@ -457,12 +466,16 @@ func (fs *FS) FsyncDir(cancel <-chan struct{}, _ *gofuse.FsyncIn) gofuse.Status 
 	return status(fs.sync(cancel))
 }
 
-// Release ends a handle. Nobody hears of an error any more; close has reported
-// what there was.
+// Release ends a handle. Nobody hears of an error any more: what close has reported is
+// not tried again.
 func (fs *FS) Release(cancel <-chan struct{}, in *gofuse.ReleaseIn) {
-	if h := fs.handle(in.Fh); h != nil && h.truncatePending() {
+	if h := fs.handle(in.Fh); h != nil && h.truncatePending() && !h.reported.Load() {
 		if err := fs.finish(cancel, h, nil); err != nil {
-			fs.log.Error("truncating a file at its release failed", "inode", h.inode, "error", err)
+			level := slog.LevelError
+			if refused(err) {
+				level = slog.LevelDebug
+			}
+			fs.log.Log(context.Background(), level, "truncating a file at its release failed", "inode", h.inode, "error", err)
 		}
 	}
 	fs.dropHandle(in.Fh)

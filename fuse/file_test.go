@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -767,4 +768,57 @@ func TestSignalsDoNotInterruptChanges(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v: %s", err, out.String())
 	}
+}
+
+// A descriptor of another file system is none of this file, whatever its inode number.
+func TestClosingTruncatesBesideAnotherMountsFileOfTheSameNumber(t *testing.T) {
+	m, other := mountTest(t, nil), mountTest(t, nil)
+	m.write("f", "old")
+	other.write("f", "old")
+	if a, b := m.stat("f").Ino, other.stat("f").Ino; a != b {
+		t.Fatalf("the files have inode numbers %d and %d", a, b)
+	}
+	held := other.open("f", os.O_WRONLY)
+	defer held.Close()
+	fd, err := unix.Open(m.path("f"), unix.O_WRONLY|unix.O_TRUNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	if e, _ := m.tree.Lookup("f"); e.Size() != 0 {
+		t.Errorf("after close the file has %d bytes", e.Size())
+	}
+}
+
+// Who is refused is told so, by close; the log needs no line for each.
+func TestRefusedTruncationIsToldAndNotLogged(t *testing.T) {
+	m := mountTest(t, nil)
+	m.write("f", "old")
+	var log bytes.Buffer
+	m.fs.log = slog.New(slog.NewTextHandler(&log, nil))
+	fd, err := unix.Open(m.path("f"), unix.O_WRONLY|unix.O_TRUNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.store.lost.Store(true)
+	before := m.store.writes.Load()
+	wantErrno(t, "close", unix.Close(fd), syscall.EACCES)
+	m.store.lost.Store(false)
+	eventually(t, func() string {
+		m.fs.mu.Lock()
+		defer m.fs.mu.Unlock()
+		if len(m.fs.handles) > 0 {
+			return "the handle is still there"
+		}
+		return ""
+	})
+	if n := m.store.writes.Load() - before; n != 1 {
+		t.Errorf("the truncation was tried %d times", n)
+	}
+	if log.Len() > 0 {
+		t.Errorf("the log says %s", log.String())
+	}
+	m.want("f", "old")
 }

@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,9 @@ type Config struct {
 	Log      *slog.Logger
 	Observer Observer // nil: requests are not timed
 
+	// IgnoreChmod has chmod and chown to anything succeed, and change nothing.
+	IgnoreChmod bool
+
 	// Mounted is called with the connection, the device's minor number, when the file
 	// system is mounted and no request has been served yet. May be nil.
 	Mounted func(connection uint32)
@@ -66,15 +70,16 @@ const cacheTime = time.Hour
 // dcdb.Observer by which it learns of changes.
 type FS struct {
 	gofuse.RawFileSystem
-	store    Store
-	tree     *memdb.Tree
-	uid, gid uint32
-	log      *slog.Logger
-	shared   bool
-	mounted  func(connection uint32)
-	device   atomic.Uint32        // minor number; the major one of a FUSE file system is 0
-	roots    map[string]*rootItem // special files and links by name
-	byID     map[uint64]*rootItem
+	store       Store
+	tree        *memdb.Tree
+	uid, gid    uint32
+	log         *slog.Logger
+	shared      bool
+	ignoreChmod bool
+	mounted     func(connection uint32)
+	device      atomic.Uint32        // minor number; the major one of a FUSE file system is 0
+	roots       map[string]*rootItem // special files and links by name
+	byID        map[uint64]*rootItem
 
 	kernelChecks bool // the kernel checks permissions: what tests compare with
 
@@ -85,6 +90,7 @@ type FS struct {
 	inFlight   *inFlight
 	known      *known
 	recent     *recent
+	twins      *twins
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
@@ -124,10 +130,6 @@ type rootItem struct {
 	link    *Link
 }
 
-// specialBase is where the node ids of special files and links begin. Inodes
-// are database versions and never get there.
-const specialBase = 1 << 63
-
 // New returns a file system that is not mounted yet.
 func New(cfg Config) *FS {
 	fs := &FS{
@@ -136,6 +138,7 @@ func New(cfg Config) *FS {
 		uid:           cfg.UID,
 		gid:           cfg.GID,
 		log:           cfg.Log,
+		ignoreChmod:   cfg.IgnoreChmod,
 		mounted:       cfg.Mounted,
 		roots:         make(map[string]*rootItem),
 		byID:          make(map[uint64]*rootItem),
@@ -146,12 +149,13 @@ func New(cfg Config) *FS {
 	fs.inFlight = newInFlight(cfg.Observer, 16)
 	fs.notify = newNotifier(cfg.Log)
 	fs.recent = newRecent()
+	fs.twins = newTwins()
 	fs.known = newKnown()
 	if cfg.Store != nil {
 		fs.tree = cfg.Store.Tree()
 	}
 	add := func(name string, item *rootItem) {
-		item.id = specialBase + uint64(len(fs.byID))
+		item.id = itemIDs + uint64(len(fs.byID))
 		fs.roots[name] = item
 		fs.byID[item.id] = item
 	}
@@ -178,13 +182,15 @@ func (fs *FS) Share() { fs.shared = true }
 // String is the name that go-fuse uses for the file system.
 func (fs *FS) String() string { return "pmxcfs" }
 
-// A node id, by which the kernel names a file, is the entry's inode, except
-// that the root's is 1 and not 0. (No entry that a daemon made has inode 1, for
-// an empty database is at version 1 already; should there be one, it goes by an
-// id that no inode reaches.)
+// A node id, by which the kernel names a file, is the entry's inode, but for three
+// numbers that stand for something else already. What takes their place, and the ids
+// of special files and links, lie among the numbers that no inode has:
+// memdb.MaxVersion says why.
 const (
-	rootID     = gofuse.FUSE_ROOT_ID
-	inodeOneID = 1 << 62
+	rootID      = gofuse.FUSE_ROOT_ID
+	inodeOneID  = memdb.MaxVersion + 1 // of inode 1, whose number is the root's id
+	inodeLastID = memdb.MaxVersion + 2 // of inode -1 (as the file has it), whose number go-fuse uses itself
+	itemIDs     = 1 << 63              // of special files and links, from here on
 )
 
 func nodeID(inode uint64) uint64 {
@@ -193,6 +199,8 @@ func nodeID(inode uint64) uint64 {
 		return rootID
 	case 1:
 		return inodeOneID
+	case math.MaxUint64:
+		return inodeLastID
 	}
 	return inode
 }
@@ -203,6 +211,8 @@ func inodeOf(id uint64) uint64 {
 		return memdb.RootInode
 	case inodeOneID:
 		return 1
+	case inodeLastID:
+		return math.MaxUint64
 	}
 	return id
 }
@@ -244,6 +254,6 @@ func (fs *FS) StatFs(_ <-chan struct{}, _ *gofuse.InHeader, out *gofuse.StatfsOu
 	out.Bavail = out.Bfree
 	out.Files = memdb.MaxEntries
 	out.Ffree = out.Files - min(out.Files, uint64(entries))
-	out.NameLen = 256
+	out.NameLen = memdb.MaxNameLen
 	return gofuse.OK
 }

@@ -24,13 +24,14 @@ type handle struct {
 	inode uint64
 	item  *rootItem // of a special file
 
-	content []byte // of a special file, as it was at open
-	isDir   bool
-	listed  bool           // dir is filled
-	dir     []*memdb.Entry // listing of a directory, ascending by inode
-	write   bool           // may be written to
-	opener  uint32         // thread that opened it, as the kernel names it
-	empties atomic.Bool    // opened with O_TRUNC
+	content  []byte // of a special file, as it was at open
+	isDir    bool
+	listed   bool           // dir is filled
+	dir      []*memdb.Entry // listing of a directory, ascending by inode
+	write    bool           // may be written to
+	opener   uint32         // thread that opened it, as the kernel names it
+	empties  atomic.Bool    // opened with O_TRUNC
+	reported atomic.Bool    // the last close has told of an error
 
 	mu       sync.Mutex   // held for the whole of a write, flush or fsync
 	used     bool         // something was done through it since it was opened
@@ -165,8 +166,11 @@ func (fs *FS) orphan(inode uint64) (memdb.Info, bool) {
 
 // attrTime is how long the kernel may keep an inode's attributes. It may not
 // while the file is about to be emptied by a close or an fsync, which the kernel
-// does not take for changes.
+// does not take for changes; nor while the file is shown as another one.
 func (fs *FS) attrTime(inode uint64) time.Duration {
+	if _, ok := fs.twins.shownAs(inode, fs.tree); ok {
+		return 0
+	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.files[inode]; f != nil {

@@ -53,7 +53,6 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 		MaxBackground: 64,
 		// Each reader of the device has a buffer for the largest request.
 		MaxInflightRequestBytes: maxInflight,
-		DisableXAttrs:           true,
 		DisableReadDirPlus:      true,
 		DisableSplice:           true, // content comes from memory: there is nothing to splice
 		EnableSymlinkCaching:    true,

@@ -74,7 +74,7 @@ func TestRequestsAreTimedByOperationAndError(t *testing.T) {
 	if err := os.Symlink("f", m.path("d/s")); !errors.Is(err, syscall.EPERM) {
 		t.Error(err)
 	}
-	if err := os.Link(m.path("d/f"), m.path("d/l")); !errors.Is(err, syscall.EPERM) {
+	if err := os.Link(m.path(".version"), m.path("d/l")); !errors.Is(err, syscall.EPERM) {
 		t.Error(err)
 	}
 	for _, want := range []struct {

@@ -162,10 +162,10 @@ func Check(entries []*Entry) []Problem {
 		switch {
 		case e.Name == "":
 			report(e, fatally, "the name is empty")
+		case !ShownName(e.Name):
+			report(e, odd, "the name can't be reached through a mount")
 		case len(e.Name) > MaxNameLen:
 			report(e, odd, "the name has %d bytes, more than %d", len(e.Name), MaxNameLen)
-		case !ValidName(e.Name):
-			report(e, odd, "the name can't be reached through a mount")
 		}
 		switch e.Type {
 		case TypeDir:

@@ -98,12 +98,19 @@ func (t *Tree) Refusal(op *Op) error {
 }
 
 // Room reports whether the tree's limits leave room for op: nil, or a
-// *fs.PathError around ENOSPC. An operation that Apply would refuse needs none.
+// *fs.PathError around ENOSPC, ENAMETOOLONG for the name that it would give, EIO at the
+// end of all version numbers. An operation that Apply would refuse needs no space.
 // Apply itself does not ask, for what has been delivered must be applied on
 // every node alike; the node that a user writes on asks before it sends.
 func (t *Tree) Room(op *Op) error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	if t.root.e.Version >= MaxVersion {
+		return op.fail(syscall.EIO)
+	}
+	if _, name := Split(CleanPath(op.gives())); len(name) > MaxNameLen {
+		return op.fail(syscall.ENAMETOOLONG)
+	}
 	full := false
 	switch op.Kind {
 	case OpCreate, OpMkdir:
@@ -125,6 +132,18 @@ func (t *Tree) Room(op *Op) error {
 		return nil
 	}
 	return op.fail(syscall.ENOSPC)
+}
+
+// gives returns the path whose last component op gives to an entry; "" if it gives
+// none.
+func (op *Op) gives() string {
+	switch op.Kind {
+	case OpCreate, OpMkdir:
+		return op.Path
+	case OpRename:
+		return op.To
+	}
+	return ""
 }
 
 func (op *Op) fail(errno syscall.Errno) error {

@@ -344,3 +344,39 @@ func TestAnInodeInUseIsNeverGivenOutAgain(t *testing.T) {
 	}
 	checkSound(t, end)
 }
+
+func TestRoomGoesByTheLengthOfNamesAndByTheEndOfVersions(t *testing.T) {
+	longest, long := strings.Repeat("n", MaxNameLen), strings.Repeat("n", MaxNameLen+1)
+	tree := New()
+	for _, path := range []string{"f", long} { // another node's are applied, however long
+		if _, err := tree.Apply(&Op{Kind: OpCreate, Path: path}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		op   Op
+		want error
+	}{
+		{Op{Kind: OpCreate, Path: "d/" + long}, syscall.ENAMETOOLONG},
+		{Op{Kind: OpMkdir, Path: long + "/"}, syscall.ENAMETOOLONG},
+		{Op{Kind: OpRename, Path: "f", To: long}, syscall.ENAMETOOLONG},
+		{Op{Kind: OpCreate, Path: longest}, nil},
+		{Op{Kind: OpMkdir, Path: long + "/" + longest}, nil},
+		{Op{Kind: OpRename, Path: long, To: longest}, nil},
+		{Op{Kind: OpWrite, Path: long, Data: []byte("x")}, nil},
+		{Op{Kind: OpDelete, Path: long}, nil},
+	} {
+		if err := tree.Room(&c.op); !errors.Is(err, c.want) {
+			t.Errorf("%v: %v, want %v", c.op.Kind, err, c.want)
+		}
+	}
+	for version, want := range map[uint64]error{MaxVersion - 1: nil, MaxVersion: syscall.EIO} {
+		tree, _, err := Build([]*Entry{NewEntry(0, 0, version, 0, 0, TypeDir, "", nil)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tree.Room(&Op{Kind: OpMkdir, Path: "d"}); !errors.Is(err, want) {
+			t.Errorf("at version %d: %v, want %v", version, err, want)
+		}
+	}
+}

@@ -47,13 +47,22 @@ func LockName(path string) (name string, ok bool) {
 	return name, true
 }
 
-// ValidName reports whether a mount can show an entry of this name: 1 to
-// MaxNameLen bytes, neither "." nor "..", no slash, no NUL. The tree itself holds
-// any name that it is given in a row or an operation, as the stock daemon does;
-// one bad name in a listing makes the kernel refuse the whole directory.
-func ValidName(name string) bool {
-	return name != "" && len(name) <= MaxNameLen && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
+// The rule about names. The tree itself holds any name that it is given in a row or
+// by another node, as the stock daemon does. A mount shows what a kernel takes
+// (ShownName); what is made here gets a name that any file system can hold
+// (ValidName): the mount's create, mkdir and rename, and db import. Tree.Room refuses
+// others.
+
+// ShownName reports whether a mount can show an entry of this name: 1 to
+// MaxShownName bytes, neither "." nor "..", no slash, no NUL. One name in a listing
+// that is none makes the kernel refuse the whole directory.
+func ShownName(name string) bool {
+	return name != "" && len(name) <= MaxShownName && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
 }
+
+// ValidName reports whether an entry that is made here may have this name: a mount
+// can show it, and it has no more than MaxNameLen bytes.
+func ValidName(name string) bool { return len(name) <= MaxNameLen && ShownName(name) }
 
 func isLockPath(path string) bool {
 	_, ok := LockName(path)

@@ -12,8 +12,12 @@ const (
 	MaxFileSize  = 1 << 20   // bytes in one file
 	MaxTreeBytes = 128 << 20 // bytes of content in all files
 	MaxEntries   = 256 << 10 // entries, the root included
-	MaxNameLen   = 255       // bytes in one name
+	MaxNameLen   = 255       // bytes in one name that a change made here gives: see ValidName
 )
+
+// MaxShownName is how many bytes a name may have that a mount shows: what every
+// kernel takes from a FUSE file system, and the stock daemon's limit.
+const MaxShownName = 1024
 
 // Tree is the configuration tree. All methods may be called from any
 // goroutine. One lock guards everything in it; it is held for the change or
@@ -168,7 +172,7 @@ func (t *Tree) Path(inode uint64) (string, bool) {
 
 // ReadDir returns the entries of a directory, ascending by name, and whether
 // there is such a directory. The slice is the caller's. Names that a damaged
-// database or a peer brought in may be none that a kernel takes: see ValidName.
+// database or a peer brought in may be none that a kernel takes: see ShownName.
 func (t *Tree) ReadDir(inode uint64) ([]*Entry, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

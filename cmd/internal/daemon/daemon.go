@@ -315,6 +315,8 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 		UID: uint32(os.Geteuid()),
 		GID: d.showGroup(),
 		Log: d.logs.Domain("fuse"),
+
+		IgnoreChmod: d.o.IgnoreChmod,
 	}
 	if d.guard != nil {
 		cfg.Mounted = d.guard.watch
