@@ -49,7 +49,7 @@ const (
 	Full
 )
 
-// Authorize decides by a client's effective user and group id. Root is uid 0 with
+// Authorize decides by a client's real user and group id. Root is uid 0 with
 // gid 0; whoever is in the group www-data, root included, may only read.
 func Authorize(uid, gid, wwwData uint32) Access {
 	switch {
