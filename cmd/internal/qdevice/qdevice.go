@@ -1,0 +1,484 @@
+// Package qdevice sets up and removes an external vote: a daemon on each node
+// (corosync-qdevice) that asks one on a host outside of the cluster (corosync-qnetd).
+//
+// The certificates by which they trust each other are made by corosync's own programs on
+// the nodes and the external host. What passes between these goes through ssh's pipes and
+// root's own directories: the file that holds the nodes' private key has no passphrase.
+package qdevice
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"pmxcfs/cmd/internal/cluster"
+	"pmxcfs/cmd/internal/host"
+	"pmxcfs/cmd/internal/plan"
+	"pmxcfs/corosync/conf"
+)
+
+const (
+	deviceDir = "/etc/corosync/qdevice"
+	deviceDB  = deviceDir + "/net/nssdb"
+	netDB     = "/etc/corosync/qnetd/nssdb"
+	netPort   = 5403
+)
+
+// Clocks may differ by so much before certificates of one host may not be valid yet on
+// another, and before a look at logs misleads.
+const (
+	clockWarn = 5 * time.Second
+	clockStop = 60 * time.Second
+)
+
+// Options are those of setup.
+type Options struct {
+	External    netip.Addr // address of the external host
+	Force       []string   // kinds of problems that are no reason to stop
+	DryRun      bool
+	User        string // on the external host; empty means root
+	Port        int    // of its ssh server; 0 means 22
+	NoCopyID    bool   // root's key is there already
+	ClusterName string // by which the external host knows the cluster; empty means the cluster's
+	Timeout     time.Duration
+}
+
+// Services are what setting up needs of a running cluster.
+type Services struct {
+	Reload func() error                         // has corosync read its configuration
+	Voting func() (missing []string, err error) // the nodes whose device does not vote yet
+}
+
+// node is a member.
+type node struct {
+	name, ip string
+	local    bool
+}
+
+// run is one setup or removal.
+type run struct {
+	*host.Host
+	Options
+	s     Services
+	r     *plan.Report
+	nodes []node
+	undo  []func(context.Context) error // last one first
+}
+
+// on runs a shell's text on a node, with in as its input.
+func (x *run) on(ctx context.Context, n node, in []byte, text string) ([]byte, error) {
+	args := []string{"sh", "-c", text}
+	if !n.local {
+		args = append(x.SSH(n.name, n.ip, "-o", "ConnectTimeout=10"), "--", text)
+	}
+	out, err := x.Pipe(ctx, bytes.NewReader(in), args...)
+	if err != nil {
+		return out, fmt.Errorf("node %s: %w", n.name, err)
+	}
+	return out, nil
+}
+
+// sshOptions are those by which the external host is reached.
+func (x *run) sshOptions() []string {
+	args := []string{"-o", "BatchMode=yes", "-o", "ConnectTimeout=10"}
+	if x.Port != 0 {
+		args = append(args, "-p", strconv.Itoa(x.Port))
+	}
+	return args
+}
+
+func (x *run) login() string {
+	user := x.User
+	if user == "" {
+		user = "root"
+	}
+	return user + "@" + x.External.String()
+}
+
+// outside runs a shell's text on the external host.
+func (x *run) outside(ctx context.Context, in []byte, text string) ([]byte, error) {
+	args := append(append([]string{"ssh"}, x.sshOptions()...), x.login(), "--", text)
+	out, err := x.Pipe(ctx, bytes.NewReader(in), args...)
+	if err != nil {
+		return out, fmt.Errorf("external host %s: %w", x.External, err)
+	}
+	return out, nil
+}
+
+// withFile is a shell's text that runs a command with its input in a file that only root
+// reads and that is gone afterwards; "$f" names it.
+func withFile(command string) string {
+	return `umask 077; d=$(mktemp -d) || exit 1; f="$d/file"; cat > "$f"; ` + command + `; s=$?; rm -rf "$d"; exit $s`
+}
+
+// Setup gives the cluster an external vote. The report tells what was found and what is
+// done. A failure takes back what was done.
+func Setup(ctx context.Context, h *host.Host, s Services, o Options) (*plan.Report, error) {
+	x := &run{Host: h, Options: o, s: s, r: &plan.Report{}}
+	name, err := x.check(ctx)
+	if err != nil || o.DryRun {
+		return x.r, err
+	}
+	err = x.setUp(ctx, name)
+	if err == nil {
+		return x.r, nil
+	}
+	// An interrupt is no reason to leave half of it behind.
+	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	var left []error
+	for _, undo := range slices.Backward(x.undo) {
+		if uerr := undo(back); uerr != nil {
+			left = append(left, uerr)
+		}
+	}
+	if len(left) > 0 {
+		return x.r, &plan.Error{Code: plan.NotUndone, Cause: fmt.Errorf("%w; and taking it back: %w", err, errors.Join(left...))}
+	}
+	return x.r, &plan.Error{Code: max(plan.CodeOf(err), plan.Failed), Cause: fmt.Errorf("%w (what was done is taken back)", err)}
+}
+
+// members fills in the nodes and complains of those that are not online.
+func (x *run) members() (*conf.File, error) {
+	if err := cluster.NeedCluster(x.Host); err != nil {
+		return nil, err
+	}
+	if err := x.NeedQuorum(); err != nil {
+		return nil, err
+	}
+	f, err := cluster.Read(x.Host)
+	if err != nil {
+		return nil, err
+	}
+	m, err := x.Members()
+	if err != nil {
+		return nil, err
+	}
+	for _, section := range f.Nodes() {
+		n := node{name: conf.NodeName(section)}
+		n.local = n.name == x.Name
+		n.ip = m.Nodes[n.name].IP
+		if m.Nodes[n.name].Online != 1 || n.ip == "" {
+			x.r.Stop("node-offline", "start it", "node %s is not online, and all nodes must be", n.name)
+			continue
+		}
+		x.nodes = append(x.nodes, n)
+	}
+	return f, nil
+}
+
+// check looks for everything that speaks against a setup, and returns the cluster's name.
+func (x *run) check(ctx context.Context) (string, error) {
+	f, err := x.members()
+	if err != nil {
+		return "", err
+	}
+	if f.Section("quorum").Has("device") {
+		x.r.Stop("qdevice-exists", "remove it first: pvecm qdevice remove", "the cluster has an external vote already (on %s)", f.Section("quorum", "device", "net").Get("host"))
+	}
+	name := x.ClusterName
+	if name == "" {
+		name = f.Section("totem").Get("cluster_name")
+	}
+	if err := conf.ValidCluster(name); err != nil {
+		x.r.Stop("cluster-name", "give another one with --cluster-name-on-host", "the cluster's name %q can't be one on the external host: %v", name, err)
+	}
+	if len(f.Nodes())%2 == 1 {
+		x.r.Refuse("odd", "an external vote is for an even number of nodes; --force=odd sets one up that counts as much as all nodes but one", "the cluster has an odd number of nodes (%d)", len(f.Nodes()))
+	}
+	for _, n := range x.nodes {
+		x.checkNode(ctx, n)
+	}
+	if conf.ValidCluster(name) == nil { // else it is not for a shell
+		x.checkOutside(ctx, name)
+	}
+	x.r.Step("certificates are made on %s, %s", x.External, strings.Join(x.names(), ", "))
+	x.r.Step("corosync.conf: the device \"net\" at %s, algorithm %s", x.External, x.algorithm())
+	x.r.Step("corosync-qdevice is started and enabled on %s", strings.Join(x.names(), ", "))
+	x.r.Force(x.Force...)
+	return name, x.r.Err()
+}
+
+func (x *run) names() (list []string) {
+	for _, n := range x.nodes {
+		list = append(list, n.name)
+	}
+	return list
+}
+
+// algorithm splits an even number of nodes fairly; with an odd one the last node standing
+// shall win.
+func (x *run) algorithm() string {
+	if len(x.nodes)%2 == 0 {
+		return "ffsplit"
+	}
+	return "lms"
+}
+
+func (x *run) checkNode(ctx context.Context, n node) {
+	out, err := x.on(ctx, n, nil, fmt.Sprintf(
+		`command -v corosync-qdevice-net-certutil >/dev/null && echo tool; test -e %s && echo database; `+
+			`command -v bash >/dev/null && timeout 5 bash -c 'exec 3<>/dev/tcp/%s/%d' 2>/dev/null && echo port; true`, deviceDB, x.External, netPort))
+	if err != nil {
+		x.r.Stop("node-unreachable", "\"pvecm check\" says more", "%v", err)
+		return
+	}
+	said := strings.Fields(string(out))
+	if !slices.Contains(said, "tool") {
+		x.r.Stop("not-installed", "apt install corosync-qdevice", "node %s lacks the package corosync-qdevice", n.name)
+	}
+	if slices.Contains(said, "database") {
+		x.r.Refuse("leftovers", "--force=leftovers removes them", "node %s has certificates of an earlier external vote (%s)", n.name, deviceDB)
+	}
+	if !slices.Contains(said, "port") {
+		x.r.Refuse("port", "is corosync-qnetd running there, and does a firewall let TCP through?", "node %s does not reach port %d of %s", n.name, netPort, x.External)
+	}
+}
+
+func (x *run) checkOutside(ctx context.Context, name string) {
+	if _, err := x.outside(ctx, nil, "true"); err != nil {
+		switch {
+		case x.NoCopyID:
+			x.r.Add(plan.Problem{Kind: "login", Text: err.Error(), Remedy: "put root's public key there: /root/.ssh/id_rsa.pub", Hard: true, Code: plan.Trust})
+			return
+		case x.DryRun:
+			x.r.Warn("login", "", "root's key is not on %s yet: its password will be asked for, and the rest is checked then", x.External)
+			return
+		}
+		args := []string{"ssh-copy-id", "-i", "/root/.ssh/id_rsa"}
+		if x.Port != 0 {
+			args = append(args, "-p", strconv.Itoa(x.Port))
+		}
+		if err := x.Do(ctx, host.Command{Args: append(args, x.login()), Stdin: x.Stdin, Stdout: x.Stdout, Stderr: x.Stderr}); err != nil {
+			x.r.Add(plan.Problem{Kind: "login", Text: err.Error(), Remedy: "put root's public key there: /root/.ssh/id_rsa.pub", Hard: true, Code: plan.Trust})
+			return
+		}
+	}
+	before := x.Time()
+	out, err := x.outside(ctx, nil, fmt.Sprintf(
+		`command -v corosync-qnetd-certutil >/dev/null && echo tool; test -e %s/cluster-%s.crt && echo taken; date +time=%%s`, netDB, name))
+	if err != nil {
+		x.r.Stop("external-unreachable", "", "%v", err)
+		return
+	}
+	said := strings.Fields(string(out))
+	if !slices.Contains(said, "tool") {
+		x.r.Stop("not-installed", "apt install corosync-qnetd", "the external host %s lacks the package corosync-qnetd", x.External)
+	}
+	if slices.Contains(said, "taken") {
+		x.r.Refuse("name-in-use", "if it was this one: --force=name-in-use; else give another name with --cluster-name-on-host", "the external host %s has a certificate of a cluster named %s already", x.External, name)
+	}
+	for _, word := range said {
+		if text, ok := strings.CutPrefix(word, "time="); ok {
+			seconds, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				continue
+			}
+			switch diff := time.Unix(seconds, 0).Sub(before).Abs(); {
+			case diff > clockStop:
+				x.r.Refuse("clock", "set one of them right", "the clocks here and on %s differ by %v: certificates would not be valid", x.External, diff.Round(time.Second))
+			case diff > clockWarn:
+				x.r.Warn("clock", "", "the clocks here and on %s differ by %v", x.External, diff.Round(time.Second))
+			}
+		}
+	}
+}
+
+// setUp does what check has planned.
+func (x *run) setUp(ctx context.Context, name string) error {
+	if slices.ContainsFunc(x.r.Problems, func(p plan.Problem) bool { return p.Kind == "leftovers" }) {
+		if err := x.everywhere(ctx, nil, "systemctl stop corosync-qdevice; rm -rf "+deviceDB); err != nil {
+			return err
+		}
+	}
+	x.Sayf("making certificates on %s", x.External)
+	ca, err := x.outside(ctx, nil, fmt.Sprintf(`test -e %[1]s/qnetd-cacert.crt || corosync-qnetd-certutil -i >&2; cat %[1]s/qnetd-cacert.crt`, netDB))
+	if err != nil {
+		return err
+	}
+	x.undo = append(x.undo, func(ctx context.Context) error { return x.everywhere(ctx, nil, "rm -rf "+deviceDir) })
+	if err := x.everywhere(ctx, ca, withFile(`corosync-qdevice-net-certutil -i -c "$f" >&2`)); err != nil {
+		return err
+	}
+	here := node{name: x.Name, local: true}
+	request, err := x.on(ctx, here, nil, fmt.Sprintf("corosync-qdevice-net-certutil -r -n %s >&2 && cat %s/qdevice-net-node.crq", name, deviceDB))
+	if err != nil {
+		return err
+	}
+	x.undo = append(x.undo, func(ctx context.Context) error {
+		_, err := x.outside(ctx, nil, fmt.Sprintf("rm -f %s/cluster-%s.crt", netDB, name))
+		return err
+	})
+	signed, err := x.outside(ctx, request, withFile(fmt.Sprintf(`corosync-qnetd-certutil -s -c "$f" -n %s >&2 && cat %s/cluster-%[1]s.crt`, name, netDB)))
+	if err != nil {
+		return err
+	}
+	bundle, err := x.on(ctx, here, signed, withFile(fmt.Sprintf(`cp "$f" %[1]s/cluster-%[2]s.crt && corosync-qdevice-net-certutil -M -c %[1]s/cluster-%[2]s.crt >&2 && cat %[1]s/qdevice-net-node.p12`, deviceDB, name)))
+	if err != nil {
+		return err
+	}
+	for _, n := range x.nodes {
+		if n.local {
+			continue
+		}
+		if _, err := x.on(ctx, n, bundle, withFile(`corosync-qdevice-net-certutil -m -c "$f" >&2`)); err != nil {
+			return err
+		}
+	}
+	x.Sayf("entering the external vote into corosync.conf")
+	x.undo = append(x.undo, func(ctx context.Context) error {
+		return errors.Join(x.withoutDevice(ctx), x.everywhere(ctx, nil, "systemctl disable --now corosync-qdevice"))
+	})
+	err = x.change(ctx, func(f *conf.File) error {
+		if f.Section("quorum").Has("device") {
+			return plan.Fail(plan.Refused, "qdevice-exists", "", "somebody else has set up an external vote meanwhile")
+		}
+		device := conf.Block{Name: "device", Keys: map[string]string{"model": "net"}, Blocks: []conf.Block{{
+			Name: "net", Keys: map[string]string{"tls": "on", "host": x.External.String(), "algorithm": x.algorithm()},
+		}}}
+		if x.algorithm() == "ffsplit" {
+			device.Keys["votes"] = "1"
+		}
+		return f.Insert(f.Section("quorum"), device)
+	})
+	if err != nil {
+		return err
+	}
+	x.Sayf("starting corosync-qdevice on %s", strings.Join(x.names(), ", "))
+	if err := x.everywhere(ctx, nil, "systemctl start corosync-qdevice && systemctl enable --quiet corosync-qdevice"); err != nil {
+		return err
+	}
+	if err := x.s.Reload(); err != nil {
+		return fmt.Errorf("having corosync read its configuration: %w", err)
+	}
+	return x.await(ctx)
+}
+
+// await waits until the device votes on every node.
+func (x *run) await(ctx context.Context) error {
+	limit := x.Timeout
+	if limit == 0 {
+		limit = time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		missing, err := x.s.Voting()
+		if err == nil && len(missing) == 0 {
+			x.Sayf("the external vote counts on all nodes")
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			if err == nil {
+				err = fmt.Errorf("it does not count on %s (journalctl -u corosync-qdevice there says why)", strings.Join(missing, ", "))
+			}
+			return &plan.Error{Code: plan.Timeout, Cause: fmt.Errorf("the external vote does not work after %v: %w", limit, err)}
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// everywhere runs a shell's text on all nodes, and goes on to the others if one fails.
+func (x *run) everywhere(ctx context.Context, in []byte, text string) error {
+	var errs []error
+	for _, n := range x.nodes {
+		_, err := x.on(ctx, n, in, text)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// change changes the cluster's configuration under its locks.
+func (x *run) change(ctx context.Context, change func(*conf.File) error) error {
+	return x.ClusterLock(ctx, cluster.ConfLock, func(context.Context) error {
+		f, err := cluster.Read(x.Host)
+		if err != nil {
+			return err
+		}
+		after, err := f.Change(change)
+		if err != nil {
+			return cluster.Refusal(err)
+		}
+		return cluster.Activate(x.Host, after)
+	})
+}
+
+// withoutDevice takes the device out of the configuration, if it is in it.
+func (x *run) withoutDevice(ctx context.Context) error {
+	f, err := cluster.Read(x.Host)
+	if err != nil || !f.Section("quorum").Has("device") {
+		return err
+	}
+	return x.change(ctx, func(f *conf.File) error {
+		if !f.Section("quorum").Has("device") {
+			return plan.Fail(plan.Refused, "no-qdevice", "", "somebody else has removed the external vote meanwhile")
+		}
+		return f.Remove(f.Section("quorum", "device"))
+	})
+}
+
+// Remove takes the external vote away, and what setting it up has left on the nodes and, if
+// it can be reached, on the external host.
+func Remove(ctx context.Context, h *host.Host, s Services, o Options) (*plan.Report, error) {
+	x := &run{Host: h, Options: o, s: s, r: &plan.Report{}}
+	f, err := x.members()
+	if err != nil {
+		return x.r, err
+	}
+	device := f.Section("quorum", "device")
+	if !f.Section("quorum").Has("device") {
+		x.r.Stop("no-qdevice", "", "the cluster has no external vote")
+	}
+	x.r.Step("corosync.conf: the external vote goes")
+	x.r.Step("corosync-qdevice is stopped and disabled on %s, and its certificates are removed", strings.Join(x.names(), ", "))
+	x.r.Force(o.Force...)
+	if err := x.r.Err(); err != nil || o.DryRun {
+		return x.r, err
+	}
+	name := o.ClusterName
+	if name == "" {
+		name = f.Section("totem").Get("cluster_name")
+	}
+	if err := x.withoutDevice(ctx); err != nil {
+		return x.r, err
+	}
+	err = x.everywhere(ctx, nil, "systemctl stop corosync-qdevice; systemctl disable --quiet corosync-qdevice; rm -rf "+deviceDir)
+	err = errors.Join(err, s.Reload())
+	if err != nil {
+		return x.r, &plan.Error{Code: plan.NotUndone, Cause: fmt.Errorf("the external vote is out of the configuration, but: %w", err)}
+	}
+	if x.External, err = netip.ParseAddr(device.Section("net").Get("host")); err == nil && conf.ValidCluster(name) == nil {
+		if _, err := x.outside(ctx, nil, fmt.Sprintf("rm -f %s/cluster-%s.crt", netDB, name)); err != nil {
+			h.Warnf("the cluster's certificate stays on the external host: %v", err)
+		}
+	}
+	return x.r, nil
+}
+
+// stateLine is one of what the device's daemon tells of itself.
+var stateLine = regexp.MustCompile(`^([A-Za-z][^:]*):\s+(.*)$`)
+
+// State reads what the daemon's socket answers to "status verbose": of its lines those
+// that say how it is, by name. It is empty if the daemon is not there.
+func State(text []byte) map[string]string {
+	state := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		m := stateLine.FindStringSubmatch(strings.TrimRight(line, "\r\n"))
+		if m == nil {
+			continue
+		}
+		switch m[1] {
+		case "Algorithm", "Echo reply received", "Last poll call", "Model", "QNetd host", "State", "Tie-breaker":
+			state[m[1]] = m[2]
+		}
+	}
+	return state
+}

@@ -1,0 +1,415 @@
+package qdevice
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"pmxcfs/cmd/internal/host"
+	"pmxcfs/cmd/internal/plan"
+)
+
+const confText = `logging {
+  debug: off
+  to_syslog: yes
+}
+
+nodelist {
+  node {
+    name: node1
+    nodeid: 1
+    quorum_votes: 1
+    ring0_addr: 10.99.0.1
+  }
+  node {
+    name: node2
+    nodeid: 2
+    quorum_votes: 1
+    ring0_addr: 10.99.0.2
+  }
+}
+
+quorum {
+  provider: corosync_votequorum
+}
+
+totem {
+  cluster_name: lab
+  config_version: 53
+  interface {
+    linknumber: 0
+  }
+  ip_version: ipv4-6
+  link_mode: passive
+  secauth: on
+  version: 2
+}
+
+`
+
+// world is the hosts that a setup works on: what runs there is recorded, and answered as
+// corosync's programs would.
+type world struct {
+	*host.Host
+	out      bytes.Buffer
+	ran      []string
+	input    map[string]string // by what ran
+	fails    *regexp.Regexp    // what fails
+	lacks    map[string]string // what a look at a host does not find, by "node2"; "outside"
+	has      map[string]string // or finds although it should not
+	voting   func() ([]string, error)
+	reloads  int
+	noLogin  bool
+	elsewhen time.Duration
+}
+
+func newWorld(t *testing.T, conf string) *world {
+	t.Helper()
+	w := &world{input: map[string]string{}, lacks: map[string]string{}, has: map[string]string{}}
+	root := t.TempDir()
+	for _, dir := range []string{"etc/pve/priv", "etc/pve/nodes"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Host = &host.Host{Root: root, Name: "node1", Stdout: &w.out, Stderr: &w.out, Exec: w.exec, Writable: func() bool { return true }}
+	w.voting = func() ([]string, error) { return nil, nil }
+	w.put(t, host.ClusterConf, conf)
+	w.put(t, "/etc/pve/.members", `{"nodename":"node1","cluster":{"name":"lab","version":1,"nodes":2,"quorate":1},"nodelist":{
+		"node1":{"id":1,"online":1,"ip":"10.99.0.1"},"node2":{"id":2,"online":1,"ip":"10.99.0.2"}}}`)
+	return w
+}
+
+func (w *world) put(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(w.Path(path), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) conf(t *testing.T) string {
+	t.Helper()
+	b, err := w.ReadFile(host.ClusterConf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (w *world) exec(_ context.Context, c host.Command) error {
+	line := strings.Join(c.Args, " ")
+	where, text := "node1", c.Args[len(c.Args)-1]
+	switch {
+	case strings.Contains(line, "root@10.99.0.2 "):
+		where = "node2"
+	case c.Args[0] == "ssh":
+		where = "outside"
+	}
+	what := where + ": " + text
+	w.ran = append(w.ran, what)
+	if c.Stdin != nil {
+		b, err := io.ReadAll(c.Stdin)
+		if err != nil {
+			return err
+		}
+		w.input[what] = string(b)
+	}
+	if w.fails != nil && w.fails.MatchString(what) {
+		fmt.Fprint(c.Stderr, "it failed")
+		return &host.CommandError{Args: c.Args, Status: 1, Err: errors.New("exit status 1")}
+	}
+	say := func(words ...string) {
+		for _, word := range words {
+			if w.lacks[where] != word {
+				fmt.Fprintln(c.Stdout, word)
+			}
+		}
+		fmt.Fprintln(c.Stdout, w.has[where])
+	}
+	switch {
+	case strings.HasPrefix(text, "command -v corosync-qdevice-net"):
+		say("tool", "port")
+	case strings.HasPrefix(text, "command -v corosync-qnetd"):
+		say("tool", fmt.Sprintf("time=%d", time.Now().Add(w.elsewhen).Unix()))
+	case strings.HasSuffix(text, "qnetd-cacert.crt"):
+		fmt.Fprint(c.Stdout, "CA")
+	case strings.HasSuffix(text, "qdevice-net-node.crq"):
+		fmt.Fprint(c.Stdout, "REQUEST")
+	case strings.Contains(text, "qnetd-certutil -s"):
+		fmt.Fprint(c.Stdout, "SIGNED")
+	case strings.Contains(text, "net-certutil -M"):
+		fmt.Fprint(c.Stdout, "BUNDLE")
+	}
+	return nil
+}
+
+func (w *world) services() Services {
+	return Services{Reload: func() error { w.reloads++; return nil }, Voting: w.voting}
+}
+
+var external = Options{External: netip.MustParseAddr("10.99.0.3"), Timeout: 50 * time.Millisecond}
+
+// did returns the places where something like pattern ran, in order.
+func (w *world) did(pattern string) (list []string) {
+	re := regexp.MustCompile(pattern)
+	for _, what := range w.ran {
+		if re.MatchString(what) {
+			where, _, _ := strings.Cut(what, ":")
+			list = append(list, where)
+		}
+	}
+	return list
+}
+
+func (w *world) inputOf(t *testing.T, where, pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	for what, in := range w.input {
+		if strings.HasPrefix(what, where+": ") && re.MatchString(what) {
+			return in
+		}
+	}
+	t.Errorf("%s never ran %s", where, pattern)
+	return ""
+}
+
+func TestSetupMakesCertificatesOnAllHostsAndEntersTheDevice(t *testing.T) {
+	w := newWorld(t, confText)
+	if _, err := Setup(t.Context(), w.Host, w.services(), external); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Replace(confText, "quorum {\n  provider", "quorum {\n  device {\n    model: net\n    net {\n      algorithm: ffsplit\n      host: 10.99.0.3\n      tls: on\n    }\n    votes: 1\n  }\n  provider", 1)
+	want = strings.Replace(want, "config_version: 53", "config_version: 54", 1)
+	if got := w.conf(t); got != want {
+		t.Errorf("corosync.conf:\n%s\nwant\n%s", got, want)
+	}
+	for _, step := range []struct{ pattern, where, in string }{
+		{"net-certutil -i", "node1 node2", "CA"},
+		{"net-certutil -r -n lab", "node1", ""},
+		{"qnetd-certutil -s .* -n lab", "outside", "REQUEST"},
+		{"net-certutil -M", "node1", "SIGNED"},
+		{"net-certutil -m", "node2", "BUNDLE"},
+		{"systemctl start corosync-qdevice && systemctl enable", "node1 node2", ""},
+	} {
+		where := w.did(step.pattern)
+		if strings.Join(where, " ") != step.where {
+			t.Errorf("%s ran on %v, want %s", step.pattern, where, step.where)
+		}
+		for _, host := range where {
+			if in := w.inputOf(t, host, step.pattern); in != step.in {
+				t.Errorf("%s on %s got %q, want %q", step.pattern, host, in, step.in)
+			}
+		}
+	}
+	if w.reloads != 1 {
+		t.Errorf("%d reloads", w.reloads)
+	}
+	// Nothing secret may lie where www-data reads, or be seen in the list of processes.
+	for _, what := range w.ran {
+		if strings.Contains(what, "/etc/pve") || strings.Contains(what, "BUNDLE") {
+			t.Errorf("%s", what)
+		}
+	}
+	err := filepath.WalkDir(w.Path("/etc/pve"), func(path string, d os.DirEntry, err error) error {
+		if strings.Contains(path, "p12") || strings.Contains(path, "cacert") {
+			t.Errorf("%s is left", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSetupSaysEverythingThatSpeaksAgainstItAndChangesNothing(t *testing.T) {
+	w := newWorld(t, confText)
+	w.lacks["node2"], w.has["node1"] = "tool", "database"
+	w.lacks["outside"], w.has["outside"] = "tool", "taken"
+	w.elsewhen = 5 * time.Minute
+	_, err := Setup(t.Context(), w.Host, w.services(), external)
+	if plan.CodeOf(err) != plan.Refused {
+		t.Fatalf("%v", err)
+	}
+	for _, want := range []string{
+		"node node2 lacks the package corosync-qdevice", "node node1 has certificates of an earlier", "10.99.0.3 lacks the package corosync-qnetd",
+		"certificate of a cluster named lab already", "differ by 5m",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not said: %v", want, err)
+		}
+	}
+	if w.conf(t) != confText || len(w.did("certutil -|systemctl|rm ")) > 0 {
+		t.Errorf("something was done: %q", w.ran)
+	}
+}
+
+func TestSetupIsRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(w *world, o *Options)
+		kinds  string
+		code   plan.Code
+	}{
+		"device there": {func(w *world, _ *Options) {
+			w.put(t, host.ClusterConf, strings.Replace(confText, "quorum {", "quorum {\n  device {\n    model: net\n    net {\n      host: 10.99.0.9\n    }\n  }", 1))
+		}, "qdevice-exists", plan.Refused},
+		"node off": {func(w *world, _ *Options) {
+			w.put(t, "/etc/pve/.members", `{"nodename":"node1","nodelist":{"node1":{"id":1,"online":1,"ip":"10.99.0.1"},"node2":{"id":2,"online":0}}}`)
+		}, "node-offline", plan.Refused},
+		"no cluster": {func(w *world, _ *Options) { os.Remove(w.Path(host.ClusterConf)) }, "no-cluster", plan.Refused},
+		"no quorum":  {func(w *world, _ *Options) { w.Writable = func() bool { return false } }, "no-quorum", plan.NotQuorate},
+		"no login": {func(w *world, o *Options) {
+			w.fails, o.NoCopyID = regexp.MustCompile("outside: true"), true
+		}, "login", plan.Trust},
+		"port shut":      {func(w *world, _ *Options) { w.lacks["node2"] = "port" }, "port", plan.Refused},
+		"bad name":       {func(_ *world, o *Options) { o.ClusterName = "a; rm -rf /" }, "cluster-name", plan.Refused},
+		"node is broken": {func(w *world, _ *Options) { w.fails = regexp.MustCompile("node2: command") }, "node-unreachable", plan.Refused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, confText)
+			o := external
+			test.change(w, &o)
+			_, err := Setup(t.Context(), w.Host, w.services(), o)
+			if kinds := strings.Join(plan.Kinds(err), " "); kinds != test.kinds || plan.CodeOf(err) != test.code {
+				t.Errorf("%q, status %d: %v", kinds, plan.CodeOf(err), err)
+			}
+			if len(w.did("certutil -|systemctl|rm -rf /$")) > 0 {
+				t.Errorf("something was done: %q", w.ran)
+			}
+		})
+	}
+}
+
+func TestAFailureTakesEverythingBack(t *testing.T) {
+	for _, step := range []string{
+		"node2: .*net-certutil -i", "node1: corosync-qdevice-net-certutil -r", "outside: .*certutil -s", "node1: .*certutil -M",
+		"node2: .*certutil -m", "node2: systemctl start", "voting",
+	} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t, confText)
+			if step == "voting" {
+				w.voting = func() ([]string, error) { return []string{"node2"}, nil }
+			} else {
+				w.fails = regexp.MustCompile(step)
+			}
+			_, err := Setup(t.Context(), w.Host, w.services(), external)
+			if code := plan.CodeOf(err); err == nil || code == plan.NotUndone || code == plan.Done {
+				t.Fatalf("status %d: %v", code, err)
+			}
+			if strings.Contains(w.conf(t), "device") {
+				t.Error("the device is in the configuration")
+			}
+			if got := strings.Join(w.did("^node.: rm -rf /etc/corosync/qdevice$"), " "); got != "node1 node2" {
+				t.Errorf("certificates were removed on %q", got)
+			}
+			signed := len(w.did("certutil -s")) > 0
+			if removed := len(w.did("^outside: rm -f /etc/corosync/qnetd/nssdb/cluster-lab.crt$")) > 0; signed && !removed {
+				t.Error("the certificate stays on the external host")
+			}
+			if len(w.did("systemctl start")) > 0 && len(w.did("systemctl disable --now")) != 2 {
+				t.Error("the daemons go on")
+			}
+		})
+	}
+	t.Run("not if that fails, too", func(t *testing.T) {
+		w := newWorld(t, confText)
+		w.fails = regexp.MustCompile("certutil -m|node2: rm -rf")
+		_, err := Setup(t.Context(), w.Host, w.services(), external)
+		if plan.CodeOf(err) != plan.NotUndone {
+			t.Errorf("status %d: %v", plan.CodeOf(err), err)
+		}
+	})
+}
+
+func TestOddNumbersAndLeftoversNeedForce(t *testing.T) {
+	w := newWorld(t, strings.Replace(confText, "\n  node {\n    name: node2\n    nodeid: 2\n    quorum_votes: 1\n    ring0_addr: 10.99.0.2\n  }", "", 1))
+	w.has["node1"] = "database"
+	o := external
+	o.Force = []string{"odd", "leftovers"}
+	if _, err := Setup(t.Context(), w.Host, w.services(), o); err != nil {
+		t.Fatal(err)
+	}
+	if conf := w.conf(t); !strings.Contains(conf, "algorithm: lms") || strings.Contains(conf, "\n    votes:") {
+		t.Errorf("%s", conf)
+	}
+	if len(w.did("rm -rf /etc/corosync/qdevice/net/nssdb")) != 1 {
+		t.Errorf("leftovers stay: %q", w.ran)
+	}
+}
+
+func TestDryRunOnlyLooks(t *testing.T) {
+	w := newWorld(t, confText)
+	w.fails = regexp.MustCompile("outside: true")
+	o := external
+	o.DryRun = true
+	r, err := Setup(t.Context(), w.Host, w.services(), o)
+	if err != nil || len(r.Steps) != 3 || len(r.Warnings()) != 1 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if len(w.did("ssh-copy-id|certutil -|systemctl")) > 0 {
+		t.Errorf("something was done: %q", w.ran)
+	}
+}
+
+func TestRemoveCleansUpOnAllHosts(t *testing.T) {
+	w := newWorld(t, confText)
+	if _, err := Setup(t.Context(), w.Host, w.services(), external); err != nil {
+		t.Fatal(err)
+	}
+	w.ran = nil
+	if _, err := Remove(t.Context(), w.Host, w.services(), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := w.conf(t), strings.Replace(confText, "config_version: 53", "config_version: 55", 1); got != want {
+		t.Errorf("corosync.conf:\n%s\nwant\n%s", got, want)
+	}
+	if got := strings.Join(w.did("systemctl stop corosync-qdevice; systemctl disable.*; rm -rf /etc/corosync/qdevice$"), " "); got != "node1 node2" {
+		t.Errorf("cleaned up on %q", got)
+	}
+	if len(w.did("^outside: rm -f /etc/corosync/qnetd/nssdb/cluster-lab.crt$")) != 1 {
+		t.Errorf("%q", w.ran)
+	}
+	if _, err := Remove(t.Context(), w.Host, w.services(), Options{}); strings.Join(plan.Kinds(err), " ") != "no-qdevice" {
+		t.Errorf("again: %v", err)
+	}
+}
+
+func TestStateIsReadAsRecorded(t *testing.T) {
+	text, err := os.ReadFile("testdata/qdevice-socket.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("testdata/qdevice-api.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want struct{ Data map[string]string }
+	if err := json.Unmarshal(b, &want); err != nil {
+		t.Fatal(err)
+	}
+	// Which the stock tool never finds, since it looks for another name.
+	want.Data["Echo reply received"] = "2026-11-30T13:50:44"
+	got := State(text)
+	if len(got) != len(want.Data) {
+		t.Errorf("%v, want %v", got, want.Data)
+	}
+	for key, value := range want.Data {
+		if got[key] != value {
+			t.Errorf("%s: %q, want %q", key, got[key], value)
+		}
+	}
+}
+
+func FuzzState(f *testing.F) {
+	f.Add([]byte("OK\nModel:\t\t\tNet\n    0\tNode ID = 1\nState:\n"))
+	f.Fuzz(func(_ *testing.T, b []byte) { State(b) })
+}
