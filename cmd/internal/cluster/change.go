@@ -80,8 +80,8 @@ func Locked(ctx context.Context, h *host.Host, work func(context.Context) error)
 	})
 }
 
-// refusal gives a refusal of package conf an exit status.
-func refusal(err error) error {
+// Refusal gives a refusal of package conf an exit status.
+func Refusal(err error) error {
 	var r *conf.Refusal
 	if !errors.As(err, &r) {
 		return err

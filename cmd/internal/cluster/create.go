@@ -66,7 +66,7 @@ func planCreate(h *host.Host, r *plan.Report, o CreateOptions) (*conf.File, erro
 	}
 	new, err := conf.Create(conf.NewCluster{Name: o.Name, Node: h.Name, ID: o.ID, Votes: o.Votes, TokenCoefficient: o.TokenCoefficient, Links: links})
 	if err != nil {
-		return nil, refusal(err)
+		return nil, Refusal(err)
 	}
 	for _, n := range slices.Sorted(maps.Keys(links)) {
 		CheckLocalLink(h, r, n, links[n].Address)

@@ -53,7 +53,7 @@ func Enter(ctx context.Context, h *host.Host, s Services, n conf.NewNode) (*Answ
 	}
 	after, err := before.AddNode(n)
 	if err != nil {
-		return nil, refusal(err)
+		return nil, Refusal(err)
 	}
 	answer := &Answer{AuthKey: key, Conf: after.Text(), Warnings: warnings(h, before)}
 	if s.NodeFiles != nil {
@@ -83,7 +83,7 @@ func SetVotes(ctx context.Context, h *host.Host, node string, votes int) error {
 		}
 		after, err := before.SetVotes(node, votes)
 		if err != nil {
-			return refusal(err)
+			return Refusal(err)
 		}
 		return Activate(h, after)
 	})
@@ -114,7 +114,7 @@ func DelNode(ctx context.Context, h *host.Host, s Services, o DelOptions) (*plan
 		keepDevice := slices.Contains(o.Force, conf.KindQDevice) || slices.Contains(o.Force, "all")
 		after, err := before.RemoveNode(o.Node, keepDevice)
 		if err != nil {
-			return refusal(err)
+			return Refusal(err)
 		}
 		node := before.FindNode(o.Node)
 		name := conf.NodeName(node)
