@@ -47,8 +47,9 @@ func (t *Tree) splice(n *node, data []byte, offset int, truncate bool) []byte {
 }
 
 // Trim gives back the spare room of files that were appended to and have not
-// changed since the last call. It is to be called now and then.
-func (t *Tree) Trim() {
+// changed since the last call, and reports whether there is more, for which it is to be
+// called again.
+func (t *Tree) Trim() (more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n, seen := range t.loose {
@@ -66,4 +67,5 @@ func (t *Tree) Trim() {
 		trimmed.index.Store(e.index.Load())
 		n.e, n.used = trimmed, len(trimmed.data)
 	}
+	return len(t.loose) > 0
 }

@@ -28,6 +28,7 @@ const (
 	LeftGroup          Event = "left-group"          // out of step; the node joins again
 	OutOfGroup         Event = "out-of-group"        // out of step for good, until a restart
 	Behind             Event = "behind"              // others have newer data
+	SplitLost          Event = "split-lost"          // both sides of a split changed the tree, and this node's changes have lost
 	SyncDone           Event = "sync-done"           // this node has what the group has
 	VerificationFailed Event = "verification-failed" // this node's data differ from the group's
 	NotDelivered       Event = "not-delivered"       // a change was given up after its time
@@ -59,7 +60,7 @@ const (
 func All() []Event {
 	return []Event{
 		DaemonUp, DaemonStopping, DaemonFailed, Stuck, Unstuck, HeldUp, MountEnded, ServiceTaken, ServiceUp,
-		QuorumGained, QuorumLost, CorosyncAway, ForeignCorosync, LeftGroup, OutOfGroup, Behind, SyncDone, VerificationFailed, NotDelivered, MessagesDropped,
+		QuorumGained, QuorumLost, CorosyncAway, ForeignCorosync, LeftGroup, OutOfGroup, Behind, SplitLost, SyncDone, VerificationFailed, NotDelivered, MessagesDropped,
 		DatabaseFailed, DiskFull, DatabaseRecovered, CheckpointFailed, Exposed, BegunAnew, Meddled, Duplicate, LockExpired, LockBroken,
 		ConfWritten, ConfIgnored, ConfFailed,
 	}

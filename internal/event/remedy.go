@@ -29,6 +29,8 @@ func (e Event) Remedy() string {
 		return "see what differs: pmxcfs compare"
 	case NotDelivered:
 		return "try the change again; if it comes again, check the links: corosync-cfgtool -n"
+	case SplitLost:
+		return "look at the files where they are kept, beside the database, and copy back what is needed"
 	case MessagesDropped:
 		return "see why corosync does not go on: systemctl status corosync, corosync-cfgtool -n; later values take the place of those lost"
 	case DatabaseFailed, CheckpointFailed:

@@ -46,6 +46,9 @@ type app struct {
 	quorate atomic.Bool
 	fatal   atomic.Bool // out of the group for good
 
+	keepLost func([]Lost) (dir string, err error) // nil: nobody keeps anything
+	parted   parted
+
 	members []dfsm.Member
 	sync    *behind // nil: there is nothing to catch up with
 	health  health
@@ -56,6 +59,7 @@ type app struct {
 func (a *app) start() {
 	a.saver = newCommitter(a.tree, a.db, a.log, func(changes []memdb.Change) { a.calls.reset(changes, a.told) })
 	a.saver.timings = a.timings
+	a.parted = make(parted)
 	a.saver.onFailure = func(err error) {
 		a.failing(err)
 		a.failed(err)
@@ -240,7 +244,10 @@ func (a *app) Checksum() func() ([wire.ChecksumSize]byte, error) {
 }
 
 // ViewChanged implements dfsm.Application.
-func (a *app) ViewChanged(members []dfsm.Member) { a.members = members }
+func (a *app) ViewChanged(members []dfsm.Member) {
+	a.parted.left(a.members, members, a.tree.Root().Version)
+	a.members = members
+}
 
 // ModeChanged implements dfsm.Application.
 func (a *app) ModeChanged(mode dfsm.Mode) {

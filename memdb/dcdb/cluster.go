@@ -27,6 +27,10 @@ type ClusterConfig struct {
 	// the change was made on this node. It is called by the goroutine that
 	// applies changes: it must not block or call the store.
 	ConfChanged func(own bool)
+	// KeepLost, if not nil, puts away files that a synchronisation is about to replace or drop
+	// although the leader never had them, and returns where they are. It is called by
+	// the goroutine that applies changes.
+	KeepLost func([]Lost) (dir string, err error)
 	// Timings, if not nil, is told how long changes take.
 	Timings Timings
 	// Synced, if not nil, is told of the end of each sync; see group.Config.
@@ -90,6 +94,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 		failed:      func(err error) { c.group.Call(func() error { return err }) },
 		confChanged: cfg.ConfChanged,
 		timings:     cfg.Timings,
+		keepLost:    cfg.KeepLost,
 	}
 	c.app.start()
 	g, err := group.New(group.Config{
@@ -109,18 +114,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 func (c *Cluster) Run(ctx context.Context) {
 	var trim sync.WaitGroup
 	defer trim.Wait()
-	trim.Go(func() {
-		tick := time.NewTicker(trimInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				c.app.tree.Trim()
-			}
-		}
-	})
+	trim.Go(func() { trimTree(c.app.tree, ctx.Done()) })
 	c.group.Run(ctx)
 }
 

@@ -59,8 +59,12 @@ type Local struct {
 	done sync.WaitGroup
 }
 
-// trimInterval is how often spare room in files is looked for.
-const trimInterval = 2 * time.Second
+// trimInterval is how often spare room in files is looked for, trimIdle how often while
+// there is none: an idle daemon shall not be woken often.
+const (
+	trimInterval = 2 * time.Second
+	trimIdle     = 30 * time.Second
+)
 
 // NewLocal returns a store. Close must be called; it closes the database.
 func NewLocal(cfg Config) *Local {
@@ -81,15 +85,24 @@ func (nobody) Reset([]memdb.Change)                    {}
 
 func (l *Local) trim() {
 	defer l.done.Done()
-	tick := time.NewTicker(trimInterval)
-	defer tick.Stop()
+	trimTree(l.tree, l.quit)
+}
+
+// trimTree gives back spare room until quit is closed.
+func trimTree(tree *memdb.Tree, quit <-chan struct{}) {
+	timer := time.NewTimer(trimInterval)
+	defer timer.Stop()
 	for {
 		select {
-		case <-l.quit:
+		case <-quit:
 			return
-		case <-tick.C:
-			l.tree.Trim()
+		case <-timer.C:
 		}
+		next := trimIdle
+		if tree.Trim() {
+			next = trimInterval
+		}
+		timer.Reset(next)
 	}
 }
 

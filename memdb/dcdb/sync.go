@@ -18,6 +18,8 @@ import (
 // behind is what a node that is behind gathers in a sync.
 type behind struct {
 	leader   []byte // the leader's index
+	from     dfsm.Member
+	winners  []dfsm.Member // who has the leader's tree
 	index    *memdb.Index
 	updates  map[uint64]*memdb.Entry // by inode
 	received int
@@ -78,7 +80,7 @@ func (a *app) ProcessStates(states []dfsm.MemberState) (dfsm.Sync, error) {
 	case !sync.Synced[self]:
 		a.log.Log(context.Background(), event.LevelNotice, "waiting for updates from leader",
 			event.Behind.Attr("leader", states[lead].Member.String(), "version", a.tree.Root().Version, "leader_version", indexes[lead].Version))
-		a.sync = &behind{leader: leader, index: indexes[lead], updates: make(map[uint64]*memdb.Entry), volume: &a.stats.Received[a.reason()]}
+		a.sync = &behind{leader: leader, from: states[lead].Member, winners: synced, index: indexes[lead], updates: make(map[uint64]*memdb.Entry), volume: &a.stats.Received[a.reason()]}
 	}
 	return sync, err
 }
@@ -214,6 +216,8 @@ func (a *app) Commit() error {
 	for _, d := range dups {
 		a.log.Error("a VMID is claimed twice", "vmid", d.VMID, "kept", d.Kept, "dropped", d.Dropped, event.Duplicate.Attr())
 	}
+	// Before it is gone from the file, too.
+	a.keep(a.lost(changes, next, a.parted.shared(s.winners, s.updates, a.tree.Root().Version)))
 	if err := a.store(changes); err != nil {
 		return err
 	}

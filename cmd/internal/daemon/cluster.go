@@ -3,8 +3,10 @@ package daemon
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"pmxcfs/cmd/internal/follow"
 	"pmxcfs/cmd/internal/logging"
@@ -82,6 +84,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 		},
 		Connect:     follow.Guarded(c.gate.Check, overcpg.Connect(dcdb.GroupName)),
 		ConfChanged: c.mirror.Changed,
+		KeepLost:    keepLost(filepath.Join(filepath.Dir(cfg.db.Path()), "split"), time.Now),
 		Backoff:     follow.ReconnectAfter,
 		Patience:    follow.Patience,
 	}

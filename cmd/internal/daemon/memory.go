@@ -19,8 +19,9 @@ import (
 // collection and made anew. What a burst of changes has left behind is given
 // back when nothing goes on, and the heap is limited until something does.
 type memoryTuner struct {
-	quit chan struct{}
-	done chan struct{}
+	quit  chan struct{}
+	done  chan struct{}
+	loose chan struct{} // a collection has ended the limit: look at the heap again
 
 	live   int64  // for which the collector is set
 	allocs uint64 // bytes allocated up to the last look
@@ -40,19 +41,23 @@ const (
 
 // startMemoryTuner sets the collector for the heap as it is, and goes on doing so.
 func startMemoryTuner() *memoryTuner {
-	m := &memoryTuner{quit: make(chan struct{}), done: make(chan struct{})}
+	m := &memoryTuner{quit: make(chan struct{}), done: make(chan struct{}), loose: make(chan struct{}, 1)}
 	m.adjust()
 	go func() {
 		defer close(m.done)
-		tick := time.NewTicker(gcInterval)
-		defer tick.Stop()
+		timer := time.NewTimer(gcInterval)
+		defer timer.Stop()
 		for {
 			select {
 			case <-m.quit:
 				return
-			case <-tick.C:
-				m.adjust()
+			case <-m.loose:
+			case <-timer.C:
+				if m.adjust() {
+					continue // nothing goes on: the next collection will tell
+				}
 			}
+			timer.Reset(gcInterval)
 		}
 	}()
 	return m
@@ -63,7 +68,8 @@ func (m *memoryTuner) stop() {
 	<-m.done
 }
 
-func (m *memoryTuner) adjust() {
+// adjust looks at the heap, and reports whether memory is limited now.
+func (m *memoryTuner) adjust() (tight bool) {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
 	live, allocs := int64(sample[0].Value.Uint64()), sample[1].Value.Uint64()
@@ -81,6 +87,7 @@ func (m *memoryTuner) adjust() {
 	case !idle && m.tight:
 		m.loosen()
 	}
+	return m.tight
 }
 
 // tighten gives memory back and limits it. mu is held.
@@ -97,6 +104,10 @@ func (m *memoryTuner) tighten() {
 		defer m.mu.Unlock()
 		if m.tight {
 			m.loosen()
+			select {
+			case m.loose <- struct{}{}:
+			default:
+			}
 		}
 	}, m)
 }

@@ -25,6 +25,7 @@ var messageIDs = [...]struct {
 	{event.LeftGroup, "3b8aed17419b4f0d917a4850a1da94f9"},
 	{event.OutOfGroup, "185175ef808449938b949e554acbf93b"},
 	{event.Behind, "564638a1438344fdb77baf6110712d54"},
+	{event.SplitLost, "5720a021d28d4a19bfca2bf03fdd8baf"},
 	{event.SyncDone, "1382c51d09454080a4a4789caa94d4eb"},
 	{event.VerificationFailed, "c0c28e13c4304a48ad97d3fab7d13375"},
 	{event.NotDelivered, "498001fdfdd24afd849508008bf10007"},

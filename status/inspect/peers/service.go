@@ -56,6 +56,7 @@ type Service struct {
 
 	comparing sync.Mutex // held by Compare: one at a time
 	lastID    atomic.Uint64
+	quiet     atomic.Bool // the state that was told holds: a change is to wake Run
 
 	mu       sync.Mutex // guards all below
 	waker    group.Transport
@@ -197,6 +198,15 @@ func (s *Service) serve(ctx context.Context, conn group.Transport) error {
 			toldAt, toldState = time.Now(), now
 			now.time = toldAt.UnixNano()
 			s.send(now.encode(header{}))
+		}
+		if !toldAt.IsZero() {
+			// Nobody is woken for nothing: a change of the tree wakes, and a view.
+			s.quiet.Store(true)
+			if s.state() == toldState {
+				wait = max(0, tellEvery-time.Since(toldAt))
+			} else {
+				s.quiet.Store(false)
+			}
 		}
 		full, err := s.flush(conn)
 		if err != nil {
@@ -354,7 +364,25 @@ func (s *Service) Peers() []inspect.PeerState {
 }
 
 // Applied implements dcdb.Observer: somebody may wait for the tree's version.
-func (s *Service) Applied(*memdb.Op, []memdb.Change, bool) { s.keeper.changed() }
+func (s *Service) Applied(*memdb.Op, []memdb.Change, bool) {
+	s.keeper.changed()
+	s.changed()
+}
+
+// changed wakes Run, if it sleeps because nothing has changed.
+func (s *Service) changed() {
+	if !s.quiet.Load() || !s.quiet.CompareAndSwap(true, false) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waker != nil {
+		s.waker.Wake()
+	}
+}
 
 // Reset implements dcdb.Observer.
-func (s *Service) Reset([]memdb.Change) { s.keeper.changed() }
+func (s *Service) Reset([]memdb.Change) {
+	s.keeper.changed()
+	s.changed()
+}

@@ -1,0 +1,106 @@
+package dcdb
+
+import (
+	"bytes"
+	"log/slog"
+	"slices"
+
+	"pmxcfs/corosync"
+	"pmxcfs/dfsm"
+	"pmxcfs/internal/event"
+	"pmxcfs/memdb"
+)
+
+// When both sides of a split have made changes, one tree wins as a whole. What is lost
+// by that on this node is kept: files that were made or written here after the node had last been in
+// a group with those that have the winner's tree.
+
+// Lost is a file of this node's that a synchronisation replaces or drops, and that the
+// winner never had.
+type Lost struct {
+	Path     string
+	Entry    *memdb.Entry
+	Replaced bool // by another content; false: it is gone
+}
+
+// parted is, by node, the version of this node's tree when the node was last in the
+// group with it. The group's goroutine uses it.
+type parted map[corosync.NodeID]uint64
+
+// left takes note of who was a member and is none any more.
+func (p parted) left(before, now []dfsm.Member, version uint64) {
+	for _, m := range before {
+		if !slices.ContainsFunc(now, func(n dfsm.Member) bool { return n.Node == m.Node }) {
+			p[m.Node] = version
+		}
+	}
+}
+
+// shared returns the last version that this node's tree and the winner's have in common,
+// as far as is known, and mine if there is no sign of a split. winners have the winner's tree.
+func (p parted) shared(winners []dfsm.Member, updates map[uint64]*memdb.Entry, mine uint64) uint64 {
+	common, known := uint64(0), false
+	for _, m := range winners {
+		if v, ok := p[m.Node]; ok {
+			common, known = max(common, v), true
+		}
+	}
+	if known {
+		return common
+	}
+	// The daemon was not there at the time. Had this node only been away, all that the others
+	// have changed since would be newer than what it has.
+	common = mine
+	for _, e := range updates {
+		if e.Inode != memdb.RootInode && e.Version <= common {
+			common = max(1, e.Version) - 1
+		}
+	}
+	return common
+}
+
+// lost returns the files that the changes of a synchronisation, from a.tree to next, take away
+// and that the winner never had.
+func (a *app) lost(changes []memdb.Change, next *memdb.Tree, common uint64) (list []Lost) {
+	for _, c := range changes {
+		if c.Old == nil || c.Old.IsDir() || c.Old.Version <= common {
+			continue
+		}
+		path, ok := a.tree.Path(c.Inode)
+		if !ok {
+			continue
+		}
+		there, ok := next.Lookup(path)
+		if ok && !there.IsDir() && bytes.Equal(there.Data(), c.Old.Data()) {
+			continue
+		}
+		list = append(list, Lost{path, c.Old, ok})
+	}
+	return list
+}
+
+// keep has what is lost kept, and says so.
+func (a *app) keep(list []Lost) {
+	if len(list) == 0 {
+		return
+	}
+	const named = 10
+	var paths []string
+	for _, l := range list[:min(named, len(list))] {
+		paths = append(paths, l.Path)
+	}
+	fields := []any{"files", len(list), "paths", paths, "leader", a.sync.from.String()}
+	if a.keepLost == nil {
+		a.log.Warn("both sides of a split have changed the tree: files of this node are replaced by the leader's tree",
+			append(fields, event.SplitLost.Attr())...)
+		return
+	}
+	dir, err := a.keepLost(list)
+	if err != nil {
+		a.log.Error("both sides of a split have changed the tree: files of this node are replaced by the leader's tree, and can't be kept",
+			append(fields, slog.Any("error", err), event.SplitLost.Attr())...)
+		return
+	}
+	a.log.Warn("both sides of a split have changed the tree: files of this node are replaced by the leader's tree; they are kept",
+		append(fields, "kept", dir, event.SplitLost.Attr("bring_back", "cp "+dir+"/PATH MOUNT/PATH"))...)
+}
