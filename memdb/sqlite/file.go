@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"pmxcfs/internal/signals"
 	"pmxcfs/memdb"
 )
 
@@ -318,7 +319,7 @@ func stat(path string) (fs.FileInfo, error) {
 // openCopy opens a copy of a file, in a transaction; changed, if somebody has opened the
 // file meanwhile. The copy's files are gone when it returns.
 func openCopy(path string, st fs.FileInfo) (c conn, changed bool, err error) {
-	err = withScratch(func(dir string, h held) error {
+	err = withScratch(func(dir string, h signals.Held) error {
 		tmp := filepath.Join(dir, "config.db")
 		err := copyDatabase(path, tmp, h)
 		if changed = err == nil && exists(path+"-shm"); changed {
@@ -367,7 +368,7 @@ func exists(path string) bool {
 }
 
 // copyDatabase copies a file that nobody has open, with what belongs to it.
-func copyDatabase(from, to string, h held) error {
+func copyDatabase(from, to string, h signals.Held) error {
 	if err := copyFile(from, to, h); err != nil {
 		return err
 	}
@@ -379,7 +380,7 @@ func copyDatabase(from, to string, h held) error {
 	return nil
 }
 
-func copyFile(from, to string, h held) error {
+func copyFile(from, to string, h signals.Held) error {
 	src, err := os.Open(from)
 	if err != nil {
 		return err

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pmxcfs/internal/signals"
 )
 
 func TestABackupThatMeetsALockGoesOnOrFails(t *testing.T) {
@@ -132,7 +134,7 @@ func TestAFileThatIsTooLargeIsNotRead(t *testing.T) {
 func TestASignalLeavesNothingBehind(t *testing.T) {
 	if target := os.Getenv("PMXCFS_TEST_SIGNAL_TARGET"); target != "" {
 		if os.Getenv("PMXCFS_TEST_SIGNAL_WORK") == "scratch" {
-			_ = withScratch(func(dir string, h held) error {
+			_ = withScratch(func(dir string, h signals.Held) error {
 				_ = os.WriteFile(filepath.Join(dir, "copy"), []byte("secret"), 0o600)
 				_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
 				for len(h) == 0 {

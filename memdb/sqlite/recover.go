@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"pmxcfs/internal/signals"
 )
 
 // Row is a row of the table as it stands in a file, whatever types it has: inode,
@@ -61,7 +63,7 @@ func Recover(path string) (rows []Row, notes []string, err error) {
 		return nil, nil, err
 	}
 	var file []byte
-	err = withScratch(func(dir string, h held) error {
+	err = withScratch(func(dir string, h signals.Held) error {
 		tmp := filepath.Join(dir, "config.db")
 		if err := copyDatabase(path, tmp, h); err != nil {
 			return err

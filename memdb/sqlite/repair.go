@@ -334,11 +334,10 @@ func (r *repair) place() {
 func (r *repair) rename() {
 	unreachable := strings.NewReplacer("/", "_", "\x00", "_")
 	for _, d := range r.list {
-		name := unreachable.Replace(d.name)
-		if !memdb.ValidName(shorten(name, memdb.MaxNameLen)) {
+		name := shorten(unreachable.Replace(d.name), memdb.MaxShownName)
+		if !memdb.ShownName(name) {
 			name = fmt.Sprintf("inode-%d", d.inode)
 		}
-		name = shorten(name, memdb.MaxNameLen)
 		if name != d.name {
 			r.fix(d, "the name is %q now", name)
 			d.name = name

@@ -7,52 +7,18 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"pmxcfs/internal/signals"
 )
-
-// held are the signals that end a command, while it has something beside it that must
-// not stay. They are not lost: whoever else asked for them gets them at once, and
-// release has them take effect.
-type held chan os.Signal
-
-func holdSignals() held {
-	h := make(held, 8)
-	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
-		if !signal.Ignored(s) {
-			signal.Notify(h, s)
-		}
-	}
-	return h
-}
-
-func (h held) release() {
-	signal.Stop(h)
-	select {
-	case s := <-h:
-		if s, ok := s.(syscall.Signal); ok {
-			_ = syscall.Kill(os.Getpid(), s)
-		}
-	default:
-	}
-}
-
-// Write makes a held signal end a long copy.
-func (h held) Write(b []byte) (int, error) {
-	if len(h) > 0 {
-		return 0, errors.New("interrupted")
-	}
-	return len(b), nil
-}
 
 // withScratch calls f with an empty directory that is gone in any case when it
 // returns, or when a signal ends the process.
-func withScratch(f func(dir string, h held) error) (err error) {
-	h := holdSignals()
-	defer h.release()
+func withScratch(f func(dir string, h signals.Held) error) (err error) {
+	h := signals.Hold()
+	defer h.Release()
 	dir, err := os.MkdirTemp("", "pmxcfs-db-")
 	if err != nil {
 		return err
@@ -95,8 +61,8 @@ func link(from, to string) error {
 // writeNamed is writeNew on a file system that has no files without a name, as
 // network file systems: the file has another name until it is whole.
 func writeNamed(path string, content []byte) (err error) {
-	h := holdSignals()
-	defer h.release()
+	h := signals.Hold()
+	defer h.Release()
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".partial-*")
 	if err != nil {
 		return err

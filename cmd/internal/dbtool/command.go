@@ -47,7 +47,7 @@ func Command() *cli.Command {
 		{
 			Name: "export", Action: export, ArgsUsage: "[FILE] DIR",
 			Usage:       "write the tree as files",
-			Description: "DIR must be empty or not exist. Private entries get the modes 0600 and 0700.",
+			Description: "DIR must be empty or not exist. A new one appears when it is whole. Private entries get the modes 0600 and 0700.",
 		},
 		{
 			Name: "import", Action: importTree, ArgsUsage: "DIR NEWFILE",

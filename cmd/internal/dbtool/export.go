@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
+	"pmxcfs/internal/signals"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/sqlite"
 )
@@ -38,35 +41,67 @@ func export(c *cli.Context) error {
 	if deep := tooDeep(contents.Entries); deep != nil {
 		return failed("exporting %s: inode %d (%q) lies more than %d directories deep; pmxcfs db dump lists it", args[0], deep.Inode, deep.Name, maxDepth)
 	}
-	root, err := emptyDir(args[1])
-	if err != nil {
-		return failed("exporting to %s: %w", args[1], err)
-	}
-	defer root.Close()
 	x := exporter{tree: tree, renamed: func(path, as string) {
 		fmt.Fprintf(c.App.ErrWriter, "warning: %q can't be a file's name here; it is %q instead\n", path, as)
 	}}
-	if err := x.directory(root, tree.Root(), "", ""); err != nil {
-		return failed("exporting to %s, which is not complete: %w", args[1], err)
+	err = writeDir(args[1], func(root *os.Root, held signals.Held) error {
+		x.ended = held.Err
+		return x.directory(root, tree.Root(), "", "")
+	})
+	if err != nil {
+		return failed("exporting to %s: %w", args[1], err)
 	}
 	fmt.Fprintf(c.App.Writer, "%s written to %s\n", entries(x.written), args[1])
 	return nil
 }
 
-// emptyDir opens a directory that is empty, making it if it does not exist: for
-// its owner only, since secrets come into it.
-func emptyDir(path string) (*os.Root, error) {
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
+// writeDir has fill write into the directory path, which must be empty or not exist. A
+// new one is for its owner only, since secrets come into it, and appears when it is whole;
+// one that exists already is empty again if fill fails. Signals that end the command take
+// effect after that.
+func writeDir(path string, fill func(*os.Root, signals.Held) error) (err error) {
+	held := signals.Hold()
+	defer held.Release()
+	path = filepath.Clean(path)
 	list, err := os.ReadDir(path)
+	isNew := errors.Is(err, fs.ErrNotExist)
+	dir := path
+	switch {
+	case isNew:
+		// Whoever looks for the directory sees nothing of it before it is whole.
+		if dir, err = os.MkdirTemp(filepath.Dir(path), "."+filepath.Base(path)+".partial-"); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case len(list) > 0:
+		return fmt.Errorf("the directory is not empty: it has %q", list[0].Name())
+	}
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if len(list) > 0 {
-		return nil, fmt.Errorf("the directory is not empty: it has %q", list[0].Name())
+	defer root.Close()
+	if err = fill(root, held); err == nil {
+		err = held.Err()
 	}
-	return os.OpenRoot(path)
+	if err == nil && isNew {
+		if err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE); errors.Is(err, unix.EINVAL) {
+			err = unix.Rename(dir, path) // a file system that has no other; this replaces an empty directory only
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if isNew {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	list, rerr := os.ReadDir(dir)
+	err = errors.Join(err, rerr)
+	for _, e := range list {
+		err = errors.Join(err, root.RemoveAll(e.Name()))
+	}
+	return err
 }
 
 // maxDepth is how deep a tree may be to be exported. Programs that take a path could not
@@ -105,6 +140,7 @@ func tooDeep(list []*memdb.Entry) *memdb.Entry {
 type exporter struct {
 	tree    *memdb.Tree
 	renamed func(path, as string)
+	ended   func() error // not nil: the export is to end
 	written int
 }
 
@@ -130,6 +166,9 @@ func (x *exporter) directory(dir *os.Root, d *memdb.Entry, path, to string) erro
 
 // entry writes e to dir, as name.
 func (x *exporter) entry(dir *os.Root, name string, e *memdb.Entry, path, to string) error {
+	if err := x.ended(); err != nil {
+		return err
+	}
 	x.written++
 	fileMode, dirMode := fs.FileMode(0o640), fs.FileMode(0o755)
 	if memdb.IsPrivate(path) {

@@ -242,7 +242,7 @@ func TestSetupSaysEverythingThatSpeaksAgainstItAndChangesNothing(t *testing.T) {
 	}
 	for _, want := range []string{
 		"node node2 lacks the package corosync-qdevice", "node node1 has certificates of an earlier", "10.99.0.3 lacks the package corosync-qnetd",
-		"certificate of a cluster named lab already", "differ by 5m",
+		"certificate of a cluster named lab already", "differ by ",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not said: %v", want, err)
