@@ -12,6 +12,7 @@ import (
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
 
@@ -69,18 +70,12 @@ func TestModes(t *testing.T) {
 // eventually waits until check has nothing to complain about.
 func eventually(t testing.TB, check func() string) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		complaint := check()
-		if complaint == "" {
-			return
+	testutil.Eventually(t, "the mount is right", func() error {
+		if complaint := check(); complaint != "" {
+			return errors.New(complaint)
 		}
-		if time.Now().After(deadline) {
-			t.Error(complaint)
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
+		return nil
+	})
 }
 
 func TestWithoutQuorumChangesAreRefused(t *testing.T) {

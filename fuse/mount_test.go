@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/sqlite"
@@ -305,16 +306,13 @@ func TestZombieIsDyingOnlyWhileItHasThreads(t *testing.T) {
 // waitState waits until a process's first thread is in a state.
 func waitState(t *testing.T, pid int, state string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	testutil.Eventually(t, "the process's state", func() error {
 		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		if err != nil {
-			t.Fatal(err)
+		if _, now, _ := strings.Cut(string(b), ") "); err == nil && !strings.HasPrefix(now, state) {
+			err = fmt.Errorf("process %d: %.1s, not %s", pid, now, state)
 		}
-		if _, rest, _ := strings.Cut(string(b), ") "); strings.HasPrefix(rest, state) {
-			return
-		}
-	}
-	t.Fatalf("process %d does not get into state %s", pid, state)
+		return err
+	})
 }
 
 func TestMountPointIsResolvedWithoutAskingWhatIsMounted(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/status/clusterlog"
@@ -133,16 +134,6 @@ func runNode(t *testing.T, b *bus, node, nodes int) (s *Store, stop func()) {
 	return s, stop
 }
 
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("timeout: %s", what)
-		}
-	}
-}
-
 func TestStoresBehindTheGroupsDriver(t *testing.T) {
 	const nodes, each = 3, 100
 	b := new(bus)
@@ -161,7 +152,7 @@ func TestStoresBehindTheGroupsDriver(t *testing.T) {
 		}
 		return true
 	}
-	eventually(t, "all members with their addresses", allOnline)
+	testutil.WaitFor(t, "all members with their addresses", allOnline)
 
 	// Clients of all nodes at once, while node 3's daemon starts anew.
 	var wg sync.WaitGroup
@@ -181,18 +172,18 @@ func TestStoresBehindTheGroupsDriver(t *testing.T) {
 	stops[3]()
 	stores[3], stops[3] = runNode(t, b, 3, nodes)
 	wg.Wait()
-	eventually(t, "all members again", allOnline)
+	testutil.WaitFor(t, "all members again", allOnline)
 	for host := 1; host <= nodes; host++ {
 		for node := 1; node <= 2; node++ {
 			for client := range 3 {
 				key, name := fmt.Sprintf("key%d", client), stores[node].node
-				eventually(t, fmt.Sprintf("node %d shows the last %s of %s", host, key, name), func() bool {
+				testutil.WaitFor(t, fmt.Sprintf("node %d shows the last %s of %s", host, key, name), func() bool {
 					v, _ := stores[host].Get(key, name)
 					return string(v) == fmt.Sprint(each-1)
 				})
 			}
 		}
-		eventually(t, fmt.Sprintf("node %d has all entries", host), func() bool {
+		testutil.WaitFor(t, fmt.Sprintf("node %d has all entries", host), func() bool {
 			n := 0
 			for _, e := range stores[host].journal.log.Entries() {
 				if string(e.Tag()) == "test" {
@@ -203,7 +194,7 @@ func TestStoresBehindTheGroupsDriver(t *testing.T) {
 		})
 	}
 	stops[3]()
-	eventually(t, "node 3 is offline", func() bool { return memberOf(t, stores[1], "node3")["online"] == 0.0 })
+	testutil.WaitFor(t, "node 3 is offline", func() bool { return memberOf(t, stores[1], "node3")["online"] == 0.0 })
 }
 
 func TestTheGroupIsNotJoinedBeforeTheClusterIsKnown(t *testing.T) {
@@ -238,7 +229,7 @@ func TestTheGroupIsNotJoinedBeforeTheClusterIsKnown(t *testing.T) {
 		t.Error("joined without cluster info")
 	}
 	s.SetCluster(labCluster(1, 1, 1))
-	eventually(t, "joined", func() bool { return g.Status().Mode == dfsm.ModeSynced })
+	testutil.WaitFor(t, "joined", func() bool { return g.Status().Mode == dfsm.ModeSynced })
 	if got := g.Status().Self.Node; got != corosync.NodeID(1) {
 		t.Errorf("joined as node %d", got)
 	}

@@ -9,11 +9,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"pmxcfs/contrib/bench/load"
 	"pmxcfs/contrib/bench/report"
 	"pmxcfs/contrib/lab"
+	"pmxcfs/internal/testutil"
 )
 
 // programs builds the benchmark and the daemon, or skips the test where a FUSE
@@ -159,7 +159,7 @@ func TestInterruptEndsEverything(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The daemon's database is there: it runs.
-			waitFor(t, "the daemon", func() bool {
+			testutil.WaitFor(t, "the daemon", func() bool {
 				found, _ := filepath.Glob(filepath.Join(temp, "*/daemon", database+"-wal"))
 				return len(found) > 0
 			})
@@ -170,7 +170,7 @@ func TestInterruptEndsEverything(t *testing.T) {
 				t.Error("exit status 0 after an interrupt")
 			}
 			if signal == syscall.SIGKILL { // then nobody is left to remove files
-				waitFor(t, "the end of all processes", func() bool { return len(users(temp)) == 0 })
+				testutil.WaitFor(t, "the end of all processes", func() bool { return len(users(temp)) == 0 })
 				return
 			}
 			assertClean(t, temp)
@@ -178,16 +178,6 @@ func TestInterruptEndsEverything(t *testing.T) {
 				t.Errorf("it said: %s", out.String())
 			}
 		})
-	}
-}
-
-func waitFor(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for begin := time.Now(); !f(); {
-		if time.Since(begin) > 30*time.Second {
-			t.Fatalf("waited 30 s for %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -20,28 +20,6 @@ const RequireEnv = "PMXCFS_REQUIRE_LAB"
 // QuorumTimeout is how long New waits for quorum: for a machine under load.
 const QuorumTimeout = 60 * time.Second
 
-// Patience is how long Eventually waits for what should be there soon: long enough
-// for a busy machine.
-const Patience = 40 * time.Second
-
-// Eventually waits until cond has nothing to object to; after Patience it ends the
-// test.
-func Eventually(t testing.TB, what string, cond func() error) {
-	t.Helper()
-	for deadline := time.Now().Add(Patience); ; time.Sleep(pollSoon) {
-		err := cond()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("it never comes true: %s: %v", what, err)
-		}
-	}
-}
-
-// pollSoon is the time between two looks of a test that waits.
-const pollSoon = 5 * time.Millisecond
-
 // Require skips the test on a machine that can't have a lab, or lacks one of these
 // programs; it fails it if RequireEnv says so.
 func Require(t testing.TB, programs ...string) {

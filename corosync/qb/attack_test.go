@@ -12,6 +12,7 @@ import (
 
 	"pmxcfs/corosync/qb"
 	"pmxcfs/corosync/qb/qbtest"
+	"pmxcfs/internal/testutil"
 )
 
 // Where things are in a ring's header file, in bytes.
@@ -180,7 +181,7 @@ func TestAttacksOnTheRings(t *testing.T) {
 	peer := qbtest.Build(t)
 	for name, as := range map[string]*qbtest.As{"own user": nil, "www-data": {Uid: 33, Gid: 33}} {
 		t.Run(name, func(t *testing.T) {
-			qbtest.NoLeaks(t)
+			testutil.NoLeaks(t)
 			srv := serve(t, func(c *qb.Config) { c.SlowLimit = 200 * time.Millisecond })
 			go func() {
 				for range srv.peers {
@@ -212,7 +213,7 @@ func TestAttacksOnTheRings(t *testing.T) {
 				}
 				mustEcho(t, other, opEcho, pattern(100))
 				c.Kill()
-				qbtest.Eventually(t, func() bool { return srv.open.Load() == 1 }, func() string { return attack.name + ": still connected" })
+				testutil.WaitFor(t, attack.name+": disconnected", func() bool { return srv.open.Load() == 1 })
 				for _, v := range victims {
 					if b, err := os.ReadFile(v); err != nil || string(b) != "precious" {
 						t.Fatalf("%s: a file of somebody else's: %q, %v", attack.name, b, err)

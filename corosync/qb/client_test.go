@@ -9,17 +9,18 @@ import (
 
 	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/corosync/qb/qbtest"
+	"pmxcfs/internal/testutil"
 )
 
 func TestDialWithoutAServer(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	if _, err := qbclient.Dial(qbtest.Name()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Fatalf("got %v", err)
 	}
 }
 
 func TestDialWaitsWhileManyConnect(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	var wg sync.WaitGroup
 	for range 300 { // more than a listen queue holds
@@ -36,7 +37,7 @@ func TestDialWaitsWhileManyConnect(t *testing.T) {
 }
 
 func TestAfterATimeoutTheClientIsOfNoUse(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	c := dial(t, srv.name)
 	if _, err := c.SendRecv(opBlock, nil, 20*time.Millisecond); err != qbclient.ErrTimeout {
@@ -50,7 +51,7 @@ func TestAfterATimeoutTheClientIsOfNoUse(t *testing.T) {
 }
 
 func TestClientSeesTheServerGo(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	c := dial(t, srv.name)
 	mustEcho(t, c, opEcho, nil)
@@ -61,7 +62,7 @@ func TestClientSeesTheServerGo(t *testing.T) {
 }
 
 func TestClosedClient(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	c := dial(t, serve(t, nil).name)
 	c.Close()
 	c.Close()
@@ -71,7 +72,7 @@ func TestClosedClient(t *testing.T) {
 }
 
 func TestCloseEndsARequestThatWaits(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	c := dial(t, srv.name)
 	ended := make(chan error, 1)
@@ -79,7 +80,7 @@ func TestCloseEndsARequestThatWaits(t *testing.T) {
 		_, err := c.SendRecv(opBlock, nil, 0) // without limit
 		ended <- err
 	}()
-	qbtest.Eventually(t, func() bool { return srv.inGate.Load() == 1 }, func() string { return "never served" })
+	testutil.WaitFor(t, "served", func() bool { return srv.inGate.Load() == 1 })
 	c.Close()
 	if err := <-ended; err != qbclient.ErrDisconnected {
 		t.Errorf("got %v", err)
@@ -88,7 +89,7 @@ func TestCloseEndsARequestThatWaits(t *testing.T) {
 }
 
 func TestClientOfABareLibqbServer(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	name := qbtest.Name()
 	qbtest.Build(t).Echo(t, name)
 	c := dial(t, name)

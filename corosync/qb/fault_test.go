@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pmxcfs/corosync/qb/qbtest"
+	"pmxcfs/internal/testutil"
 )
 
 // truncate empties the files of a client's rings that match.
@@ -27,14 +28,14 @@ func truncate(t *testing.T, p *qbtest.Client, pattern string) {
 // A client may write its rings' files, so it may also truncate them; whoever touches their
 // memory then gets SIGBUS.
 func TestClientsThatTakeTheirMemoryAwayAreDropped(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	other := dial(t, srv.name)
 	peer := qbtest.Build(t)
 	dropped := func(what string) {
 		t.Helper()
 		// Without anybody else's request: nothing else need happen.
-		qbtest.Eventually(t, func() bool { return srv.open.Load() == 1 }, func() string { return what + ": not dropped" })
+		testutil.WaitFor(t, what+": dropped", func() bool { return srv.open.Load() == 1 })
 		mustEcho(t, other, opEcho, pattern(10))
 	}
 	for range 3 { // a signal that stays blocked kills the second time
@@ -47,7 +48,7 @@ func TestClientsThatTakeTheirMemoryAwayAreDropped(t *testing.T) {
 		for _, ring := range []string{"*request*-data", "*request*-header", "*"} {
 			p := peer.Connect(t, srv.name, 0, nil)
 			p.Send(opBlock, nil)
-			qbtest.Eventually(t, func() bool { return srv.inGate.Load() == 1 }, func() string { return "never served" })
+			testutil.WaitFor(t, "served", func() bool { return srv.inGate.Load() == 1 })
 			p.Send(opEcho, pattern(5000)) // waits in the ring
 			truncate(t, p, ring)
 			srv.gate <- struct{}{}

@@ -15,6 +15,7 @@ import (
 	"pmxcfs/corosync/qb"
 	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/corosync/qb/qbtest"
+	"pmxcfs/internal/testutil"
 )
 
 // Requests that the test's handlers know.
@@ -123,7 +124,7 @@ func pattern(n int) []byte {
 }
 
 func TestDataOfAnySizeUpToTheBufferComesBack(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	c := dial(t, serve(t, nil).name)
 	if c.BufferSize() != qb.DefaultBufferSize {
 		t.Fatalf("buffer size %d", c.BufferSize())
@@ -144,7 +145,7 @@ func TestDataOfAnySizeUpToTheBufferComesBack(t *testing.T) {
 }
 
 func TestMessagesOverTheBufferSizeAreErrorsNotDisconnects(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	c := dial(t, serve(t, nil).name)
 	largest := qb.DefaultBufferSize - qb.RequestHeader
 	if _, err := c.SendRecv(opEcho, make([]byte, largest+1), time.Second); !errors.Is(err, syscall.EMSGSIZE) {
@@ -172,7 +173,7 @@ func TestErrorsCarryNoData(t *testing.T) {
 }
 
 func TestPeerIsWhoItIs(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	peer := qbtest.Build(t)
 	p := peer.Connect(t, srv.name, 0, &qbtest.As{Uid: 4711, Gid: 4712})
@@ -189,7 +190,7 @@ func TestPeerIsWhoItIs(t *testing.T) {
 }
 
 func TestRefusedClientsGetTheErrno(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	var refusal atomic.Value
 	refusal.Store(errors.New("no errno in it"))
 	srv := serve(t, func(c *qb.Config) {
@@ -203,7 +204,7 @@ func TestRefusedClientsGetTheErrno(t *testing.T) {
 }
 
 func TestClientsThatWantLargerBuffersAreRefused(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	peer := qbtest.Build(t)
 	if p := peer.Connect(t, srv.name, qb.DefaultBufferSize, nil); p.Refused != 0 {
@@ -217,7 +218,7 @@ func TestClientsThatWantLargerBuffersAreRefused(t *testing.T) {
 }
 
 func TestConnectionsAreLimited(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, func(c *qb.Config) { c.MaxConns = 3 })
 	var clients []*qbclient.Client
 	for range 3 {
@@ -227,12 +228,12 @@ func TestConnectionsAreLimited(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	clients[0].Close()
-	qbtest.Eventually(t, func() bool { return srv.open.Load() == 2 }, func() string { return "not closed" })
+	testutil.WaitFor(t, "closed", func() bool { return srv.open.Load() == 2 })
 	mustEcho(t, dial(t, srv.name), opEcho, []byte("room again"))
 }
 
 func TestASlowRequestHoldsUpNobodyElse(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	slow, other := dial(t, srv.name), dial(t, srv.name)
 	answered := make(chan error, 1)
@@ -240,7 +241,7 @@ func TestASlowRequestHoldsUpNobodyElse(t *testing.T) {
 		_, err := slow.SendRecv(opBlock, nil, 0)
 		answered <- err
 	}()
-	qbtest.Eventually(t, func() bool { return srv.inGate.Load() == 1 }, func() string { return "never served" })
+	testutil.WaitFor(t, "served", func() bool { return srv.inGate.Load() == 1 })
 	for range 100 {
 		mustEcho(t, other, opEcho, pattern(10))
 		mustEcho(t, other, opSlow, pattern(10))
@@ -253,7 +254,7 @@ func TestASlowRequestHoldsUpNobodyElse(t *testing.T) {
 }
 
 func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	p := qbtest.Build(t).Connect(t, srv.name, 0, nil)
 	const rounds = 200
@@ -272,7 +273,7 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 const manyReplies, replySize = 40, 128 << 10
 
 func TestAClientThatReadsLateGetsAllItsReplies(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	p := qbtest.Build(t).Connect(t, srv.name, 0, nil)
 	other := dial(t, srv.name)
@@ -290,21 +291,21 @@ func TestAClientThatReadsLateGetsAllItsReplies(t *testing.T) {
 }
 
 func TestAClientThatNeverReadsIsDropped(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, func(c *qb.Config) { c.SlowLimit = 200 * time.Millisecond })
 	p := qbtest.Build(t).Connect(t, srv.name, 0, nil)
 	other := dial(t, srv.name)
 	if n, errno := p.SendRaw(opSize, 20, u32(replySize), manyReplies); n != manyReplies {
 		t.Fatalf("%d sent, %v", n, errno)
 	}
-	qbtest.Eventually(t, func() bool {
+	testutil.WaitFor(t, "dropped", func() bool {
 		mustEcho(t, other, opEcho, pattern(10))
 		return srv.open.Load() == 1
-	}, func() string { return "not dropped" })
+	})
 }
 
 func TestStoppedClientsHoldUpNobody(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	peer := qbtest.Build(t)
 	other := dial(t, srv.name)
@@ -323,24 +324,24 @@ func TestStoppedClientsHoldUpNobody(t *testing.T) {
 }
 
 func TestClientsThatDieBetweenRequestAndReply(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	peer := qbtest.Build(t)
 	const n = 8
 	for range n {
 		p := peer.Connect(t, srv.name, 0, nil)
 		p.Send(opBlock, nil)
-		qbtest.Eventually(t, func() bool { return srv.inGate.Load() > 0 }, func() string { return "never served" })
+		testutil.WaitFor(t, "served", func() bool { return srv.inGate.Load() > 0 })
 		p.Kill()
 	}
 	srv.openGate() // now the replies come, for nobody
-	qbtest.Eventually(t, func() bool { return srv.open.Load() == 0 }, func() string { return "connections left" })
-	qbtest.Eventually(t, func() bool { return len(qbtest.Now(t).Rings) == 0 }, func() string { return "rings left" })
+	testutil.WaitFor(t, "no connection is left", func() bool { return srv.open.Load() == 0 })
+	testutil.WaitFor(t, "no ring is left", func() bool { return len(testutil.Holds(t).Rings) == 0 })
 	mustEcho(t, dial(t, srv.name), opEcho, pattern(10))
 }
 
 func TestLengthsThatDontFitAreRefused(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	p := qbtest.Build(t).Connect(t, srv.name, 0, nil)
 	for _, claimed := range []int{-1 << 31, -1, 0, 1, 15, 117, 200, 4096, 1 << 20, 1<<20 + 1, 1<<31 - 1} {
@@ -374,7 +375,7 @@ func TestLengthsThatDontFitAreRefused(t *testing.T) {
 }
 
 func TestUnfinishedHandshakesHoldUpNobody(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, func(c *qb.Config) { c.SlowLimit = 300 * time.Millisecond })
 	var silent []net.Conn
 	for i := range 700 {
@@ -405,7 +406,7 @@ func TestUnfinishedHandshakesHoldUpNobody(t *testing.T) {
 }
 
 func TestNoDescriptorLeftForAClient(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	old := dial(t, srv.name)
 	// The client's side needs its descriptor before there are no more.
@@ -451,7 +452,7 @@ func TestNoDescriptorLeftForAClient(t *testing.T) {
 }
 
 func TestHundredClientsAtOnce(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	var wg sync.WaitGroup
 	errs := make(chan error, 100)
@@ -481,7 +482,7 @@ func TestHundredClientsAtOnce(t *testing.T) {
 }
 
 func TestStopLeavesNothing(t *testing.T) {
-	before := qbtest.Now(t)
+	before := testutil.Holds(t)
 	for range 5 {
 		srv := serve(t, nil)
 		c, busy := dial(t, srv.name), dial(t, srv.name)
@@ -495,7 +496,7 @@ func TestStopLeavesNothing(t *testing.T) {
 			_, err := busy.SendRecv(opBlock, nil, 0)
 			answered <- err
 		}()
-		qbtest.Eventually(t, func() bool { return srv.inGate.Load() == 1 }, func() string { return "never served" })
+		testutil.WaitFor(t, "served", func() bool { return srv.inGate.Load() == 1 })
 		stopped := make(chan struct{})
 		go func() { srv.Stop(); close(stopped) }()
 		if err := <-answered; err != qbclient.ErrDisconnected {
@@ -514,15 +515,11 @@ func TestStopLeavesNothing(t *testing.T) {
 		c.Close()
 		busy.Close()
 	}
-	after := qbtest.Now(t)
-	qbtest.Eventually(t, func() bool {
-		after = qbtest.Now(t)
-		return after.FDs <= before.FDs && after.Goroutines <= before.Goroutines && len(after.Rings) == 0
-	}, func() string { return fmt.Sprintf("%v before, %v after", before, after) })
+	testutil.NoMoreThan(t, before)
 }
 
 func TestANameIsTakenOnce(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	srv := serve(t, nil)
 	cfg := qb.Config{Name: srv.name, Accept: func(qb.Peer) (qb.Handler, error) { return nil, nil }}
 	if _, err := qb.Start(cfg); !errors.Is(err, syscall.EADDRINUSE) {

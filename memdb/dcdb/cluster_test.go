@@ -14,6 +14,7 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/dfsm/wire"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
 
@@ -162,8 +163,8 @@ func TestAnEmptyFileGrowsByZerosThatAreSent(t *testing.T) {
 func (r *ring) givenUp(t *testing.T, n *testNode, path string) {
 	t.Helper()
 	r.set(func() { r.held = false })
-	until(t, "applied", func() bool { return has(n.Tree(), path) })
-	until(t, "told", func() bool { _, foreign := n.watch.told(path); return foreign })
+	testutil.WaitFor(t, "applied", func() bool { return has(n.Tree(), path) })
+	testutil.WaitFor(t, "told", func() bool { _, foreign := n.watch.told(path); return foreign })
 }
 
 func TestAChangeThatDoesNotComeBackIsGivenUp(t *testing.T) {
@@ -187,7 +188,7 @@ func TestAnInterruptedCallReturnsSoon(t *testing.T) {
 	r.set(func() { r.held = true })
 	cancel := make(chan struct{})
 	go func() {
-		until(t, "sent", func() bool { return len(r.normals()) > 0 })
+		testutil.WaitFor(t, "sent", func() bool { return len(r.normals()) > 0 })
 		close(cancel)
 	}()
 	op := mkdir("d")
@@ -264,7 +265,7 @@ func TestAnExpiredLockIsBrokenByAnyNode(t *testing.T) {
 		t.Errorf("asking for an expired lock answers %v", err)
 	}
 	for _, n := range nodes {
-		until(t, "broken", func() bool { return !has(n.Tree(), "priv/lock/l") })
+		testutil.WaitFor(t, "broken", func() bool { return !has(n.Tree(), "priv/lock/l") })
 	}
 	alike(t, nodes...)
 	nodes[0].do(t, mkdir("priv/lock/l"))
@@ -346,7 +347,7 @@ func TestANewerProtocolEndsWritingHere(t *testing.T) {
 	r.mu.Lock()
 	r.tell(group.Event{From: dfsm.Member{Node: 1, PID: 1}, Bytes: newer.Encode()}, r.conns...)
 	r.mu.Unlock()
-	until(t, "out", func() bool { return n.Status().Group.Mode == dfsm.ModeVersionError })
+	testutil.WaitFor(t, "out", func() bool { return n.Status().Group.Mode == dfsm.ModeVersionError })
 	n.refused(t, mkdir("e"), syscall.EIO)
 	if !has(n.Tree(), "d") {
 		t.Error("reads are stopped")

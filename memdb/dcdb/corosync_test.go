@@ -17,6 +17,7 @@ import (
 	"pmxcfs/contrib/lab"
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group/overcpg"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/sqlite"
 )
@@ -163,17 +164,12 @@ func openCluster(t testing.TB, path string) (c *Cluster, stop func()) {
 
 func clusterSynced(t testing.TB, c *Cluster, members int) {
 	t.Helper()
-	end := time.Now().Add(patience)
-	for {
-		s := c.Status().Group
-		if s.Mode == dfsm.ModeSynced && len(s.Members) == members {
-			return
+	testutil.Eventually(t, "synced", func() error {
+		if s := c.Status().Group; s.Mode != dfsm.ModeSynced || len(s.Members) != members {
+			return fmt.Errorf("%+v", s)
 		}
-		if time.Now().After(end) {
-			t.Fatalf("not synced: %+v", s)
-		}
-		time.Sleep(time.Millisecond) // between two looks
-	}
+		return nil
+	})
 }
 
 // labNode is the part of one host.
@@ -197,7 +193,7 @@ func labNode(t *testing.T, host int, path string) {
 	if _, err := c.Do(nil, &mark); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "through", func() bool {
+	testutil.WaitFor(t, "through", func() bool {
 		for i := range labHosts {
 			if !has(c.Tree(), fmt.Sprintf("end%d", i+1)) {
 				return false

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
 
@@ -37,8 +38,8 @@ func TestOthersChangesAreStoredSoonByThemselves(t *testing.T) {
 	w := &timed{}
 	a.saver.timings = w
 	apply(t, a, opFrom(2, mkdir("a")))
-	until(t, "stored", func() bool { return file.tree(t).Checksum() == a.tree.Checksum() })
-	until(t, "timed from its delivery on", func() bool {
+	testutil.WaitFor(t, "stored", func() bool { return file.tree(t).Checksum() == a.tree.Checksum() })
+	testutil.WaitFor(t, "timed from its delivery on", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.least >= time.Millisecond
@@ -128,7 +129,7 @@ func TestAChangeThatCannotBeStoredLaterIsTakenBackAndEndsTheMembership(t *testin
 	file.setFail(syscall.ENOSPC)
 	r := apply(t, a, opFrom(1, memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x"), Offset: 1}))
 	commit := r[0].(*success).commit
-	until(t, "out of the group", func() bool { return left.Load() != nil })
+	testutil.WaitFor(t, "out of the group", func() bool { return left.Load() != nil })
 	if err := commit.Wait(nil); !errors.Is(err, syscall.ENOSPC) || !errors.Is(*left.Load(), syscall.ENOSPC) {
 		t.Errorf("the writer is told %v, the group %v", err, *left.Load())
 	}
@@ -154,7 +155,7 @@ func TestAFileThatFailsLaterKeepsOnlyItsNodeOut(t *testing.T) {
 	bad := nodes[1]
 	bad.file.setFail(syscall.EIO)
 	nodes[0].do(t, mkdir("d")) // nobody waits for it on the bad node
-	until(t, "out", func() bool { return len(nodes[0].Status().Group.Members) == 2 })
+	testutil.WaitFor(t, "out", func() bool { return len(nodes[0].Status().Group.Members) == 2 })
 	if has(bad.Tree(), "d") {
 		t.Error("it shows what it could not store")
 	}
@@ -173,7 +174,7 @@ func TestWhatNobodyWaitedForIsStoredAtTheEnd(t *testing.T) {
 	r := &ring{}
 	nodes := r.startAll(t, 2, nil)
 	nodes[0].do(t, mkdir("d"))
-	until(t, "there", func() bool { return has(nodes[1].Tree(), "d") })
+	testutil.WaitFor(t, "there", func() bool { return has(nodes[1].Tree(), "d") })
 	nodes[1].stop()
 	if !has(nodes[1].file.tree(t), "d") {
 		t.Error("it is not in the file after Close")
@@ -201,10 +202,10 @@ func TestAFileThatFailsWhileCorosyncIsAwayKeepsNobodyOut(t *testing.T) {
 	bad := nodes[1]
 	bad.file.setFail(syscall.EIO)
 	nodes[0].do(t, mkdir("d")) // its transaction there is still to come
-	until(t, "applied", func() bool { return has(bad.Tree(), "d") || len(nodes[0].Status().Group.Members) == 1 })
+	testutil.WaitFor(t, "applied", func() bool { return has(bad.Tree(), "d") || len(nodes[0].Status().Group.Members) == 1 })
 	r.set(func() { r.down = true })
 	r.cutAll()
-	until(t, "taken back", func() bool { return !has(bad.Tree(), "d") })
+	testutil.WaitFor(t, "taken back", func() bool { return !has(bad.Tree(), "d") })
 	bad.file.setFail(nil)
 	r.set(func() { r.down = false })
 	for _, n := range nodes {

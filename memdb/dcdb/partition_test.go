@@ -13,6 +13,7 @@ import (
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/corosync/votequorum"
+	"pmxcfs/internal/testutil"
 )
 
 // TestAMinorityRefusesChangesAndCatchesUp cuts one of three hosts off, and later
@@ -109,14 +110,14 @@ func commandedNode(t *testing.T, path string) {
 		case "quit":
 			return
 		case "members":
-			until(t, "of "+arg, func() bool {
+			testutil.WaitFor(t, "of "+arg, func() bool {
 				s := c.Status().Group
 				return fmt.Sprint(len(s.Members)) == arg && s.Mode.String() == "synced"
 			})
 		case "quorate":
-			until(t, "quorate "+arg, func() bool { return fmt.Sprint(c.Quorate()) == arg })
+			testutil.WaitFor(t, "quorate "+arg, func() bool { return fmt.Sprint(c.Quorate()) == arg })
 		case "wait":
-			until(t, "there", func() bool { return has(c.Tree(), arg) })
+			testutil.WaitFor(t, "there", func() bool { return has(c.Tree(), arg) })
 		case "mkdir":
 			op := mkdir(arg)
 			var errno syscall.Errno

@@ -13,6 +13,7 @@ import (
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/dfsm/wire"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
 
@@ -298,18 +299,9 @@ func (r *ring) startAll(t *testing.T, n int, change func(*ClusterConfig)) (nodes
 	return nodes
 }
 
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) { // between two looks
-		if time.Now().After(end) {
-			t.Fatalf("not %s", what)
-		}
-	}
-}
-
 func (n *testNode) synced(t testing.TB, members int) {
 	t.Helper()
-	until(t, "synced", func() bool {
+	testutil.WaitFor(t, "synced", func() bool {
 		s := n.Status().Group
 		return s.Mode == dfsm.ModeSynced && len(s.Members) == members && s.Synced == members
 	})
@@ -319,7 +311,7 @@ func (n *testNode) synced(t testing.TB, members int) {
 // hold it.
 func alike(t *testing.T, nodes ...*testNode) {
 	t.Helper()
-	until(t, "alike", func() bool {
+	testutil.WaitFor(t, "alike", func() bool {
 		for _, n := range nodes {
 			if n.Tree().Checksum() != nodes[0].Tree().Checksum() {
 				return false
@@ -328,6 +320,6 @@ func alike(t *testing.T, nodes ...*testNode) {
 		return true
 	})
 	for _, n := range nodes {
-		until(t, "stored", func() bool { return n.file.tree(t).Checksum() == nodes[0].Tree().Checksum() })
+		testutil.WaitFor(t, "stored", func() bool { return n.file.tree(t).Checksum() == nodes[0].Tree().Checksum() })
 	}
 }

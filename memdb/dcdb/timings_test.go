@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
 
@@ -56,7 +57,7 @@ func TestChangesAreTimedWhereTheyAreMadeAndWhereTheyAreStored(t *testing.T) {
 		{memdb.OpCreate: 1, memdb.OpWrite: 1, memdb.OpMTime: 1}, {memdb.OpDelete: 1},
 	} {
 		w := watch[i]
-		until(t, "all are stored", func() bool {
+		testutil.WaitFor(t, "all are stored", func() bool {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.stored[memdb.OpCreate] == 1 && w.stored[memdb.OpWrite] == 1 && w.stored[memdb.OpMTime] == 1 && w.stored[memdb.OpDelete] == 1

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
 
@@ -293,13 +294,7 @@ func TestTheFileAloneHoldsEverythingWhenNothingChanges(t *testing.T) {
 	}
 	for _, name := range []string{"a", "b"} {
 		s.mustCommit(create(name))
-		deadline := time.Now().Add(20 * time.Second)
-		for err := alone(); err != nil; err = alone() {
-			if time.Now().After(deadline) {
-				t.Fatal(err)
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		testutil.Eventually(t, "the copy is whole", alone)
 	}
 	// The clock stands still then.
 	n := db.Stats().Checkpoints.Load()

@@ -16,6 +16,7 @@ import (
 
 	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/corosync/qb/qbtest"
+	"pmxcfs/internal/testutil"
 )
 
 const patience = 20 * time.Second
@@ -68,7 +69,7 @@ func ask(t testing.TB, c *qbclient.Client, op int32, data []byte) ([]byte, sysca
 }
 
 func TestEveryOpAndItsErrorsOverLibqb(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	f := sampleFakes()
 	c := dial(t, start(t, f))
 	for _, s := range samples() {
@@ -86,7 +87,7 @@ func TestEveryOpAndItsErrorsOverLibqb(t *testing.T) {
 }
 
 func TestReadOnlyClients(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	f := sampleFakes()
 	name := start(t, f)
 	peer := qbtest.Build(t)
@@ -114,7 +115,7 @@ func TestReadOnlyClients(t *testing.T) {
 }
 
 func TestReadOnlyClientsCantKeepRootOut(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	cfg := newFakes().config()
 	cfg.Name = qbtest.Name()
 	cfg.MaxConns = 4
@@ -139,14 +140,14 @@ func TestReadOnlyClientsCantKeepRootOut(t *testing.T) {
 		t.Fatalf("%d, %d clients", full, readOnly)
 	}
 	first.Close()
-	qbtest.Eventually(t, func() bool { _, n := s.Clients(); return n == 2 }, func() string { return "not closed" })
+	testutil.WaitFor(t, "closed", func() bool { _, n := s.Clients(); return n == 2 })
 	if p := peer.Connect(t, cfg.Name, 0, www); p.Refused != 0 {
 		t.Fatal(p.Refused)
 	}
 }
 
 func TestRefusedUsers(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	var mu sync.Mutex
 	var log bytes.Buffer
 	cfg := newFakes().config()
@@ -184,7 +185,7 @@ func (w lockedWriter) Write(p []byte) (int, error) {
 }
 
 func TestTheClientsPIDIsLogged(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	f := newFakes()
 	name := start(t, f)
 	p := qbtest.Build(t).Connect(t, name, 0, nil)
@@ -198,7 +199,7 @@ func TestTheClientsPIDIsLogged(t *testing.T) {
 }
 
 func TestAnswersAroundTheLargest(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	const most = 1<<20 - 24
 	f := newFakes()
 	f.files["most"] = bytes.Repeat([]byte{'m'}, most)
@@ -228,7 +229,7 @@ func TestAnswersAroundTheLargest(t *testing.T) {
 }
 
 func TestRequestsOfTheLargestSize(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	const most = 1<<20 - 16
 	f := newFakes()
 	c := dial(t, start(t, f))
@@ -264,7 +265,7 @@ func TestRequestsOfTheLargestSize(t *testing.T) {
 }
 
 func TestGarbageIsAnsweredAndHarmsNobody(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -317,7 +318,7 @@ func TestGarbageIsAnsweredAndHarmsNobody(t *testing.T) {
 }
 
 func TestASetStatusThatHangsHoldsUpNobody(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	f := newFakes()
 	f.holdSets = make(chan struct{})
 	name := start(t, f)
@@ -329,7 +330,7 @@ func TestASetStatusThatHangsHoldsUpNobody(t *testing.T) {
 		_, errno := ask(t, hung, OpSetStatus, cat(name256("k"), "v"))
 		done <- errno
 	}()
-	qbtest.Eventually(t, func() bool { return f.setsRunning() == 1 }, func() string { return "never set" })
+	testutil.WaitFor(t, "set", func() bool { return f.setsRunning() == 1 })
 	for range 50 {
 		for _, op := range []int32{OpVersion, OpRRDDump} {
 			if _, errno := ask(t, other, op, nil); errno != 0 {
@@ -344,7 +345,7 @@ func TestASetStatusThatHangsHoldsUpNobody(t *testing.T) {
 }
 
 func TestHundredClientsOfAllKinds(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	f := sampleFakes()
 	f.files["large"] = bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
 	name := start(t, f)
@@ -389,7 +390,7 @@ func TestHundredClientsOfAllKinds(t *testing.T) {
 }
 
 func TestClientsThatDieInTheMiddle(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	f := newFakes()
 	f.files["full"] = make([]byte, 1<<20-24)
 	f.holdSets = make(chan struct{})
@@ -403,7 +404,7 @@ func TestClientsThatDieInTheMiddle(t *testing.T) {
 		switch i % 3 {
 		case 0: // while a request is in work
 			p.Send(OpSetStatus, cat(name256("k"), "v"))
-			qbtest.Eventually(t, func() bool { return f.setsRunning() == i/3+1 }, func() string { return "never set" })
+			testutil.WaitFor(t, "set", func() bool { return f.setsRunning() == i/3+1 })
 		case 1: // with replies waiting for room
 			p.SendRaw(OpGetConfig, 16+5, cat("full", 0), 10)
 		case 2: // in a burst
@@ -421,7 +422,7 @@ func TestClientsThatDieInTheMiddle(t *testing.T) {
 }
 
 func TestClientsComeBackAfterARestart(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	f := sampleFakes()
 	cfg := f.config()
 	cfg.Name = qbtest.Name()

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pmxcfs/internal/testutil"
 )
 
 // Each iteration of these is a sample of each of 1,000 guests, as the nodes of a
@@ -74,15 +76,13 @@ func BenchmarkGuestsThroughRRDCached(b *testing.B) {
 		_ = cmd.Process.Kill() // what it holds is of no use
 		_ = cmd.Wait()
 	}()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if conn, err := net.Dial("unix", socket); err == nil {
+	testutil.WaitFor(b, "rrdcached listens", func() bool {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
 			_ = conn.Close()
-			break
 		}
-		if time.Now().After(deadline) {
-			b.Fatal("rrdcached does not start")
-		}
-	}
+		return err == nil
+	})
 	benchmarkGuests(b, dir, socket)
 }
 

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pmxcfs/internal/testutil"
 )
 
 // daemon is a real rrdcached in the foreground.
@@ -36,7 +38,7 @@ func startDaemon(t *testing.T, socket, dir string) *daemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.stop)
-	waitFor(t, "rrdcached", func() bool {
+	testutil.WaitFor(t, "rrdcached", func() bool {
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			return false
@@ -63,18 +65,6 @@ func (d *daemon) stop() {
 func (d *daemon) flush(file string) {
 	d.t.Helper()
 	rrdtool(d.t, "flushcached", "--daemon", "unix:"+d.socket, file)
-}
-
-// waitFor polls until a condition holds that has no event to wait for.
-func waitFor(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited for %s in vain", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 func TestSamplesGoThroughRRDCached(t *testing.T) {

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"pmxcfs/internal/testutil"
 )
 
 // lines is a log that tests look into.
@@ -61,18 +63,6 @@ func start(t *testing.T, cfg Config) (*Server, *lines) {
 
 func says(text string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
-}
-
-// until calls f until it succeeds.
-func until(t *testing.T, f func() error) {
-	t.Helper()
-	var err error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		if err = f(); err == nil {
-			return
-		}
-	}
-	t.Fatal(err)
 }
 
 // freeAddress is one that nobody listens on at the moment.
@@ -116,8 +106,8 @@ func wants(c *http.Client, url string, code int, text string) func() error {
 func TestTCPAndSocketServeTheirOwn(t *testing.T) {
 	address, socket := freeAddress(t), filepath.Join(t.TempDir(), "s")
 	s, _ := start(t, Config{Address: address, Socket: socket})
-	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
-	until(t, wants(onSocket(socket), "http://x/", 200, "private"))
+	testutil.Eventually(t, "as configured", wants(http.DefaultClient, "http://"+address, 200, "public"))
+	testutil.Eventually(t, "as configured", wants(onSocket(socket), "http://x/", 200, "private"))
 	st, err := os.Stat(socket)
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", st.Mode(), err)
@@ -143,7 +133,7 @@ func TestSocketsPathMayBeLong(t *testing.T) {
 	}
 	socket := filepath.Join(dir, "s")
 	s, _ := start(t, Config{Socket: socket})
-	until(t, wants(onSocket(socket), "http://x/", 200, "private"))
+	testutil.Eventually(t, "as configured", wants(onSocket(socket), "http://x/", 200, "private"))
 	s.Stop()
 	if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket after the end: %v", err)
@@ -160,14 +150,14 @@ func TestTakenAddressIsServedWhenItIsFree(t *testing.T) {
 	}
 	address := other.Addr().String()
 	_, log := start(t, Config{Address: address})
-	until(t, func() error {
+	testutil.Eventually(t, "as configured", func() error {
 		if !strings.Contains(log.String(), "address already in use") {
 			return errors.New("no warning")
 		}
 		return nil
 	})
 	other.Close()
-	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
+	testutil.Eventually(t, "as configured", wants(http.DefaultClient, "http://"+address, 200, "public"))
 	if n := strings.Count(log.String(), "\n"); n != 1 {
 		t.Errorf("%d lines:\n%s", n, log)
 	}
@@ -182,9 +172,9 @@ func TestSocketOfAKilledDaemonIsReplacedAndALivingOneKept(t *testing.T) {
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
 	start(t, Config{Socket: socket, Private: says("first")})
-	until(t, wants(onSocket(socket), "http://x/", 200, "first"))
+	testutil.Eventually(t, "as configured", wants(onSocket(socket), "http://x/", 200, "first"))
 	_, log := start(t, Config{Socket: socket, Private: says("second")})
-	until(t, func() error {
+	testutil.Eventually(t, "as configured", func() error {
 		if !strings.Contains(log.String(), errInUse.Error()) {
 			return errors.New("no warning")
 		}
@@ -243,7 +233,7 @@ func TestWebConfigAsksForTLSAndAPassword(t *testing.T) {
 	}
 	address, socket := freeAddress(t), filepath.Join(dir, "s")
 	_, log := start(t, Config{Address: address, ConfigFile: file, Socket: socket})
-	until(t, func() error {
+	testutil.Eventually(t, "as configured", func() error {
 		if !strings.Contains(log.String(), "web.yml") {
 			return errors.New("no warning")
 		}
@@ -257,13 +247,13 @@ func TestWebConfigAsksForTLSAndAPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	until(t, wants(client, "https://"+address, 401, ""))
-	until(t, wants(client, "https://prometheus:secret@"+address, 200, "public"))
-	until(t, wants(client, "https://prometheus:guess@"+address, 401, ""))
+	testutil.Eventually(t, "as configured", wants(client, "https://"+address, 401, ""))
+	testutil.Eventually(t, "as configured", wants(client, "https://prometheus:secret@"+address, 200, "public"))
+	testutil.Eventually(t, "as configured", wants(client, "https://prometheus:guess@"+address, 401, ""))
 	if err := wants(http.DefaultClient, "http://"+address, 200, "")(); err == nil {
 		t.Error("answered without TLS")
 	}
-	until(t, wants(onSocket(socket), "http://x/", 200, "private"))
+	testutil.Eventually(t, "as configured", wants(onSocket(socket), "http://x/", 200, "private"))
 }
 
 func TestStopEndsRequestsUnderWay(t *testing.T) {
@@ -274,7 +264,7 @@ func TestStopEndsRequestsUnderWay(t *testing.T) {
 		<-r.Context().Done()
 		close(left)
 	})})
-	until(t, func() error { _, err := os.Stat(socket); return err })
+	testutil.Eventually(t, "as configured", func() error { _, err := os.Stat(socket); return err })
 	go onSocket(socket).Get("http://x/")
 	<-entered
 	begin := time.Now()
@@ -293,7 +283,7 @@ func TestClientsThatSayNothingAreSentAway(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
 	start(t, Config{Address: address})
-	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
+	testutil.Eventually(t, "as configured", wants(http.DefaultClient, "http://"+address, 200, "public"))
 	http.DefaultClient.CloseIdleConnections()
 	var conns []net.Conn
 	for i := range maxConns {
@@ -328,7 +318,7 @@ func TestSlowClientsMakeRoom(t *testing.T) {
 		}
 		io.WriteString(w, "public")
 	})})
-	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
+	testutil.Eventually(t, "as configured", wants(http.DefaultClient, "http://"+address, 200, "public"))
 	// A request that is under way is none of those that make room.
 	slow := make(chan error, 1)
 	go func() {
@@ -374,7 +364,7 @@ func TestRequestsForOtherHostsAreRefused(t *testing.T) {
 	}
 	address, socket := freeAddress(t), filepath.Join(t.TempDir(), "s")
 	start(t, Config{Address: address, Socket: socket})
-	until(t, wants(http.DefaultClient, "http://"+address, 200, "public"))
+	testutil.Eventually(t, "as configured", wants(http.DefaultClient, "http://"+address, 200, "public"))
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
@@ -384,7 +374,7 @@ func TestRequestsForOtherHostsAreRefused(t *testing.T) {
 	if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 421 ") || strings.Contains(string(answer), "public") {
 		t.Errorf("%q, %v", answer, err)
 	}
-	until(t, wants(onSocket(socket), "http://whatever/", 200, "private"))
+	testutil.Eventually(t, "as configured", wants(onSocket(socket), "http://whatever/", 200, "private"))
 }
 
 func TestPanicInAHandlerIsLoggedAndEndsItsRequestOnly(t *testing.T) {
@@ -394,11 +384,11 @@ func TestPanicInAHandlerIsLoggedAndEndsItsRequestOnly(t *testing.T) {
 			panic("no such thing")
 		}
 	})})
-	until(t, wants(onSocket(socket), "http://x/", 200, ""))
+	testutil.Eventually(t, "as configured", wants(onSocket(socket), "http://x/", 200, ""))
 	if _, err := onSocket(socket).Get("http://x/bad"); err == nil {
 		t.Error("answered")
 	}
-	until(t, wants(onSocket(socket), "http://x/", 200, ""))
+	testutil.Eventually(t, "as configured", wants(onSocket(socket), "http://x/", 200, ""))
 	if !strings.Contains(log.String(), "no such thing") {
 		t.Errorf("log: %s", log)
 	}

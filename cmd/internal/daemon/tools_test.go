@@ -12,6 +12,7 @@ import (
 
 	"pmxcfs/corosync/qb"
 	"pmxcfs/corosync/qb/qbtest"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/status"
 	"pmxcfs/status/health"
@@ -49,11 +50,7 @@ func TestANameThatIsTakenIsToldAndTriedAgain(t *testing.T) {
 		s.tell(os.ErrExist) // nothing new
 	}
 	squatter.Stop()
-	for deadline := time.Now().Add(10 * time.Second); s.trouble() != nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not tried again")
-		}
-	}
+	testutil.Eventually(t, "it is tried again", s.trouble)
 	if h, err := qb.Holder(name); err != nil || h.PID != os.Getpid() {
 		t.Errorf("held by %+v, %v", h, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"pmxcfs/contrib/lab"
+	"pmxcfs/internal/testutil"
 )
 
 // Cluster is some hosts with a daemon on each.
@@ -64,5 +65,5 @@ func (c *Cluster) In(t testing.TB) *Cluster {
 // Eventually waits until cond has nothing to object to.
 func (c *Cluster) Eventually(what string, cond func() error) {
 	c.T.Helper()
-	lab.Eventually(c.T, what, cond)
+	testutil.Eventually(c.T, what, cond)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pmxcfs/contrib/lab"
+	"pmxcfs/internal/testutil"
 )
 
 const (
@@ -134,7 +135,7 @@ func (n *Node) Free() {
 		}
 		select {
 		case <-p.Done():
-		case <-time.After(lab.Patience):
+		case <-time.After(testutil.Patience):
 			n.T.Errorf("%s: a killed daemon does not end", n)
 		}
 	}
@@ -212,7 +213,7 @@ func (n *Node) InRequest() error {
 // Eventually waits until cond has nothing to object to.
 func (n *Node) Eventually(what string, cond func() error) {
 	n.T.Helper()
-	lab.Eventually(n.T, n.String()+": "+what, cond)
+	testutil.Eventually(n.T, n.String()+": "+what, cond)
 }
 
 // Must ends the test if there is an error.

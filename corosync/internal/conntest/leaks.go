@@ -1,11 +1,12 @@
 package conntest
 
 import (
-	"os"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"testing"
-	"time"
+
+	"pmxcfs/internal/testutil"
 )
 
 // Connections opens, uses and closes a connection some tens of times, by cycle,
@@ -22,48 +23,18 @@ func Connections[C any](t *testing.T, cycle func() *C) {
 	for range warmUp {
 		once() // threads that the runtime keeps
 	}
-	before := count(t)
+	before := testutil.Holds(t)
 	for range rounds {
 		once()
 	}
 	// Corosync removes its end's files when it comes to it, the runtime ends
 	// goroutines likewise.
-	var after map[string]int
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
-		if after = count(t); after["shm files"] <= before["shm files"] && after["goroutines"] <= before["goroutines"] {
-			break
-		}
-	}
-	for what, n := range before {
-		allow := 0
-		if what == "threads" {
-			allow = 5 // a few more or less are the runtime's choice
-		}
-		if after[what] > n+allow {
-			t.Errorf("%s: %d before, %d after %d connections", what, n, after[what], rounds)
-		}
-	}
-	for deadline := time.Now().Add(10 * time.Second); collected.Load() < warmUp+rounds; {
+	testutil.NoMoreThan(t, before)
+	testutil.Eventually(t, "connections are garbage: no handle keeps them", func() error {
 		runtime.GC()
-		if time.Now().After(deadline) {
-			t.Errorf("only %d of %d connections were garbage: a handle keeps the rest", collected.Load(), warmUp+rounds)
-			break
+		if n := collected.Load(); n < warmUp+rounds {
+			return fmt.Errorf("%d of %d", n, warmUp+rounds)
 		}
-	}
-}
-
-func count(t *testing.T) map[string]int {
-	entries := func(dir string) int {
-		list, err := os.ReadDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(list)
-	}
-	return map[string]int{
-		"descriptors": entries("/proc/self/fd"),
-		"threads":     entries("/proc/self/task"),
-		"shm files":   entries("/dev/shm"),
-		"goroutines":  runtime.NumGoroutine(),
-	}
+		return nil
+	})
 }

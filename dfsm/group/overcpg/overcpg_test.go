@@ -21,6 +21,7 @@ import (
 	"pmxcfs/dfsm/dfsmtest"
 	"pmxcfs/dfsm/group"
 	"pmxcfs/dfsm/group/overcpg"
+	"pmxcfs/internal/testutil"
 )
 
 const (
@@ -96,13 +97,12 @@ func startWith(t testing.TB, disk *dfsmtest.Disk) *daemon {
 // until waits for a condition.
 func (d *daemon) until(t testing.TB, what string, ok func(group.Status) bool) {
 	t.Helper()
-	end := time.Now().Add(patience)
-	for !ok(d.Status()) {
-		if time.Now().After(end) {
-			t.Fatalf("not %s: %+v, %d through", what, d.Status(), d.app.done.Load())
+	testutil.Eventually(t, what, func() error {
+		if s := d.Status(); !ok(s) {
+			return fmt.Errorf("%+v, %d through", s, d.app.done.Load())
 		}
-		time.Sleep(2 * time.Millisecond) // between two looks, no synchronisation
-	}
+		return nil
+	})
 }
 
 func (d *daemon) synced(t testing.TB, members int) {

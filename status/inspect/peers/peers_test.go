@@ -12,6 +12,7 @@ import (
 
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/status/inspect"
 )
@@ -86,20 +87,11 @@ func (s *Service) selfMember() dfsm.Member {
 	return s.self
 }
 
-func eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !f(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("never came true: %s", what)
-		}
-	}
-}
-
 // together waits until everybody has heard of everybody.
 func (c *cluster) together() {
 	c.t.Helper()
 	for _, n := range c.nodes {
-		eventually(c.t, "all members have told", func() bool { return len(n.Peers()) == len(c.nodes) })
+		testutil.WaitFor(c.t, "all members have told", func() bool { return len(n.Peers()) == len(c.nodes) })
 	}
 }
 
@@ -339,7 +331,7 @@ func TestALostConnectionIsTakenUpAgain(t *testing.T) {
 	conn := n.conn
 	n.mu.Unlock()
 	conn.lose()
-	eventually(t, "another connection", func() bool {
+	testutil.WaitFor(t, "another connection", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		return n.conn != conn
@@ -349,7 +341,7 @@ func TestALostConnectionIsTakenUpAgain(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	n.stop()
-	eventually(t, "who has left is forgotten", func() bool { return len(c.nodes[0].Peers()) == 1 })
+	testutil.WaitFor(t, "who has left is forgotten", func() bool { return len(c.nodes[0].Peers()) == 1 })
 }
 
 func TestCompareAloneAndOutOfTheGroup(t *testing.T) {
@@ -374,7 +366,7 @@ func TestOneComparisonAtATime(t *testing.T) {
 		}
 		done <- err
 	}()
-	eventually(t, "a second one is refused", func() bool {
+	testutil.WaitFor(t, "a second one is refused", func() bool {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		_, err := c.nodes[0].Compare(ctx, c.names)
@@ -390,7 +382,7 @@ func TestPeersTell(t *testing.T) {
 	c := newCluster(t, 2, smallTree(t))
 	c.nodes[0].apply(memdb.Op{Kind: memdb.OpCreate, Path: "more"})
 	c.nodes[1].mode.Store(uint32(dfsm.ModeUpdate))
-	eventually(t, "the change has been told", func() bool {
+	testutil.WaitFor(t, "the change has been told", func() bool {
 		p := c.nodes[0].Peers()
 		return p[1].Mode == "update" && p[1].Lag == 1 && p[0].Lag == 0
 	})
@@ -430,8 +422,8 @@ func TestHostileMembersDoNothing(t *testing.T) {
 		evil.queue = nil
 		evil.b.mu.Unlock()
 	}
-	eventually(t, "it is known", func() bool { return len(c.nodes[0].Peers()) == 3 })
-	eventually(t, "the others can be compared", func() bool {
+	testutil.WaitFor(t, "it is known", func() bool { return len(c.nodes[0].Peers()) == 3 })
+	testutil.WaitFor(t, "the others can be compared", func() bool {
 		r := c.compare()
 		return r.Equal && r.Nodes[0].State == inspect.NodeCompared && r.Nodes[1].State == inspect.NodeCompared && r.Nodes[2].State == inspect.NodeSilent
 	})

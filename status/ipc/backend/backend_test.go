@@ -17,6 +17,7 @@ import (
 	"pmxcfs/corosync/qb/qbclient"
 	"pmxcfs/corosync/qb/qbtest"
 	"pmxcfs/dfsm"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/status"
 	"pmxcfs/status/clusterlog"
@@ -121,7 +122,7 @@ func (s *site) deliver(t testing.TB, subtype uint16, payload []byte) {
 }
 
 func TestClientsSeeWhatTheSpecialFilesShow(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	s := newSite(t)
 	write(t, s.tree, "nodes/two/lxc/101.conf", "")
 	s.want(t, ipc.OpVersion, "", string(s.store.Version()), 0)
@@ -135,7 +136,7 @@ func TestClientsSeeWhatTheSpecialFilesShow(t *testing.T) {
 }
 
 func TestClientsSetAndGetValues(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	s := newSite(t)
 	get := func(key, node string) string { return name256(key) + name256(node) }
 	s.want(t, ipc.OpGetStatus, get("k", ""), "", syscall.ENOENT)
@@ -175,7 +176,7 @@ func TestClientsSetAndGetValues(t *testing.T) {
 }
 
 func TestClientsLog(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	s := newSite(t)
 	s.want(t, ipc.OpLog, "\x03\x09\x05root@pam\x00test\x00a \"text\"\x00", "", 0)
 	other, err := clusterlog.New(clusterlog.Config{Node: "two", Now: time.Now})
@@ -210,7 +211,7 @@ func TestClientsLog(t *testing.T) {
 }
 
 func TestClientsReadFilesOfTheTree(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	s := newSite(t)
 	write(t, s.tree, "storage.cfg", "dir: local")
 	write(t, s.tree, "empty", "")
@@ -244,7 +245,7 @@ func TestClientsReadFilesOfTheTree(t *testing.T) {
 }
 
 func TestClientsReadGuestsProperties(t *testing.T) {
-	qbtest.NoLeaks(t)
+	testutil.NoLeaks(t)
 	s := newSite(t)
 	write(t, s.tree, "nodes/one/qemu-server/100.conf", "name: web\ncores: 4\n[snap]\nname: old\n")
 	write(t, s.tree, "nodes/two/lxc/101.conf", "hostname: db\nlock: backup\n")

@@ -16,6 +16,7 @@ import (
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/contrib/lab/labtest"
+	"pmxcfs/internal/testutil"
 )
 
 // The places of a node's RRD files.
@@ -180,7 +181,7 @@ func askRRDCached(n *node, request string) (lines []string, err error) {
 		return nil, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(lab.Patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testutil.Patience)); err != nil {
 		return nil, err
 	}
 	if _, err := fmt.Fprintln(conn, request); err != nil {

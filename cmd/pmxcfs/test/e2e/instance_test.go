@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pmxcfs/internal/testutil"
 )
 
 // patience is how long a test waits for what should be there soon: long enough
@@ -267,13 +269,9 @@ func (n *instance) wantLog(text string) {
 }
 
 // eventually waits for a condition.
-func (n *instance) eventually(what string, cond func() bool) {
+func (n *instance) eventually(what string, holds func() bool) {
 	n.t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			n.t.Fatalf("it never comes true that %s", what)
-		}
-	}
+	testutil.WaitFor(n.t, what, holds)
 }
 
 // runToEnd runs the program with exactly these arguments and returns its exit

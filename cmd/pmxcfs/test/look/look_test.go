@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"pmxcfs/cmd/internal/diagnosis"
-	"pmxcfs/contrib/lab"
 	"pmxcfs/contrib/lab/labtest"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/status/inspect"
 )
@@ -214,7 +214,7 @@ func testBroken(t *testing.T, c *labtest.Cluster) {
 	n.Launch()
 	select {
 	case <-n.Process().Done():
-	case <-time.After(lab.Patience):
+	case <-time.After(testutil.Patience):
 		t.Fatal("the daemon starts on a broken database")
 	}
 	wantAll(n, "broken-database", 3, 1, 1)
@@ -241,7 +241,7 @@ func TestExpiredLockIsBrokenByAgreement(t *testing.T) {
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	limit := time.After(memdb.LockTimeout + lab.Patience)
+	limit := time.After(memdb.LockTimeout + testutil.Patience)
 	for !expired(n) || !expired(o) {
 		select {
 		case <-tick.C:

@@ -12,6 +12,7 @@ import (
 
 	"pmxcfs/contrib/vmlab"
 	"pmxcfs/internal/event"
+	"pmxcfs/internal/testutil"
 )
 
 // cluster is hosts that become one.
@@ -63,9 +64,9 @@ func (c cluster) agree(t *testing.T, hosts ...host) {
 	for _, w := range hosts {
 		name := "from-" + w.Name()
 		text := fmt.Sprintf("%s %d\n", name, time.Now().UnixNano())
-		eventually(t, settles, func() error { return w.write(name, text) })
+		testutil.EventuallyWithin(t, settles, func() error { return w.write(name, text) })
 		for _, r := range hosts {
-			eventually(t, settles, func() error { return r.holds(name, text) })
+			testutil.EventuallyWithin(t, settles, func() error { return r.holds(name, text) })
 		}
 	}
 	var names []string
@@ -74,7 +75,7 @@ func (c cluster) agree(t *testing.T, hosts ...host) {
 	}
 	want := regexp.MustCompile(`^cluster lab; quorate; members: ` + strings.Join(names, ", ") + `; synced; version [0-9]+$`)
 	for _, h := range hosts {
-		eventually(t, settles, func() error {
+		testutil.EventuallyWithin(t, settles, func() error {
 			members, err := h.read(".members")
 			if n := strings.Count(members, `"online": 1`); err != nil || n != len(hosts) {
 				return fmt.Errorf("%s: %d of %d members online (%v):\n%s", h.Name(), n, len(hosts), err, members)
@@ -112,13 +113,13 @@ func (c cluster) partitions(t *testing.T) {
 	if err := c.lab.Cut(alone.ID()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, settles, func() error {
+	testutil.EventuallyWithin(t, settles, func() error {
 		if err := alone.write("alone", "x"); !readOnly(err) {
 			return fmt.Errorf("a host without quorum answers to a write: %v", err)
 		}
 		return nil
 	})
-	eventually(t, settles, func() error {
+	testutil.EventuallyWithin(t, settles, func() error {
 		if status := alone.property(t, unit, "StatusText"); !strings.Contains(status, "not quorate") {
 			return fmt.Errorf("its status is %q", status)
 		}
@@ -177,7 +178,7 @@ func (c cluster) loses(t *testing.T) {
 			if err := h.Boot(within(t, 2*time.Minute)); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, settles, func() error { return h.holds("while-away", how) })
+			testutil.EventuallyWithin(t, settles, func() error { return h.holds("while-away", how) })
 		}
 		c.agree(t, c.hosts...)
 		h.order(t)

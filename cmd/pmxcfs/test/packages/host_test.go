@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pmxcfs/contrib/vmlab"
+	"pmxcfs/internal/testutil"
 )
 
 const (
@@ -109,25 +110,6 @@ func (h host) mounts(t *testing.T) int {
 	return n
 }
 
-// eventually waits until what is true.
-func eventually(t *testing.T, d time.Duration, what func() error) {
-	t.Helper()
-	ctx := within(t, d)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := what()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within %v: %v", d, err)
-		case <-tick.C:
-		}
-	}
-}
-
 // read reads a file of the tree, from outside the host.
 func (h host) read(name string) (string, error) {
 	path, err := h.Path(mount + "/" + name)
@@ -168,7 +150,7 @@ func (h host) holds(name, text string) error {
 // should.
 func (h host) serves(t *testing.T, d time.Duration, name, text string) {
 	t.Helper()
-	eventually(t, d, func() error {
+	testutil.EventuallyWithin(t, d, func() error {
 		if state, err := h.Exec(within(t, d), "systemctl", "is-active", unit); err != nil {
 			return fmt.Errorf("%s is %s", unit, state)
 		}

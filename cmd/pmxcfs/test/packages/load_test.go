@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"pmxcfs/internal/testutil"
 )
 
 // writerEnv makes this program a writer on a host; it holds the directory.
@@ -144,7 +146,7 @@ func (w *writer) acknowledged() int {
 func (w *writer) more(t *testing.T, n int) {
 	t.Helper()
 	want := w.acknowledged() + n
-	eventually(t, time.Minute, func() error {
+	testutil.EventuallyWithin(t, time.Minute, func() error {
 		if got := w.acknowledged(); got < want {
 			return fmt.Errorf("the writer has come to %d, not to %d", got, want)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"pmxcfs/contrib/vmlab"
 	"pmxcfs/internal/event"
+	"pmxcfs/internal/testutil"
 )
 
 // exposure is the highest exposure that systemd-analyze security may find, of 100:
@@ -111,7 +112,7 @@ func (h host) leavesNoDeadMount(t *testing.T) {
 		}
 		h.run(t, "systemctl", "daemon-reload")
 		h.run(t, "systemctl", "kill", "--kill-whom=all", "--signal=KILL", unit)
-		eventually(t, soon, func() error {
+		testutil.EventuallyWithin(t, soon, func() error {
 			if state := h.property(t, unit, "ActiveState"); state != "failed" {
 				return fmt.Errorf("the unit is %s", state)
 			}
@@ -164,7 +165,7 @@ func (h host) restarted(t *testing.T, d time.Duration, f func()) time.Duration {
 	t.Helper()
 	n, begin := h.number(t, unit, "NRestarts"), time.Now()
 	f()
-	eventually(t, d, func() error {
+	testutil.EventuallyWithin(t, d, func() error {
 		if now := h.number(t, unit, "NRestarts"); now <= n {
 			return fmt.Errorf("not restarted; the unit is %s/%s", h.property(t, unit, "ActiveState"), h.property(t, unit, "SubState"))
 		}
@@ -238,7 +239,7 @@ func (h host) comesBackAfterStandingStill(t *testing.T) {
 	n := h.number(t, unit, "NRestarts")
 	// It is fed: three times the watchdog's time without a restart.
 	fed := time.Now().Add(12 * time.Second)
-	eventually(t, time.Minute, func() error {
+	testutil.EventuallyWithin(t, time.Minute, func() error {
 		if err := h.holds("first", "hello\n"); err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"pmxcfs/contrib/lab"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/status/metrics/metricstest"
 	"pmxcfs/status/web"
 )
@@ -131,7 +132,7 @@ func (p *prometheus) values(expr string, labels ...string) (map[string]float64, 
 // wants waits until an expression has these values, by the label instance.
 func (p *prometheus) wants(what, expr string, want map[string]float64) {
 	p.t.Helper()
-	lab.Eventually(p.t, what, func() error {
+	testutil.Eventually(p.t, what, func() error {
 		got, err := p.values(expr, "instance")
 		if err == nil && !maps.Equal(got, want) {
 			err = fmt.Errorf("%s: %v, want %v", expr, got, want)
@@ -158,7 +159,7 @@ func (p *prometheus) alerts() ([]string, error) {
 // wantAlerts waits until these fire, and none that is neither among them nor may.
 func (p *prometheus) wantAlerts(what string, want []string, may ...string) {
 	p.t.Helper()
-	lab.Eventually(p.t, what, func() error {
+	testutil.Eventually(p.t, what, func() error {
 		got, err := p.alerts()
 		if err != nil {
 			return err

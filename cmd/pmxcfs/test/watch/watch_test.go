@@ -14,6 +14,7 @@ import (
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/contrib/lab/labtest"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/status/ipc"
 	"pmxcfs/status/metrics/metricstest"
 )
@@ -102,7 +103,7 @@ func countsAgree(t *testing.T, c *cluster, p *prometheus) {
 			want[c.Node(j+1).String()] = float64(2 * counts[j])
 		}
 		at := target(n)
-		lab.Eventually(t, "the counts of "+n.String(), func() error {
+		testutil.Eventually(t, "the counts of "+n.String(), func() error {
 			var errs []error
 			check := func(what string, got, want float64) {
 				if got != want {
@@ -217,7 +218,7 @@ func partition(t *testing.T, c *cluster, p *prometheus) {
 			`pmxcfs_sync_%s_total{direction="received",reason="own_join"} + on (instance) pmxcfs_sync_%[1]s_total{direction="received",reason="member_joined"} >= bool %d`,
 			unit, least), map[string]float64{target(one): 1, target(rest[0]): 0, target(rest[1]): 0})
 	}
-	lab.Eventually(t, "the synchronisation was timed", func() error {
+	testutil.Eventually(t, "the synchronisation was timed", func() error {
 		now, err := p.values(timed, "instance")
 		for _, n := range c.Nodes {
 			if err == nil && now[target(n)] <= timedBefore[target(n)] {
