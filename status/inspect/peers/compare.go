@@ -119,7 +119,7 @@ func (s *Service) compare(ctx context.Context, names map[uint32]string) (*inspec
 
 // alike tells whether all who are compared hold the same.
 func (r *run) alike() bool {
-	return !slices.ContainsFunc(r.of, func(m dfsm.Member) bool { return r.snaps[m].digest != r.snaps[r.of[0]].digest })
+	return !slices.ContainsFunc(r.of, func(m dfsm.Member) bool { return r.snaps[m].Digest != r.snaps[r.of[0]].Digest })
 }
 
 // agree has all members keep the same state of the tree. It fills in who has, and
@@ -136,8 +136,7 @@ func (r *run) agree(ctx context.Context) ([]dfsm.Member, error) {
 			return nil, ErrAlone
 		}
 		r.id = s.lastID.Add(1)
-		q := askSnapshot{version: target}
-		bodies, err := s.ask(ctx, r.id, all, kindSnapshot, q.encode(header{id: r.id}), s.cfg.Patience+armTime)
+		bodies, err := s.ask(ctx, r.id, all, askSnapshot{target}, s.cfg.Patience+armTime)
 		if err != nil {
 			return nil, err
 		}
@@ -146,7 +145,7 @@ func (r *run) agree(ctx context.Context) ([]dfsm.Member, error) {
 		}
 		r.snaps = make(map[dfsm.Member]snapshot, len(bodies))
 		for m, b := range bodies {
-			if snap, err := decodeSnapshot(b); err == nil {
+			if snap, err := decode[snapshot](b); err == nil {
 				r.snaps[m] = snap
 			}
 		}
@@ -155,7 +154,7 @@ func (r *run) agree(ctx context.Context) ([]dfsm.Member, error) {
 			return all, nil
 		}
 		if attempt > 0 && maps.EqualFunc(before, r.snaps, func(a, b snapshot) bool {
-			return a.result == resultKept && b.result == resultKept && a.version == b.version && a.digest == b.digest
+			return a.Result == resultKept && b.Result == resultKept && a.Version == b.Version && a.Digest == b.Digest
 		}) {
 			// Nothing changes any more: their states are what they are.
 			r.of = r.synced()
@@ -165,7 +164,7 @@ func (r *run) agree(ctx context.Context) ([]dfsm.Member, error) {
 		newest := tree.Root().Version
 		rate := float64(newest-from) / time.Since(began).Seconds()
 		for _, snap := range r.snaps {
-			newest = max(newest, snap.version)
+			newest = max(newest, snap.Version)
 		}
 		target = newest + 1 + uint64(rate*firstLead.Seconds()*float64(int(1)<<attempt))
 	}
@@ -177,7 +176,7 @@ func (r *run) agree(ctx context.Context) ([]dfsm.Member, error) {
 func (r *run) synced() []dfsm.Member {
 	var list []dfsm.Member
 	for m, snap := range r.snaps {
-		if dfsm.Mode(snap.mode) == dfsm.ModeSynced {
+		if dfsm.Mode(snap.Mode) == dfsm.ModeSynced {
 			list = append(list, m)
 		}
 	}
@@ -191,11 +190,11 @@ func (r *run) largest() []dfsm.Member {
 	var best []dfsm.Member
 	for _, m := range r.synced() {
 		snap := r.snaps[m]
-		if snap.result != resultKept {
+		if snap.Result != resultKept {
 			continue
 		}
-		list := append(byVersion[snap.version], m)
-		byVersion[snap.version] = list
+		list := append(byVersion[snap.Version], m)
+		byVersion[snap.Version] = list
 		if len(list) > len(best) {
 			best = list
 		}
@@ -221,15 +220,15 @@ func (r *run) nodes(all []dfsm.Member) []inspect.ComparedNode {
 	for _, m := range all {
 		n := inspect.ComparedNode{Name: r.name(m), ID: uint32(m.Node), State: inspect.NodeSilent, Software: software[m]}
 		if snap, ok := r.snaps[m]; ok {
-			n.Mode, n.Quorate, n.Version = dfsm.Mode(snap.mode).String(), snap.quorate, snap.version
+			n.Mode, n.Quorate, n.Version = dfsm.Mode(snap.Mode).String(), snap.Quorate, snap.Version
 			switch {
 			case slices.Contains(r.of, m):
-				n.State, n.Digest = inspect.NodeCompared, hex.EncodeToString(snap.digest[:])
+				n.State, n.Digest = inspect.NodeCompared, hex.EncodeToString(snap.Digest[:])
 			case slices.Contains(r.lost, m):
 				n.Reason = "it did not answer all questions"
-			case snap.result == resultBusy:
+			case snap.Result == resultBusy:
 				n.Reason = "it is busy with other comparisons"
-			case dfsm.Mode(snap.mode) != dfsm.ModeSynced:
+			case dfsm.Mode(snap.Mode) != dfsm.ModeSynced:
 				n.State, n.Reason = inspect.NodeBehind, "its tree is not synchronised (mode "+n.Mode+")"
 			default:
 				n.State = inspect.NodeBehind
@@ -265,10 +264,10 @@ func (r *run) narrow(ctx context.Context, c *inspect.Comparison) error {
 	return nil
 }
 
-// each puts a question to all who are compared, and has their answers decoded. Who
+// each puts a question to all who are compared, and has their answers used. Who
 // gives none in time, or a bad one, is out of the comparison from here on.
-func (r *run) each(ctx context.Context, answer kind, msg []byte, decode func(m dfsm.Member, body []byte) error) error {
-	bodies, err := r.s.ask(ctx, r.id, r.of, answer, msg, r.s.cfg.Patience)
+func each[A body](ctx context.Context, r *run, q body, use func(m dfsm.Member, a A) error) error {
+	bodies, err := r.s.ask(ctx, r.id, r.of, q, r.s.cfg.Patience)
 	if err != nil {
 		return err
 	}
@@ -276,8 +275,7 @@ func (r *run) each(ctx context.Context, answer kind, msg []byte, decode func(m d
 		return err
 	}
 	r.of = slices.DeleteFunc(slices.Clone(r.of), func(m dfsm.Member) bool {
-		body, ok := bodies[m]
-		if ok && decode(m, body) == nil {
+		if a, err := decode[A](bodies[m]); err == nil && use(m, a) == nil {
 			return false
 		}
 		r.lost = append(r.lost, m)
@@ -292,25 +290,24 @@ func (r *run) spans(ctx context.Context) (list []span, omitted int, err error) {
 	// Of the tree as it is now: any ranges will do.
 	own := kept{entries: r.s.cfg.Tree.Entries()}
 	q := askRanges{own.split(firstRanges)}
-	q.bounds[0] = 0
+	q.Bounds[0] = 0
 	sums := map[dfsm.Member][]rangeSum{}
-	err = r.each(ctx, kindRanges, q.encode(header{id: r.id}), func(m dfsm.Member, body []byte) error {
-		s, err := decodeRanges(body)
-		if err == nil && len(s) != len(q.bounds) {
-			err = malformed("%d ranges, asked for %d", len(s), len(q.bounds))
+	err = each(ctx, r, q, func(m dfsm.Member, a ranges) error {
+		if len(a.List) != len(q.Bounds) {
+			return fmt.Errorf("%w: %d ranges, asked for %d", errMalformed, len(a.List), len(q.Bounds))
 		}
-		sums[m] = s
-		return err
+		sums[m] = a.List
+		return nil
 	})
 	if err != nil {
 		return nil, 0, err
 	}
 	room := uint64(maxEntries)
-	for i, first := range q.bounds {
+	for i, first := range q.Bounds {
 		differ, most := false, uint64(0)
 		for _, m := range r.of {
 			differ = differ || sums[m][i] != sums[r.of[0]][i]
-			most = max(most, uint64(sums[m][i].count))
+			most = max(most, uint64(sums[m][i].Count))
 		}
 		switch {
 		case !differ:
@@ -321,10 +318,10 @@ func (r *run) spans(ctx context.Context) (list []span, omitted int, err error) {
 		}
 		room -= min(room, most)
 		last := ^uint64(0)
-		if i+1 < len(q.bounds) {
-			last = q.bounds[i+1] - 1
+		if i+1 < len(q.Bounds) {
+			last = q.Bounds[i+1] - 1
 		}
-		list = append(list, span{first, last})
+		list = append(list, span{First: first, Last: last})
 	}
 	return list, omitted, nil
 }
@@ -332,23 +329,18 @@ func (r *run) spans(ctx context.Context) (list []span, omitted int, err error) {
 // differing returns the inodes in spans that not all members have alike, and who has
 // which. Cut tells that not all of the spans was looked at.
 func (r *run) differing(ctx context.Context, spans []span) (inodes []uint64, have map[uint64]map[dfsm.Member]digest, cut bool, err error) {
-	q := askEntries{spans}
 	have = map[uint64]map[dfsm.Member]digest{}
 	limit := ^uint64(0)
-	err = r.each(ctx, kindEntries, q.encode(header{id: r.id}), func(m dfsm.Member, body []byte) error {
-		a, err := decodeEntries(body)
-		if err != nil {
-			return err
-		}
-		for _, e := range a.list {
-			if have[e.inode] == nil {
-				have[e.inode] = map[dfsm.Member]digest{}
+	err = each(ctx, r, askEntries{spans}, func(m dfsm.Member, a entries) error {
+		for _, e := range a.List {
+			if have[e.Inode] == nil {
+				have[e.Inode] = map[dfsm.Member]digest{}
 			}
-			have[e.inode][m] = e.sum
+			have[e.Inode][m] = e.Sum
 		}
-		if a.cut {
+		if a.Cut {
 			cut = true
-			limit = min(limit, a.list[len(a.list)-1].inode)
+			limit = min(limit, a.List[len(a.List)-1].Inode)
 		}
 		return nil
 	})

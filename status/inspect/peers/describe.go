@@ -14,16 +14,11 @@ import (
 
 // describe says what entries are that differ.
 func (r *run) describe(ctx context.Context, inodes []uint64, have map[uint64]map[dfsm.Member]digest) ([]inspect.Difference, error) {
-	q := askDetails{inodes}
-	details := map[dfsm.Member]map[uint64]*detail{}
-	err := r.each(ctx, kindDetails, q.encode(header{id: r.id}), func(m dfsm.Member, body []byte) error {
-		list, err := decodeDetails(body)
-		if err != nil {
-			return err
-		}
-		details[m] = make(map[uint64]*detail, len(list))
-		for i := range list {
-			details[m][list[i].inode] = &list[i]
+	told := map[dfsm.Member]map[uint64]*detail{}
+	err := each(ctx, r, askDetails{inodes}, func(m dfsm.Member, a details) error {
+		told[m] = make(map[uint64]*detail, len(a.List))
+		for i := range a.List {
+			told[m][a.List[i].Inode] = &a.List[i]
 		}
 		return nil
 	})
@@ -39,7 +34,7 @@ func (r *run) describe(ctx context.Context, inodes []uint64, have map[uint64]map
 				d.Have[r.name(m)] = nil
 				continue
 			}
-			t := details[m][inode]
+			t := told[m][inode]
 			if t == nil {
 				continue // it has an entry, and does not say what
 			}
@@ -55,11 +50,11 @@ func (r *run) describe(ctx context.Context, inodes []uint64, have map[uint64]map
 
 func (t *detail) shown() *inspect.Version {
 	v := &inspect.Version{
-		Path: display(t.path), Type: memdb.Type(t.typ).String(), Size: t.size, Version: t.version,
-		Writer: t.writer, MTime: time.Unix(int64(t.mtime), 0),
+		Path: display(t.Path), Type: memdb.Type(t.Type).String(), Size: t.Size, Version: t.Version,
+		Writer: t.Writer, MTime: time.Unix(int64(t.MTime), 0),
 	}
-	if t.hashed {
-		v.Content = hex.EncodeToString(t.content[:])
+	if t.Hashed {
+		v.Content = hex.EncodeToString(t.Content[:])
 	}
 	return v
 }
@@ -72,9 +67,9 @@ func commonPath(versions []*detail) string {
 	count := map[string]int{}
 	best := ""
 	for _, v := range versions {
-		count[v.path]++
-		if best == "" || count[v.path] > count[best] {
-			best = v.path
+		count[v.Path]++
+		if best == "" || count[v.Path] > count[best] {
+			best = v.Path
 		}
 	}
 	return display(best)
@@ -91,12 +86,12 @@ func what(versions []*detail, missing bool) []string {
 			list = append(list, name)
 		}
 	}
-	differ("path", func(a, b *detail) bool { return a.path == b.path && a.parent == b.parent })
-	differ("type", func(a, b *detail) bool { return a.typ == b.typ })
-	differ("content", func(a, b *detail) bool { return a.size == b.size && (!a.hashed || !b.hashed || a.content == b.content) })
-	differ("mtime", func(a, b *detail) bool { return a.mtime == b.mtime })
-	differ("writer", func(a, b *detail) bool { return a.writer == b.writer })
-	differ("version", func(a, b *detail) bool { return a.version == b.version })
+	differ("path", func(a, b *detail) bool { return a.Path == b.Path && a.Parent == b.Parent })
+	differ("type", func(a, b *detail) bool { return a.Type == b.Type })
+	differ("content", func(a, b *detail) bool { return a.Size == b.Size && (!a.Hashed || !b.Hashed || a.Content == b.Content) })
+	differ("mtime", func(a, b *detail) bool { return a.MTime == b.MTime })
+	differ("writer", func(a, b *detail) bool { return a.Writer == b.Writer })
+	differ("version", func(a, b *detail) bool { return a.Version == b.Version })
 	if len(list) == 0 {
 		list = append(list, "content") // whose digests were not computed
 	}

@@ -1,7 +1,7 @@
 // Package peers has the daemons of a cluster tell each other how they are, and
 // compare their trees.
 //
-// It uses a process group of its own, pmxcfs_inspect_v1, which only these daemons
+// It uses a process group of its own, pmxcfs_inspect_v2, which only these daemons
 // join: the groups that a stock daemon is in see nothing of it, and a stock daemon
 // shows by its absence. Whatever happens in this group, the daemon goes on without
 // it: no call of another package waits for it.

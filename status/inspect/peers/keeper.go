@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"pmxcfs/dfsm"
 	"pmxcfs/memdb"
 )
@@ -40,7 +42,7 @@ type keeper struct {
 type task struct {
 	from dfsm.Member
 	h    header
-	body []byte
+	body cbor.RawMessage
 }
 
 // wait is a question for a version that the tree has not reached.
@@ -64,7 +66,7 @@ func newKeeper(cfg Config, send func([]byte)) *keeper {
 }
 
 // ask queues a question. With too many waiting it is dropped.
-func (k *keeper) ask(from dfsm.Member, h header, body []byte) {
+func (k *keeper) ask(from dfsm.Member, h header, body cbor.RawMessage) {
 	select {
 	case k.tasks <- task{from, h, body}:
 	default:
@@ -160,30 +162,29 @@ func (k *keeper) tend(now time.Time) time.Duration {
 
 // answer answers a question, or has it wait.
 func (k *keeper) answer(t task) {
-	reply := header{id: t.h.id, node: uint32(t.from.Node), pid: t.from.PID}
-	if t.h.kind == kindAskSnapshot {
-		if q, err := decodeAskSnapshot(t.body); err == nil {
-			k.snapshot(t.from, t.h, q.version)
+	reply := header{ID: t.h.ID, Node: uint32(t.from.Node), PID: t.from.PID}
+	if t.h.Kind == kindAskSnapshot {
+		if q, err := decode[askSnapshot](t.body); err == nil {
+			k.snapshot(t.from, t.h, q.Version)
 		}
 		return
 	}
-	kept := k.find(t.from, t.h.id)
+	kept := k.find(t.from, t.h.ID)
 	if kept == nil {
 		return
 	}
-	switch t.h.kind {
+	switch t.h.Kind {
 	case kindAskRanges:
-		if q, err := decodeAskRanges(t.body); err == nil {
-			k.send(encodeRanges(reply, kept.ranges(q.bounds)))
+		if q, err := decode[askRanges](t.body); err == nil {
+			k.send(encode(reply, kept.ranges(q.Bounds)))
 		}
 	case kindAskEntries:
-		if q, err := decodeAskEntries(t.body); err == nil {
-			a := kept.sums(q.spans)
-			k.send(a.encode(reply))
+		if q, err := decode[askEntries](t.body); err == nil {
+			k.send(encode(reply, kept.sums(q.Spans)))
 		}
 	case kindAskDetails:
-		if q, err := decodeAskDetails(t.body); err == nil {
-			k.send(encodeDetails(reply, kept.details(q.inodes)))
+		if q, err := decode[askDetails](t.body); err == nil {
+			k.send(encode(reply, kept.details(q.Inodes)))
 		}
 	}
 }
@@ -215,7 +216,7 @@ func (k *keeper) keep(from dfsm.Member, h header, entries []*memdb.Entry) {
 		k.refuse(from, h, resultPassed)
 		return
 	}
-	state := &keptFor{h.id, kept{entries: entries, until: time.Now().Add(keepTime)}}
+	state := &keptFor{h.ID, kept{entries: entries, until: time.Now().Add(keepTime)}}
 	k.mu.Lock()
 	_, again := k.kept[from]
 	full := !again && len(k.kept) >= maxKept
@@ -228,20 +229,20 @@ func (k *keeper) keep(from dfsm.Member, h header, entries []*memdb.Entry) {
 		return
 	}
 	a := k.head(resultKept)
-	a.version, a.entries, a.digest = state.version(), uint32(len(entries)), state.digest()
-	k.send(a.encode(header{id: h.id, node: uint32(from.Node), pid: from.PID}))
+	a.Version, a.Entries, a.Digest = state.version(), uint32(len(entries)), state.digest()
+	k.send(encode(header{ID: h.ID, Node: uint32(from.Node), PID: from.PID}, a))
 }
 
 // refuse answers that nothing is kept; the version is that of the tree now.
 func (k *keeper) refuse(from dfsm.Member, h header, result uint8) {
 	a := k.head(result)
-	a.version = k.cfg.Tree.Root().Version
-	k.send(a.encode(header{id: h.id, node: uint32(from.Node), pid: from.PID}))
+	a.Version = k.cfg.Tree.Root().Version
+	k.send(encode(header{ID: h.ID, Node: uint32(from.Node), PID: from.PID}, a))
 }
 
 func (k *keeper) head(result uint8) snapshot {
 	mode, quorate := k.cfg.Mode()
-	return snapshot{result: result, mode: uint8(mode), quorate: quorate}
+	return snapshot{Result: result, Mode: uint8(mode), Quorate: quorate}
 }
 
 // find returns what is kept for a question; nil: nothing.

@@ -3,6 +3,7 @@ package peers
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -29,7 +30,7 @@ func (k *kept) from(inode uint64) int {
 }
 
 // ranges answers for ranges.
-func (k *kept) ranges(bounds []uint64) []rangeSum {
+func (k *kept) ranges(bounds []uint64) ranges {
 	list := make([]rangeSum, len(bounds))
 	h := sha256.New()
 	for i, first := range bounds {
@@ -41,15 +42,15 @@ func (k *kept) ranges(bounds []uint64) []rangeSum {
 		h.Reset()
 		var b [8]byte
 		for _, e := range part {
-			le.PutUint64(b[:], e.Inode)
+			binary.LittleEndian.PutUint64(b[:], e.Inode)
 			h.Write(b[:])
 			d := e.IndexDigest()
 			h.Write(d[:])
 		}
-		list[i] = rangeSum{count: uint32(len(part))}
-		copy(list[i].sum[:], h.Sum(nil))
+		list[i] = rangeSum{Count: uint32(len(part))}
+		copy(list[i].Sum[:], h.Sum(nil))
 	}
-	return list
+	return ranges{list}
 }
 
 // split returns the bounds of n ranges, at most, of as many entries each as the
@@ -66,16 +67,16 @@ func (k *kept) split(n int) []uint64 {
 // sums answers for entries.
 func (k *kept) sums(spans []span) (a entries) {
 	for _, s := range spans {
-		for i := k.from(s.first); i < len(k.entries) && k.entries[i].Inode <= s.last; i++ {
-			if len(a.list) == maxEntries {
-				a.cut = true
+		for i := k.from(s.First); i < len(k.entries) && k.entries[i].Inode <= s.Last; i++ {
+			if len(a.List) == maxEntries {
+				a.Cut = true
 				return a
 			}
 			e := k.entries[i]
 			d := e.IndexDigest()
-			sum := entrySum{inode: e.Inode}
-			copy(sum.sum[:], d[:])
-			a.list = append(a.list, sum)
+			sum := entrySum{Inode: e.Inode}
+			copy(sum.Sum[:], d[:])
+			a.List = append(a.List, sum)
 		}
 	}
 	return a
@@ -85,7 +86,7 @@ func (k *kept) sums(spans []span) (a entries) {
 const maxHashed = 64 << 20
 
 // details answers for details.
-func (k *kept) details(inodes []uint64) []detail {
+func (k *kept) details(inodes []uint64) details {
 	list := make([]detail, 0, len(inodes))
 	hashed := 0
 	for _, inode := range inodes {
@@ -94,17 +95,17 @@ func (k *kept) details(inodes []uint64) []detail {
 			continue
 		}
 		t := detail{
-			inode: e.Inode, parent: e.Parent, version: e.Version, writer: e.Writer, mtime: e.MTime,
-			size: uint32(e.Size()), typ: uint8(e.Type), path: k.path(e),
+			Inode: e.Inode, Parent: e.Parent, Version: e.Version, Writer: e.Writer, MTime: e.MTime,
+			Size: uint32(e.Size()), Type: uint8(e.Type), Path: k.path(e),
 		}
 		if hashed += e.Size(); !e.IsDir() && hashed <= maxHashed {
 			sum := sha256.Sum256(e.Data())
-			t.hashed = true
-			copy(t.content[:], sum[:])
+			t.Hashed = true
+			copy(t.Content[:], sum[:])
 		}
 		list = append(list, t)
 	}
-	return list
+	return details{list}
 }
 
 func (k *kept) find(inode uint64) *memdb.Entry {
@@ -115,7 +116,7 @@ func (k *kept) find(inode uint64) *memdb.Entry {
 }
 
 // path returns an entry's path; of one that is not below the root, what there is
-// of it.
+// of it, and no more of its end than a message holds.
 func (k *kept) path(e *memdb.Entry) string {
 	path := ""
 	for n := len(k.entries); n > 0 && e != nil && e.Inode != memdb.RootInode && len(path) <= maxPath; n-- {
@@ -126,5 +127,5 @@ func (k *kept) path(e *memdb.Entry) string {
 		}
 		e = k.find(e.Parent)
 	}
-	return path
+	return path[max(0, len(path)-maxPath):]
 }

@@ -404,15 +404,15 @@ func TestHostileMembersDoNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	self := c.nodes[0].selfMember()
-	to := header{id: 1, node: uint32(self.Node), pid: self.PID}
+	to := header{ID: 1, Node: uint32(self.Node), PID: self.PID}
 	for i := range 200 {
-		h := header{id: uint64(i)}
+		h := header{ID: uint64(i)}
 		for _, msg := range [][]byte{
 			nil, {1, 2, 3}, make([]byte, 1<<21),
-			(&askSnapshot{version: 1 << 60}).encode(h), (&askSnapshot{}).encode(h),
-			(&askDetails{[]uint64{0, 1, 2}}).encode(h),
-			(&snapshot{version: 5}).encode(to), encodeDetails(to, []detail{{inode: 1}}),
-			append((&state{version: 1 << 63, time: -1 << 63, mode: 255, node: "\xff"}).encode(header{}), "more"...),
+			encode(h, askSnapshot{1 << 60}), encode(h, askSnapshot{}),
+			encode(h, askDetails{[]uint64{0, 1, 2}}),
+			encode(to, snapshot{Version: 5}), encode(to, details{[]detail{{Inode: 1}}}),
+			encode(header{}, state{Version: 1 << 63, Time: -1 << 63, Mode: 255, Node: "\xff"}),
 		} {
 			if err := evil.Mcast(msg); err != nil {
 				t.Fatal(err)
@@ -440,40 +440,38 @@ func TestHostileMembersDoNothing(t *testing.T) {
 func TestStrangeAnswersEndNoComparison(t *testing.T) {
 	var full []entrySum
 	for i := range maxEntries {
-		full = append(full, entrySum{inode: uint64(i)})
+		full = append(full, entrySum{Inode: uint64(i)})
 	}
-	ranges := func(n int) []rangeSum {
+	sums := func(n int) ranges {
 		list := make([]rangeSum, n)
 		for i := range list {
-			list[i] = rangeSum{count: ^uint32(0), sum: digest{1}}
+			list[i] = rangeSum{Count: ^uint32(0), Sum: digest{1}}
 		}
-		return list
+		return ranges{list}
 	}
-	for name, answer := range map[kind]map[string]func(header) []byte{
+	for name, answer := range map[kind]map[string]body{
 		kindSnapshot: {
-			"another tree":   func(h header) []byte { return (&snapshot{mode: uint8(dfsm.ModeSynced)}).encode(h) },
-			"beyond all":     func(h header) []byte { return (&snapshot{mode: uint8(dfsm.ModeSynced), version: ^uint64(0)}).encode(h) },
-			"unknown result": func(h header) []byte { return (&snapshot{result: 255, mode: 255}).encode(h) },
+			"another tree":   snapshot{Mode: uint8(dfsm.ModeSynced)},
+			"beyond all":     snapshot{Mode: uint8(dfsm.ModeSynced), Version: ^uint64(0)},
+			"unknown result": snapshot{Result: 255, Mode: 255},
 		},
 		kindRanges: {
-			"none": func(h header) []byte { return encodeRanges(h, nil) },
-			"many": func(h header) []byte { return encodeRanges(h, ranges(maxRanges)) },
-			"full": func(h header) []byte { return encodeRanges(h, ranges(41)) },
+			"none": ranges{},
+			"many": sums(maxRanges),
+			"full": sums(41),
 		},
 		kindEntries: {
-			"none":           func(h header) []byte { return (&entries{}).encode(h) },
-			"none, and more": func(h header) []byte { return (&entries{cut: true}).encode(h) },
-			"others":         func(h header) []byte { return (&entries{list: full, cut: true}).encode(h) },
-			"the last":       func(h header) []byte { return (&entries{list: []entrySum{{inode: ^uint64(0)}}, cut: true}).encode(h) },
+			"none":           entries{},
+			"none, and more": entries{Cut: true},
+			"others":         entries{List: full, Cut: true},
+			"the last":       entries{List: []entrySum{{Inode: ^uint64(0)}}, Cut: true},
 		},
 		kindDetails: {
-			"none": func(h header) []byte { return encodeDetails(h, nil) },
-			"others": func(h header) []byte {
-				return encodeDetails(h, []detail{{inode: ^uint64(0), typ: 255, mtime: ^uint32(0)}})
-			},
+			"none":   details{},
+			"others": details{[]detail{{Inode: ^uint64(0), Type: 255, MTime: ^uint32(0)}}},
 		},
 	} {
-		for what, encode := range answer {
+		for what, strange := range answer {
 			t.Run(fmt.Sprintf("kind %d: %s", name, what), func(t *testing.T) {
 				t.Parallel()
 				c := newCluster(t, 2, smallTree(t))
@@ -483,10 +481,10 @@ func TestStrangeAnswersEndNoComparison(t *testing.T) {
 				c.bus.mu.Lock()
 				c.bus.alter = func(from dfsm.Member, msg []byte) []byte {
 					h, _, err := decodeHeader(msg)
-					if err != nil || from != evil || h.kind != name {
+					if err != nil || from != evil || h.Kind != name {
 						return msg
 					}
-					return encode(h)
+					return encode(h, strange)
 				}
 				c.bus.mu.Unlock()
 				r := c.compare()

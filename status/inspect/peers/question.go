@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"pmxcfs/dfsm"
 )
 
@@ -17,7 +19,7 @@ var ErrAlone = errors.New("peers: this node has no connection to the other nodes
 type question struct {
 	h       header // of the answers, but for the asker
 	missing map[dfsm.Member]bool
-	answers map[dfsm.Member][]byte
+	answers map[dfsm.Member]cbor.RawMessage
 	done    chan struct{} // closed when nobody is missing
 }
 
@@ -31,7 +33,7 @@ func (q *question) keep(members []dfsm.Member) {
 }
 
 // got takes an answer; nil: there will be none.
-func (q *question) got(from dfsm.Member, body []byte) {
+func (q *question) got(from dfsm.Member, body cbor.RawMessage) {
 	if !q.missing[from] {
 		return
 	}
@@ -46,14 +48,14 @@ func (q *question) got(from dfsm.Member, body []byte) {
 
 // takeAnswer takes an answer to what this node has asked, once from each member that
 // was asked.
-func (s *Service) takeAnswer(from dfsm.Member, h header, body []byte) {
+func (s *Service) takeAnswer(from dfsm.Member, h header, body cbor.RawMessage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := s.asked
-	if q == nil || h.kind != q.h.kind || h.id != q.h.id || h.node != uint32(s.self.Node) || h.pid != s.self.PID {
+	if q == nil || h.Kind != q.h.Kind || h.ID != q.h.ID || h.Node != uint32(s.self.Node) || h.PID != s.self.PID {
 		return
 	}
-	q.got(from, append([]byte{}, body...))
+	q.got(from, body)
 }
 
 // members returns who is in the group; none if this node is not.
@@ -68,11 +70,11 @@ func (s *Service) members() []dfsm.Member {
 
 // ask puts a question to members and returns the bodies of the answers that came in
 // time. One question at a time is asked.
-func (s *Service) ask(ctx context.Context, id uint64, of []dfsm.Member, answer kind, msg []byte, patience time.Duration) (map[dfsm.Member][]byte, error) {
+func (s *Service) ask(ctx context.Context, id uint64, of []dfsm.Member, what body, patience time.Duration) (map[dfsm.Member]cbor.RawMessage, error) {
 	q := &question{
-		h:       header{kind: answer, id: id},
+		h:       header{Kind: what.kind() + 1, ID: id},
 		missing: make(map[dfsm.Member]bool, len(of)),
-		answers: make(map[dfsm.Member][]byte, len(of)),
+		answers: make(map[dfsm.Member]cbor.RawMessage, len(of)),
 		done:    make(chan struct{}),
 	}
 	s.mu.Lock()
@@ -87,7 +89,7 @@ func (s *Service) ask(ctx context.Context, id uint64, of []dfsm.Member, answer k
 	}
 	s.asked = q
 	s.mu.Unlock()
-	s.send(msg)
+	s.send(encode(header{ID: id}, what))
 
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

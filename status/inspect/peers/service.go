@@ -196,8 +196,8 @@ func (s *Service) serve(ctx context.Context, conn group.Transport) error {
 		} else if now := s.state(); toldAt.IsZero() || time.Since(toldAt) >= tellEvery ||
 			time.Since(toldAt) >= tellAtMost && now != toldState {
 			toldAt, toldState = time.Now(), now
-			now.time = toldAt.UnixNano()
-			s.send(now.encode(header{}))
+			now.Time = toldAt.UnixNano()
+			s.send(encode(header{}, now))
 		}
 		if !toldAt.IsZero() {
 			// Nobody is woken for nothing: a change of the tree wakes, and a view.
@@ -239,8 +239,8 @@ func (s *Service) serve(ctx context.Context, conn group.Transport) error {
 func (s *Service) state() state {
 	mode, quorate := s.cfg.Mode()
 	return state{
-		version: s.cfg.Tree.Root().Version, mode: uint8(mode), quorate: quorate,
-		node: s.cfg.Node, software: s.cfg.Software,
+		Version: s.cfg.Tree.Root().Version, Mode: uint8(mode), Quorate: quorate,
+		Node: s.cfg.Node, Software: s.cfg.Software,
 	}
 }
 
@@ -320,16 +320,16 @@ func (s *Service) receive(from dfsm.Member, msg []byte) {
 	h, body, err := decodeHeader(msg)
 	switch {
 	case err != nil:
-	case h.kind == kindState:
-		if st, err := decodeState(body); err == nil {
+	case h.Kind == kindState:
+		if st, err := decode[state](body); err == nil {
 			s.takeState(from, &st)
 		}
-	case h.kind.question():
+	case h.Kind.question():
 		s.mu.Lock()
-		mine := h.node == 0 || h.node == uint32(s.self.Node) && h.pid == s.self.PID
+		mine := h.Node == 0 || h.Node == uint32(s.self.Node) && h.PID == s.self.PID
 		s.mu.Unlock()
 		if mine {
-			s.keeper.ask(from, h, slices.Clone(body))
+			s.keeper.ask(from, h, body)
 		}
 	default:
 		s.takeAnswer(from, h, body)
@@ -343,10 +343,10 @@ func (s *Service) takeState(from dfsm.Member, st *state) {
 	if !slices.Contains(s.view, from) {
 		return
 	}
-	s.told[from] = inspect.PeerState{Member: from, Node: strings.ToValidUTF8(st.node, "?"), Peer: inspect.Peer{
-		Software: strings.ToValidUTF8(st.software, "?"), Mode: dfsm.Mode(st.mode).String(), Quorate: st.quorate,
-		Version: st.version, Heard: now, Lag: int64(own - st.version),
-		ClockOffset: time.Duration(st.time - now.UnixNano()).Seconds(),
+	s.told[from] = inspect.PeerState{Member: from, Node: strings.ToValidUTF8(st.Node, "?"), Peer: inspect.Peer{
+		Software: strings.ToValidUTF8(st.Software, "?"), Mode: dfsm.Mode(st.Mode).String(), Quorate: st.Quorate,
+		Version: st.Version, Heard: now, Lag: int64(own - st.Version),
+		ClockOffset: time.Duration(st.Time - now.UnixNano()).Seconds(),
 	}}
 }
 

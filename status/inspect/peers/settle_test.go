@@ -60,7 +60,7 @@ func TestWhoIsLostOnTheWayIsNotCompared(t *testing.T) {
 		c.bus.mu.Lock()
 		c.bus.lose = func(m dfsm.Member, msg []byte) bool {
 			h, _, err := decodeHeader(msg)
-			return err == nil && m == silent && h.kind >= from
+			return err == nil && m == silent && h.Kind >= from
 		}
 		c.bus.mu.Unlock()
 		r := c.compare()
