@@ -54,11 +54,8 @@ type collector struct {
 	parts []part
 }
 
-// part is a group of metrics of one source.
-type part struct {
-	families []*family
-	collect  func(to chan<- prometheus.Metric)
-}
+// part gives the metrics of one source.
+type part func(to chan<- prometheus.Metric)
 
 func newCollector(s Sources) *collector {
 	c := &collector{from: s, now: time.Now}
@@ -90,19 +87,14 @@ func newCollector(s Sources) *collector {
 	return c
 }
 
-// Describe implements prometheus.Collector.
-func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, p := range c.parts {
-		for _, f := range p.families {
-			to <- f.desc
-		}
-	}
-}
+// Describe implements prometheus.Collector. It names nothing: some families show only while
+// there is something to tell, and a scrape checks them all.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	for _, p := range c.parts {
-		p.collect(to)
+		p(to)
 	}
 }
 
@@ -120,7 +112,7 @@ func (c *collector) node() part {
 	reason := gauge("not_ready", "1 for each reason why the node is not ready.", "reason")
 	version := gauge("database_version", "Version of the database: one more with each change.")
 	failing := gauge("database_failing", "1 while the last transaction has failed.")
-	return part{[]*family{&clustered, &mounted, &quorate, &writable, &ready, &reason, &version, &failing}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		n := c.from.Node()
 		clustered.flag(to, n.Cluster)
 		mounted.flag(to, n.Mounted)
@@ -137,7 +129,7 @@ func (c *collector) node() part {
 		}
 		version.value(to, float64(n.Version))
 		failing.flag(to, n.Database != nil)
-	}}
+	}
 }
 
 func (c *collector) tree() part {
@@ -149,7 +141,7 @@ func (c *collector) tree() part {
 	locks := gauge("locks", "Cluster-wide locks that are held.")
 	expired := gauge("locks_expired", "Locks that have not been renewed for two minutes, by this node's clock.")
 	oldest := gauge("lock_oldest_age_seconds", "How long this node has seen the oldest lock unchanged; 0: there is none.")
-	return part{[]*family{&entries, &maxEntries, &bytes, &maxBytes, &guests, &locks, &expired, &oldest}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		now := c.now()
 		f := c.from.Tree.Figures(now)
 		entries.value(to, float64(f.Entries))
@@ -164,7 +156,7 @@ func (c *collector) tree() part {
 			age = max(0, now.Sub(f.OldestLock).Seconds())
 		}
 		oldest.value(to, age)
-	}}
+	}
 }
 
 func (c *collector) database() part {
@@ -174,7 +166,7 @@ func (c *collector) database() part {
 	syncs := total("database_syncs_total", "Syncs of the write-ahead log, by how they ended.", "result")
 	file := gauge("database_file_bytes", "Size of the database file.")
 	log := gauge("database_wal_bytes", "Size of the write-ahead log.")
-	return part{[]*family{&transactions, &rows, &content, &syncs, &file, &log}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		s := c.from.Database.Stats()
 		transactions.value(to, float64(s.Transactions.Load()), "committed")
 		transactions.value(to, float64(s.Failed.Load()), "failed")
@@ -187,7 +179,7 @@ func (c *collector) database() part {
 			file.value(to, float64(f))
 			log.value(to, float64(l))
 		}
-	}}
+	}
 }
 
 func (c *collector) fuse() part {
@@ -197,7 +189,7 @@ func (c *collector) fuse() part {
 	oldest := gauge("fuse_oldest_request_age_seconds", "How long the oldest of them has been that are timed; 0: there is none.")
 	invalidations := total("fuse_invalidations_total", "Times that the kernel was told to forget something, by what and by its answer.", "kind", "result")
 	pending := gauge("fuse_invalidations_pending", "Things that the kernel is still to be told to forget.")
-	return part{[]*family{&requests, &took, &inFlight, &oldest, &invalidations, &pending}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		s := c.from.FUSE()
 		for op, n := range s.Requests {
 			requests.value(to, float64(n), fuse.Operation(op).String())
@@ -212,14 +204,14 @@ func (c *collector) fuse() part {
 			invalidations.value(to, float64(n.Refused), kind, "refused")
 		}
 		pending.value(to, float64(s.Pending))
-	}}
+	}
 }
 
 func (c *collector) rrd() part {
 	samples := total("rrd_samples_total", "RRD samples, by what became of them: handed to rrdcached, written to a file, failed, or dropped because the queue was full.", "result")
 	created := total("rrd_files_created_total", "RRD files made.")
 	queued := gauge("rrd_queued_samples", "RRD samples that wait to be written.")
-	return part{[]*family{&samples, &created, &queued}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		s := c.from.RRD()
 		samples.value(to, float64(s.Cached), "cached")
 		samples.value(to, float64(s.Direct), "written")
@@ -227,24 +219,24 @@ func (c *collector) rrd() part {
 		samples.value(to, float64(s.Dropped), "dropped")
 		created.value(to, float64(s.Created))
 		queued.value(to, float64(s.Queued))
-	}}
+	}
 }
 
 func (c *collector) clusterLog() part {
 	entries := total("clusterlog_entries_total", "Entries of the cluster log, by where they were made.", "origin")
 	repeated := total("clusterlog_repeated_entries_total", "Entries of other nodes that were known already.")
-	return part{[]*family{&entries, &repeated}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		n := c.from.Log()
 		entries.value(to, float64(n.Own), "local")
 		entries.value(to, float64(n.Foreign), "remote")
 		repeated.value(to, float64(n.Repeated))
-	}}
+	}
 }
 
 func (c *collector) ipc() part {
 	clients := gauge("ipc_clients", "Clients connected to the IPC service, by what they may do.", "access")
 	requests := total("ipc_requests_total", "Requests of the IPC service that were answered, by operation.", "operation")
-	return part{[]*family{&clients, &requests}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		full, readOnly := c.from.IPC.Clients()
 		clients.value(to, float64(full), "full")
 		clients.value(to, float64(readOnly), "read_only")
@@ -252,7 +244,7 @@ func (c *collector) ipc() part {
 		for op, name := range ipcOperations {
 			requests.value(to, float64(counts[op]), name)
 		}
-	}}
+	}
 }
 
 func (c *collector) cluster() part {
@@ -260,7 +252,7 @@ func (c *collector) cluster() part {
 	entries := total("sync_entries_total", "Entries of the tree sent to nodes that were behind, or received being behind, by what began the synchronisation.", "direction", "reason")
 	bytes := total("sync_bytes_total", "Bytes of the messages with those entries.", "direction", "reason")
 	caughtUp := total("sync_catch_ups_total", "Times that this node was brought up to date by another one.")
-	return part{[]*family{&refused, &entries, &bytes, &caughtUp}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		s := c.from.Cluster
 		refused.value(to, float64(s.Refused.Load()))
 		for direction, by := range map[string]*[group.SyncReasons]dcdb.Volume{"sent": &s.Sent, "received": &s.Received} {
@@ -271,7 +263,7 @@ func (c *collector) cluster() part {
 			}
 		}
 		caughtUp.value(to, float64(s.Syncs.Load()))
-	}}
+	}
 }
 
 // messageTypes are the protocol's, and one more for what is beyond them.
@@ -303,9 +295,7 @@ func (c *collector) groups() part {
 	replaced := total("group_replaced_messages_total", "Messages with a value that were not sent because a newer one had come.", "group")
 	verified := total("group_verifications_total", "Comparisons of this node's data with the others', by what they found.", "group", "result")
 	lastVerified := gauge("group_last_verification_timestamp_seconds", "When the last comparison ended; 0: there was none since the daemon's start.", "group")
-	all := []*family{&connected, &mode, &members, &views, &syncs, &connects, &joins, &leaves, &messages, &bytes, &batches,
-		&waiting, &unsent, &queued, &queuedBytes, &retries, &dropped, &droppedBytes, &replaced, &verified, &lastVerified}
-	return part{all, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		for name, status := range c.from.Groups {
 			s, g := status(), string(name)
 			connected.flag(to, s.Connected, g)
@@ -344,25 +334,25 @@ func (c *collector) groups() part {
 			}
 			lastVerified.value(to, at, g)
 		}
-	}}
+	}
 }
 
 func (c *collector) corosync() part {
 	version := gauge("corosync_config_version", "Version of corosync.conf: in the tree, in the host's copy, and of the running corosync; 0: there is none.", "copy")
 	nodes := gauge("cluster_nodes", "Nodes in corosync's configuration; 0: unknown.")
-	return part{[]*family{&version, &nodes}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		s := c.from.Corosync()
 		version.value(to, float64(s.TreeVersion), "tree")
 		version.value(to, float64(s.HostVersion), "host")
 		version.value(to, float64(s.RunningVersion), "running")
 		nodes.value(to, float64(s.Nodes))
-	}}
+	}
 }
 
 func (c *collector) peers() part {
 	version := gauge("peer_database_version", "Version of another node's database, as it told last.", "node")
 	age := gauge("peer_database_version_age_seconds", "How long ago the other node told.", "node")
-	return part{[]*family{&version, &age}, func(to chan<- prometheus.Metric) {
+	return func(to chan<- prometheus.Metric) {
 		seen := make(map[string]int)
 		for i, p := range c.from.Peers() {
 			if i == maxNodes {
@@ -376,7 +366,7 @@ func (c *collector) peers() part {
 			version.value(to, float64(p.Version), name)
 			age.value(to, p.Age.Seconds(), name)
 		}
-	}}
+	}
 }
 
 // diskWrites reads what this process has had written to disks.

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,48 +23,32 @@ var (
 	_ dcdb.Observer   = (*ChangeCounter)(nil)
 )
 
-// errorCounters count errors by errno. A counter begins to exist with its first error:
-// there are many that never happen.
-type errorCounters struct {
-	vec       *prometheus.CounterVec
-	operation string
-	by        [maxErrno]atomic.Pointer[prometheus.Counter]
-}
+// errorCounter counts errors by operation and errno. A series begins to exist with its first
+// error: there are many that never happen.
+type errorCounter struct{ *prometheus.CounterVec }
 
-// maxErrno bounds the errno values that are told apart.
-const maxErrno = 160
-
-func (e *errorCounters) count(errno syscall.Errno) {
-	if errno >= maxErrno {
-		errno = 0 // which is "other"
-	}
-	c := e.by[errno].Load()
-	if c == nil {
-		made := e.vec.WithLabelValues(e.operation, errnoName(errno))
-		c = &made
-		e.by[errno].Store(c)
-	}
-	(*c).Inc()
+func (e errorCounter) count(operation string, errno syscall.Errno) {
+	e.WithLabelValues(operation, errnoName(errno)).Inc()
 }
 
 // FUSEObserver counts the kernel's requests that failed, and the changes. All requests the
 // mount counts by itself.
 type FUSEObserver struct {
-	errors  [fuse.Operations]errorCounters
+	errors  errorCounter
 	changes *failureCounter
 }
 
 func newFUSEObserver(reg prometheus.Registerer) *FUSEObserver {
-	errors := counter(reg, "fuse_request_errors_total", "Requests of the kernel's that were answered with an error, by operation and errno.", "operation", "errno")
-	o := &FUSEObserver{changes: newFailureCounter(reg)}
-	for op := range fuse.Operation(fuse.Operations) {
-		o.errors[op].vec, o.errors[op].operation = errors, op.String()
+	return &FUSEObserver{
+		errors:  errorCounter{counter(reg, "fuse_request_errors_total", "Requests of the kernel's that were answered with an error, by operation and errno.", "operation", "errno")},
+		changes: newFailureCounter(reg),
 	}
-	return o
 }
 
 // Failed implements fuse.Observer.
-func (o *FUSEObserver) Failed(op fuse.Operation, errno syscall.Errno) { o.errors[op].count(errno) }
+func (o *FUSEObserver) Failed(op fuse.Operation, errno syscall.Errno) {
+	o.errors.count(op.String(), errno)
+}
 
 // ChangeFailed implements fuse.Observer.
 func (o *FUSEObserver) ChangeFailed(err error, quorate bool) { o.changes.count(err, quorate) }
@@ -73,16 +56,14 @@ func (o *FUSEObserver) ChangeFailed(err error, quorate bool) { o.changes.count(e
 // IPCObserver observes the requests of Proxmox's tools.
 type IPCObserver struct {
 	took   [len(ipc.Counts{})]*tally.Histogram
-	errors [len(ipc.Counts{})]errorCounters
+	errors errorCounter
 }
 
 func newIPCObserver(reg prometheus.Registerer) *IPCObserver {
 	took := newHistograms(reg, "ipc_request_duration_seconds", "Time to make the answer to a request of the IPC service, by its operation; of those that are answered at once one in 16 is timed.", "operation")
-	errors := counter(reg, "ipc_request_errors_total", "Requests of the IPC service that were answered with an error, by operation and errno.", "operation", "errno")
-	o := &IPCObserver{}
+	o := &IPCObserver{errors: errorCounter{counter(reg, "ipc_request_errors_total", "Requests of the IPC service that were answered with an error, by operation and errno.", "operation", "errno")}}
 	for op, name := range ipcOperations {
 		o.took[op] = took.times(name)
-		o.errors[op].vec, o.errors[op].operation = errors, name
 	}
 	return o
 }
@@ -108,7 +89,7 @@ var ipcOperations = map[int32]string{
 func (o *IPCObserver) Took(op int32, took time.Duration) { o.took[op].Took(took) }
 
 // Failed implements ipc.Observer.
-func (o *IPCObserver) Failed(op int32, errno syscall.Errno) { o.errors[op].count(errno) }
+func (o *IPCObserver) Failed(op int32, errno syscall.Errno) { o.errors.count(ipcOperations[op], errno) }
 
 // DatabaseObserver observes the database file.
 type DatabaseObserver struct {
