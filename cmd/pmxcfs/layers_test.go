@@ -47,6 +47,7 @@ var only = map[string][]string{
 	"github.com/hanwen/go-fuse":              {"pmxcfs/fuse", "pmxcfs/contrib"},
 	"github.com/prometheus/exporter-toolkit": {"pmxcfs/status/web"},
 	"github.com/urfave/cli":                  {"pmxcfs/cmd", "pmxcfs/contrib"},
+	"github.com/fxamacker/cbor":              {"pmxcfs/status/inspect/peers"},
 }
 
 // layer returns a package's layer, by its longest listed prefix.
