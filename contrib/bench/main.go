@@ -247,6 +247,7 @@ func (c *config) benchmark(ctx context.Context, stdout io.Writer) error {
 		}
 	}
 	r.Machine.Took, r.Machine.Others = cpu.stop()
+	r.Machine.Rounds = c.rounds
 	if !c.quick && c.against == "" && c.rival == "" {
 		r.Judge()
 	}

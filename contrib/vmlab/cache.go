@@ -50,6 +50,7 @@ if [ -n "$(ls /usr/local/share/ca-certificates 2>/dev/null)" ]; then
   cp -r /usr/local/share/ca-certificates "$1/usr/local/share/"
   chroot "$1" update-ca-certificates >/dev/null
 fi
+[ -e "$1/usr/bin/systemctl" ] || exit 0
 mkdir -p "$1/var/log/journal"
 chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer
 `

@@ -21,6 +21,7 @@ type Verdict struct {
 	AtMost   bool    `json:"at_most"` // otherwise at least
 	Measured float64 `json:"measured"`
 	Met      bool    `json:"met"`
+	Judged   bool    `json:"judged"` // false: the run was not good enough to say
 
 	format string
 }
@@ -141,6 +142,6 @@ func (r *Report) Judge() {
 		if g.atMost {
 			met = got <= g.limit
 		}
-		r.Goals = append(r.Goals, Verdict{Goal: g.what, Limit: g.limit, AtMost: g.atMost, Measured: got, Met: met, format: g.format})
+		r.Goals = append(r.Goals, Verdict{Goal: g.what, Limit: g.limit, AtMost: g.atMost, Measured: got, Met: met, Judged: r.Machine.doubt() == "", format: g.format})
 	}
 }

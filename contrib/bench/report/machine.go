@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -21,6 +22,27 @@ type Machine struct {
 	// Others is the share of all CPUs that was used by processes that are not
 	// part of the benchmark, or taken away by the hypervisor.
 	Others float64 `json:"used_by_others"`
+	// Rounds is how often each measurement was made.
+	Rounds int `json:"rounds"`
+}
+
+const (
+	// leastRounds is how many a median is worth something of.
+	leastRounds = 3
+	// mostOthers is how much of the CPUs others may use.
+	mostOthers = 0.10
+)
+
+// doubt tells why what was measured there does not say whether a goal is met; empty: it
+// does.
+func (m *Machine) doubt() string {
+	switch {
+	case m.Others > mostOthers:
+		return fmt.Sprintf("others used %.0f %% of the CPUs, and may use %.0f %%", 100*m.Others, 100*mostOthers)
+	case m.Rounds < leastRounds:
+		return fmt.Sprintf("%s, and %d are needed", plural(m.Rounds, "round"), leastRounds)
+	}
+	return ""
 }
 
 // ThisMachine describes the machine.

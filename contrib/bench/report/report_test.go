@@ -2,6 +2,7 @@ package report
 
 import (
 	"math"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,7 @@ func TestTablesShowEverything(t *testing.T) {
 		Start:  []Start{NewStart(Guests, []time.Duration{3e6, 1e6, 2e6})},
 		Memory: []Tree{{Name: Guests, Writing: time.Second, Writes: 7}},
 	}
+	r.Machine.Rounds = 3
 	r.Judge()
 	var b strings.Builder
 	if err := r.WriteTables(&b); err != nil {
@@ -111,6 +113,30 @@ func TestTablesShowEverything(t *testing.T) {
 	for _, part := range []string{"| create ", "0.50", "8 × 700B", "2ms", Guests, "at most 150 ms", "NO"} {
 		if !strings.Contains(b.String(), part) {
 			t.Errorf("no %q in:\n%s", part, b.String())
+		}
+	}
+}
+
+// TestPoorRunsAreNotJudged has few rounds, and other processes on the machine.
+func TestPoorRunsAreNotJudged(t *testing.T) {
+	for _, test := range []struct {
+		rounds int
+		others float64
+		want   string // the verdict; a text below the table
+		why    string
+	}{
+		{3, 0.10, "NO", ""}, {1, 0, "not judged", "1 round, and 3 are needed"},
+		{2, 0, "not judged", "2 rounds"}, {3, 0.43, "not judged", "others used 43 %"},
+	} {
+		r := &Report{Machine: Machine{Rounds: test.rounds, Others: test.others}, Ops: []Op{Compare("create", 8, rounds(10), rounds(20))}}
+		r.Judge()
+		var b strings.Builder
+		if err := r.WriteTables(&b); err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(`\| at least 0\.75 +\| 0\.50 +\| `+test.want+` +\|`).MatchString(b.String()) || !strings.Contains(b.String(), "Nothing is judged below 3 rounds") ||
+			test.why != "" && !strings.Contains(b.String(), "Not judged here: "+test.why) || test.why == "" && strings.Contains(b.String(), "Not judged here") {
+			t.Errorf("%d rounds, others %v:\n%s", test.rounds, test.others, &b)
 		}
 	}
 }

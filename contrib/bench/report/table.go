@@ -71,12 +71,20 @@ func (r *Report) WriteTables(w io.Writer) error {
 			if g.AtMost {
 				bound = "at most "
 			}
-			if !g.Met {
+			switch {
+			case !g.Judged:
+				met = "not judged"
+			case !g.Met:
 				met = "NO"
 			}
 			t.row(g.Goal, bound+fmt.Sprintf(g.format, g.Limit), fmt.Sprintf(g.format, g.Measured), met)
 		}
 		t.end()
+		t.text("\nmet: whether the median of the rounds reached the limit, yes or NO.\n"+
+			" Nothing is judged below %d rounds, or if others used more than %.0f %% of the CPUs.\n", leastRounds, 100*mostOthers)
+		if doubt := r.Machine.doubt(); doubt != "" {
+			t.text("Not judged here: %s.\n", doubt)
+		}
 	}
 	return t.err
 }

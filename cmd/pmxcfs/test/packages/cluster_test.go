@@ -26,13 +26,11 @@ type cluster struct {
 const settles = time.Minute
 
 // forms makes the cluster in the order of docs/installation.md.
-func (c cluster) forms(t *testing.T, r release) {
+func (c cluster) forms(t *testing.T, builds map[string]release) {
 	first := c.hosts[0]
 	for _, h := range c.hosts {
-		if h != first { // which has the dependencies already
-			h.fails(t, "dpkg", "-s", "corosync")
-		}
-		h.install(t, r)
+		h.fails(t, "dpkg", "-s", "corosync")
+		h.install(t, builds[h.Suite()])
 		h.serves(t, soon, ".debug", "0\n")
 		h.run(t, "dpkg", "-s", "corosync") // came along
 	}
@@ -92,11 +90,11 @@ func (c cluster) agree(t *testing.T, hosts ...host) {
 
 // upgrades brings one host after the other to the release, while one of them
 // writes.
-func (c cluster) upgrades(t *testing.T, r release) {
+func (c cluster) upgrades(t *testing.T, builds map[string]release) {
 	w := c.hosts[0].load(t)
 	w.more(t, 100)
 	for _, h := range c.hosts {
-		h.install(t, r)
+		h.install(t, builds[h.Suite()])
 		h.serves(t, settles, "first", "of the cluster\n")
 		w.more(t, 50)
 	}

@@ -66,7 +66,7 @@ func (h host) install(t *testing.T, r release, args ...string) {
 	if err != nil {
 		t.Fatalf("installing %s: %v", r.version, err)
 	}
-	if got := h.run(t, "dpkg-query", "-W", "-f", "${Version} ${db:Status-Status}", pkg); got != r.version+" installed" {
+	if got := h.run(t, "dpkg-query", "-W", "-f", "${Version} ${db:Status-Status}", r.pkg); got != r.version+" installed" {
 		t.Fatalf("after installing %s: %s\n%s", r.version, got, out)
 	}
 }

@@ -1,42 +1,53 @@
 package packages
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"pmxcfs/contrib/vmlab"
 )
 
-// pkg is the package under test.
-const pkg = "pve-cluster"
+// The packages under test.
+const (
+	plain   = "pve-cluster" // for hosts without Proxmox VE
+	proxmox = "pmxcfs"      // for those with it
+)
 
-// release is one build of the package.
+// release is one build of a package.
 type release struct {
+	pkg     string
 	deb     string // its file
 	version string
 	depends string
 }
 
-// TestPackage has the parts on hosts that they share. Each leaves its host as the
-// next one expects it.
-func TestPackage(t *testing.T) {
-	vmlab.Require(t)
-	current := built(t)
-	old := older(t, current)
-	t.Logf("%s, and as an older one %s", current.version, old.version)
-	l := vmlab.New(t, vmlab.Trixie, vmlab.Trixie, vmlab.Trixie)
-	part := func(name string, f func(t *testing.T)) {
+// parts runs the parts of a test, each of which leaves the hosts as the next one
+// expects them.
+func parts(t *testing.T) (part func(name string, f func(t *testing.T))) {
+	return func(name string, f func(t *testing.T)) {
 		t.Helper()
-		// What follows builds on it.
 		if !t.Run(name, f) {
 			t.FailNow()
 		}
 	}
+}
 
-	h := host{l.Host(1)}
+// TestPlainHost goes the whole way of one host.
+func TestPlainHost(t *testing.T) {
+	vmlab.Require(t)
+	t.Parallel()
+	current := built(t, vmlab.Trixie, plain)
+	// The same version as built for the release before, which a host has after its own
+	// upgrade.
+	old := built(t, vmlab.Bookworm, plain)
+	lower(t, old, current)
+	part := parts(t)
+	h := host{vmlab.New(t, vmlab.Trixie).Host(1)}
 	h.apt(t, "satisfy", current.depends)
 	clean := h.snapshot(t)
 	part("FreshInstallIsASingleNode", func(t *testing.T) { h.installsFresh(t, current) })
@@ -45,78 +56,124 @@ func TestPackage(t *testing.T) {
 	part("StopStartRestart", h.stopsAndStarts)
 	part("KilledDaemonIsBack", h.comesBackAfterKill)
 	part("KilledServiceLeavesNoDeadMount", h.leavesNoDeadMount)
+	part("KillallTakesTheDaemonAlone", h.separates)
 	part("StoppedDaemonIsReplaced", h.comesBackAfterStandingStill)
 	t.Run("JournalHasFieldsAndCatalog", h.journals)
+	part("RebootBringsItUpBeforeCorosync", h.reboots)
+	part("ReleaseOfDebian12AndUpgradeUnderLoad", func(t *testing.T) { h.changesReleases(t, old, current) })
+	part("RemoveAndReinstall", func(t *testing.T) { h.removes(t, current) })
+	part("PurgeLeavesNothing", func(t *testing.T) { h.purges(t, current, clean) })
+	part("RRDFilesArePurgedBesideRRDCached", func(t *testing.T) { h.purgesSamples(t, current) })
+}
+
+// TestPlainHostOfDebian12 goes the way of one host of the release before.
+func TestPlainHostOfDebian12(t *testing.T) {
+	vmlab.Require(t)
+	t.Parallel()
+	current := built(t, vmlab.Bookworm, plain)
+	old := repacked(t, current, current.version+"~older")
+	part := parts(t)
+	h := host{vmlab.New(t, vmlab.Bookworm).Host(1)}
+	h.apt(t, "satisfy", current.depends)
+	clean := h.snapshot(t)
+	part("FreshInstallIsASingleNode", func(t *testing.T) { h.installsFresh(t, current) })
+	t.Run("UnitIsSound", h.unitIsSound)
+	part("StopStartRestart", h.stopsAndStarts)
+	part("KilledDaemonIsBack", h.comesBackAfterKill)
+	part("KilledServiceLeavesNoDeadMount", h.leavesNoDeadMount)
 	part("RebootBringsItUpBeforeCorosync", h.reboots)
 	part("DowngradeAndUpgradeUnderLoad", func(t *testing.T) { h.changesReleases(t, old, current) })
 	part("RemoveAndReinstall", func(t *testing.T) { h.removes(t, current) })
 	part("PurgeLeavesNothing", func(t *testing.T) { h.purges(t, current, clean) })
-	part("RRDFilesArePurgedBesideRRDCached", func(t *testing.T) { h.purgesSamples(t, current) })
-	part("StockPackageAndBack", func(t *testing.T) { h.changesFromStock(t, current) })
+}
 
-	c := cluster{l, []host{h, {l.Host(2)}, {l.Host(3)}}}
+// TestClusterOfTwoReleases has one host of Debian 12 among two of 13.
+func TestClusterOfTwoReleases(t *testing.T) {
+	vmlab.Require(t)
+	t.Parallel()
+	suites := []string{vmlab.Trixie, vmlab.Trixie, vmlab.Bookworm}
+	old, current := map[string]release{}, map[string]release{}
+	for _, s := range suites {
+		current[s] = built(t, s, plain)
+		old[s] = repacked(t, current[s], current[s].version+"~older")
+	}
+	part := parts(t)
+	c := cluster{lab: vmlab.New(t, suites...)}
+	for _, h := range c.lab.Hosts() {
+		c.hosts = append(c.hosts, host{h})
+	}
 	part("ThreeHostsBecomeACluster", func(t *testing.T) { c.forms(t, old) })
 	part("RollingUpgradeUnderLoad", func(t *testing.T) { c.upgrades(t, current) })
 	part("CutHostIsReadOnlyAndCatchesUp", c.partitions)
 	part("RebootedAndCrashedHostsCatchUp", c.loses)
-
+	part("Disasters", func(t *testing.T) { c.recovers(t, current) })
 }
 
-// built finds the package that `make deb` made.
-func built(t *testing.T) release {
+// built finds a package that `make debs` made.
+func built(t *testing.T, suite, pkg string) release {
 	t.Helper()
-	debs, err := filepath.Glob("../../../../dist/" + pkg + "_*.deb")
+	pattern := "../../../../dist/" + suite + "/" + pkg + "_*.deb"
+	debs, err := filepath.Glob(pattern)
 	if err != nil || len(debs) != 1 {
-		t.Fatalf("dist/ holds %d packages, not the one of `make deb`: %v (%v)", len(debs), debs, err)
+		t.Fatalf("%s gives %d packages, not the one of `make debs`: %v (%v)", pattern, len(debs), debs, err)
 	}
-	return inspect(t, debs[0])
-}
-
-// olderEnv names a package to take for the older release.
-const olderEnv = "PMXCFS_TEST_OLDER_DEB"
-
-// older builds the same files under a version that is lower than newer's, unless
-// there is an older release to try.
-func older(t *testing.T, newer release) release {
-	t.Helper()
-	if deb := os.Getenv(olderEnv); deb != "" {
-		return lower(t, deb, newer)
+	r := inspect(t, debs[0])
+	if r.pkg != pkg {
+		t.Fatalf("%s is a package %s", r.deb, r.pkg)
 	}
-	dir := t.TempDir()
-	out, err := exec.Command("../../../../debian/make-deb", "-v", newer.version+"~older", dir).CombinedOutput()
-	if err != nil {
-		t.Fatalf("building an older version: %v\n%s", err, out)
-	}
-	debs, err := filepath.Glob(filepath.Join(dir, pkg+"_*.deb"))
-	if err != nil || len(debs) != 1 {
-		t.Fatalf("building an older version gave %v (%v)", debs, err)
-	}
-	return lower(t, debs[0], newer)
-}
-
-// lower inspects a package that has to be older than newer.
-func lower(t *testing.T, deb string, newer release) release {
-	t.Helper()
-	r := inspect(t, deb)
-	if err := exec.Command("dpkg", "--compare-versions", r.version, "lt", newer.version).Run(); err != nil {
-		t.Fatalf("%s is not lower than %s: %v", r.version, newer.version, err)
+	if want := map[string]string{vmlab.Trixie: "~deb13", vmlab.Bookworm: "~deb12"}[suite]; !strings.HasSuffix(r.version, want) {
+		t.Fatalf("%s has version %s, which does not end with %s", r.deb, r.version, want)
 	}
 	return r
 }
 
+var versionLine = regexp.MustCompile(`(?m)^Version: .*$`)
+
+// repacked gives the same package under a lower version: as an older one.
+func repacked(t *testing.T, r release, version string) release {
+	t.Helper()
+	dir := t.TempDir()
+	tree := filepath.Join(dir, "tree")
+	machine(t, dir, "dpkg-deb", "--raw-extract", must(filepath.Abs(r.deb))(t), tree)
+	control := filepath.Join(tree, "DEBIAN/control")
+	text, err := os.ReadFile(control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(control, versionLine.ReplaceAll(text, []byte("Version: "+version)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	deb := filepath.Join(dir, fmt.Sprintf("%s_%s.deb", r.pkg, strings.ReplaceAll(version, ":", "%")))
+	machine(t, dir, "dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, deb)
+	old := inspect(t, deb)
+	lower(t, old, r)
+	return old
+}
+
+// machine runs a command on this machine.
+func machine(t *testing.T, dir string, argv ...string) string {
+	t.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir = dir
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", argv, err, &stderr)
+	}
+	return string(out)
+}
+
+// lower checks that one version is older than the other for dpkg.
+func lower(t *testing.T, old, newer release) {
+	t.Helper()
+	if err := exec.Command("dpkg", "--compare-versions", old.version, "lt", newer.version).Run(); err != nil {
+		t.Fatalf("%s is not lower than %s: %v", old.version, newer.version, err)
+	}
+}
+
 func inspect(t *testing.T, deb string) release {
 	t.Helper()
-	field := func(name string) string {
-		cmd := exec.Command("dpkg-deb", "--field", deb, name)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("%s: %v", deb, err)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	if name := field("Package"); name != pkg {
-		t.Fatalf("%s is a package %s", deb, name)
-	}
-	return release{deb: deb, version: field("Version"), depends: field("Depends")}
+	field := func(name string) string { return strings.TrimSpace(machine(t, ".", "dpkg-deb", "--field", deb, name)) }
+	return release{pkg: field("Package"), deb: deb, version: field("Version"), depends: field("Depends")}
 }

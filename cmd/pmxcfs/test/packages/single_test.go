@@ -85,7 +85,7 @@ func (h host) setsKernel(t *testing.T, r release) {
 	const file = "/etc/sysctl.d/90-test.conf"
 	setting := regexp.MustCompile(`Setting '(?:/proc/sys/)?([^']*)' to '([^']*)'`)
 	for _, want := range []string{"1048576", "2097152"} {
-		out := h.sh(t, "SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console sh /var/lib/dpkg/info/"+pkg+".postinst configure "+r.version+" 2>&1")
+		out := h.sh(t, "SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console sh /var/lib/dpkg/info/"+plain+".postinst configure "+r.version+" 2>&1")
 		var got []string
 		for _, m := range setting.FindAllStringSubmatch(out, -1) {
 			got = append(got, m[1]+"="+m[2])
@@ -101,12 +101,16 @@ func (h host) setsKernel(t *testing.T, r release) {
 	h.serves(t, soon, "first", "hello\n")
 }
 
-// leavesNoDeadMount kills everything of a service that is not restarted: without
-// ExecStopPost= first, to see that the mount is left and that `pmxcfs umount` takes it
-// away, then with it.
+// leavesNoDeadMount kills everything of a service that is not restarted: first without
+// what the units do about it, to see that the mount is left and that `pmxcfs umount` takes
+// it away; then with the helper alone, which is no part of the service; then as it is.
 func (h host) leavesNoDeadMount(t *testing.T) {
 	const dropIn = "/etc/systemd/system/" + unit + ".d/test.conf"
-	for _, settings := range []string{"Restart=no\nExecStopPost=\n", "Restart=no\n"} {
+	const helper = "pve-cluster-umount.service"
+	for i, settings := range []string{"Restart=no\nExecStopPost=\n", "Restart=no\nExecStopPost=\n", "Restart=no\n"} {
+		if i == 0 {
+			h.run(t, "systemctl", "mask", "--runtime", helper)
+		}
 		if err := h.WriteFile(dropIn, []byte("[Service]\n"+settings), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -118,24 +122,54 @@ func (h host) leavesNoDeadMount(t *testing.T) {
 			}
 			return nil
 		})
-		if strings.Contains(settings, "ExecStopPost") {
+		if i == 0 {
 			if n := h.mounts(t); n != 1 {
 				t.Fatalf("the killed daemon has left %d mounts: this shows nothing", n)
 			}
 			h.run(t, "pmxcfs", "umount")
-			h.gone(t)
-			h.run(t, "systemctl", "reset-failed", unit)
-			h.run(t, "systemctl", "start", unit)
-			h.serves(t, soon, "first", "hello\n")
-		} else {
-			h.gone(t)
+			h.run(t, "systemctl", "unmask", "--runtime", helper)
 		}
+		testutil.EventuallyWithin(t, soon, func() error {
+			if n := h.mounts(t); n > 0 {
+				return fmt.Errorf("%d mounts are left", n)
+			}
+			return nil
+		})
+		testutil.EventuallyWithin(t, soon, func() error {
+			if state := h.property(t, helper, "ActiveState"); state != "inactive" {
+				return fmt.Errorf("%s is %s", helper, state)
+			}
+			return nil
+		})
+		h.gone(t)
+		h.run(t, "systemctl", "reset-failed", unit)
+		h.run(t, "systemctl", "start", unit)
+		h.serves(t, soon, "first", "hello\n")
 	}
 	h.run(t, "rm", "-r", "/etc/systemd/system/"+unit+".d")
 	h.run(t, "systemctl", "daemon-reload")
 	h.run(t, "systemctl", "reset-failed", unit)
 	h.run(t, "systemctl", "start", unit)
 	h.serves(t, soon, "first", "hello\n")
+}
+
+// separates does what Proxmox VE's documentation says of separating a node: a daemon by
+// hand, in local mode and in the background, which killall ends.
+func (h host) separates(t *testing.T) {
+	h.apt(t, "install", "psmisc")
+	h.run(t, "systemctl", "stop", unit)
+	h.run(t, "pmxcfs", "-l")
+	h.mustWrite(t, "while-separated", "kept")
+	if got := h.sh(t, "pgrep -x pmxcfs | wc -l; pgrep -x pmxcfs-guard | wc -l"); got != "1\n1" {
+		t.Errorf("processes by the names of daemon and guard: %q", got)
+	}
+	h.run(t, "killall", "pmxcfs")
+	h.run(t, "systemctl", "start", unit)
+	h.serves(t, soon, "while-separated", "kept")
+	if n := h.number(t, unit, "NRestarts"); n != 0 {
+		t.Errorf("the start was tried %d times more", n)
+	}
+	h.run(t, "rm", mount+"/while-separated")
 }
 
 func (h host) stopsAndStarts(t *testing.T) {

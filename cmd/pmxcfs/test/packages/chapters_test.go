@@ -1,0 +1,79 @@
+package packages
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// block is a block of commands of the documentation.
+type block struct {
+	host  string // that its fence names; empty: the reader's
+	text  string
+	title string // of its chapter
+}
+
+// blocks reads the blocks of commands of a document. A fence says that one is to be run,
+// and on which host: ```sh node1.
+func blocks(t *testing.T, name string) []block {
+	t.Helper()
+	text, err := os.ReadFile("../../../../docs/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []block
+	var title string
+	in := false
+	for line := range strings.Lines(string(text)) {
+		switch {
+		case in && strings.HasPrefix(line, "```"):
+			in = false
+		case in:
+			list[len(list)-1].text += line
+		case strings.HasPrefix(line, "```sh"):
+			in = true
+			list = append(list, block{host: strings.TrimSpace(strings.TrimPrefix(line, "```sh")), title: title})
+		case strings.HasPrefix(line, "#"):
+			title = strings.TrimSpace(strings.TrimLeft(line, "#"))
+		}
+	}
+	return list
+}
+
+// follow does what a chapter of the documentation says, on the hosts that it names, or
+// else on reader. What it says to take to another host is there afterwards.
+func follow(t *testing.T, document, title string, reader host, hosts ...host) {
+	t.Helper()
+	n := 0
+	for _, b := range blocks(t, document) {
+		if b.title != title {
+			continue
+		}
+		n++
+		h := reader
+		for _, other := range hosts {
+			if b.host == other.Name() {
+				h = other
+			}
+		}
+		if b.host != "" && h.Name() != b.host {
+			t.Fatalf("%s, %q: no host %s", document, title, b.host)
+		}
+		out, err := h.Exec(within(t, 5*time.Minute), "bash", "-euo", "pipefail", "-c", b.text)
+		if err != nil {
+			t.Fatalf("%s, %q, on %s: %v\n%s\nsays:\n%s", document, title, h.Name(), err, b.text, out)
+		}
+		const carried = "/root/handover.tar"
+		if content, err := h.Exec(within(t, time.Minute), "cat", carried); err == nil {
+			for _, other := range hosts {
+				if err := other.WriteFile(carried, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if n == 0 {
+		t.Fatalf("%s has no commands in a chapter %q", document, title)
+	}
+}
