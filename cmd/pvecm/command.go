@@ -79,6 +79,9 @@ func (p param) check(value string) (err error) {
 	case cidr:
 		_, err = conf.ValidCIDR(value)
 	case fingerprint:
+		if blob, found := strings.CutPrefix(value, "SHA256:"); found && len(strings.TrimRight(blob, "=")) == 43 {
+			return nil // as ssh shows that of a host key
+		}
 		err = conf.ValidFingerprint(value)
 	case node:
 		err = conf.ValidNode(value)

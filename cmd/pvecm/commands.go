@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"pmxcfs/cmd/internal/cluster"
+	"pmxcfs/cmd/internal/host"
+	"pmxcfs/cmd/internal/keys"
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cfg"
 	"pmxcfs/corosync/conf"
@@ -19,7 +21,12 @@ type clusterServices = cluster.Services
 
 // services are what changes of a cluster use on a real host.
 func services() cluster.Services {
-	return cluster.Services{Kill: killNode}
+	return cluster.Services{
+		Kill:       killNode,
+		PrepareSSH: prepareSSH,
+		UpdateKeys: func(ctx context.Context, h *host.Host) error { return keys.Update(ctx, h, keys.Options{}) },
+		NodeFiles:  keys.Directories,
+	}
 }
 
 // killNode has corosync on a node end.
@@ -53,6 +60,7 @@ func commands() []command {
 			}),
 			run: create,
 		},
+		addCommand(),
 		{
 			name: "addnode", usage: "enter a node into the cluster's configuration", needs: needsNode,
 			description: "This is the cluster's half of \"pvecm add\", which calls it.",
@@ -108,6 +116,40 @@ func commands() []command {
 				return err
 			},
 		},
+		{
+			name: "updatecerts", usage: "make what is missing of keys, certificates and directories", needs: needsRoot,
+			description: "Renews this node's certificate, too, if it ends soon, is not of the cluster's authority, or lacks a name or address of this host.",
+			options: []param{
+				{name: "force", kind: boolean, usage: "make a new certificate in any case"},
+				{name: "silent", kind: boolean, usage: "tell no progress, and let no failure be one"},
+				{name: "unmerge-known-hosts", kind: boolean, usage: "make /etc/ssh/ssh_known_hosts a file of this host's own"},
+			},
+			run: updateCerts,
+		},
+		{
+			name: "check", usage: "look for what is wrong with keys, certificates and ssh between the nodes", needs: needsNode,
+			options: []param{{name: "fix", kind: boolean, usage: "mend what can be mended"}, outputFormat},
+			run:     check,
+		},
+		{
+			name: "mtunnel", usage: "the far end of a guest's migration", needs: needsNode, more: "[-- COMMAND...]",
+			description: "Other nodes call it over ssh.",
+			options: []param{
+				{name: "get_migration_ip", kind: boolean, usage: "print this node's address for migrations"},
+				{name: "migration_network", kind: cidr, usage: "use the network `CIDR` instead of datacenter.cfg's"},
+				{name: "run-command", kind: boolean, usage: "run a command with a connection as its input and output"},
+			},
+			run: mtunnel,
+		},
+		{
+			name: "next-id", usage: "print the lowest free id for a guest", needs: needsNode,
+			options: []param{
+				{name: "lower", kind: number, least: 100, usage: "begin with `N`", standard: "datacenter.cfg's next-id, or 100"},
+				{name: "upper", kind: number, least: 100, usage: "end below `N`", standard: "datacenter.cfg's next-id, or 1000000"},
+			},
+			run: nextID,
+		},
+		{name: "join-serve", hidden: true, needs: needsNode, options: []param{{name: "json", kind: boolean, usage: "speak JSON"}}, run: joinServe},
 		{
 			name: "join-info", usage: "print what a node needs to join this cluster", needs: needsNode,
 			description: "Prints the text that the web interface shows as join information.",

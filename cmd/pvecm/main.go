@@ -18,6 +18,7 @@ import (
 	common "pmxcfs/cmd/internal/cli"
 	"pmxcfs/cmd/internal/exit"
 	"pmxcfs/cmd/internal/host"
+	"pmxcfs/cmd/internal/join"
 	"pmxcfs/cmd/internal/plan"
 )
 
@@ -38,7 +39,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	e := &env{host: h, services: services(), root: os.Geteuid() == 0, getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr}
+	e := &env{host: h, services: services(), join: joinServices(), root: os.Geteuid() == 0, getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(run(ctx, e, os.Args))
 }
 
@@ -46,6 +47,7 @@ func main() {
 type env struct {
 	host           *host.Host
 	services       clusterServices
+	join           join.Services
 	root           bool // the effective user is
 	getenv         func(string) string
 	stdout, stderr io.Writer

@@ -73,20 +73,27 @@ func Enter(ctx context.Context, h *host.Host, s Services, n conf.NewNode) (*Answ
 
 // SetVotes gives a node other votes.
 func SetVotes(ctx context.Context, h *host.Host, node string, votes int) error {
-	return Locked(ctx, h, func(context.Context) error {
-		before, err := Read(h)
-		if err != nil {
-			return err
-		}
-		if n := before.Node(node); n != nil && n.Get("quorum_votes") == strconv.Itoa(votes) {
-			return nil
-		}
-		after, err := before.SetVotes(node, votes)
-		if err != nil {
-			return Refusal(err)
-		}
-		return Activate(h, after)
-	})
+	return Locked(ctx, h, func(context.Context) error { return setVotes(h, node, votes) })
+}
+
+// SetVotesLocked is SetVotes for a caller that holds this host's lock.
+func SetVotesLocked(ctx context.Context, h *host.Host, node string, votes int) error {
+	return h.ClusterLock(ctx, ConfLock, func(context.Context) error { return setVotes(h, node, votes) })
+}
+
+func setVotes(h *host.Host, node string, votes int) error {
+	before, err := Read(h)
+	if err != nil {
+		return err
+	}
+	if n := before.Node(node); n != nil && n.Get("quorum_votes") == strconv.Itoa(votes) {
+		return nil
+	}
+	after, err := before.SetVotes(node, votes)
+	if err != nil {
+		return Refusal(err)
+	}
+	return Activate(h, after)
 }
 
 // DelOptions are how a node is removed.
