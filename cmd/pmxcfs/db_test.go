@@ -597,6 +597,8 @@ func TestWrongUsageHasAStatusOfItsOwn(t *testing.T) {
 		{"db"}, {"db", "frobnicate"}, {"db", "--frobnicate"}, {"db", "check", "--frobnicate"}, {"db", "check", "a", "b"},
 		{"db", "repair"}, {"db", "repair", "a", "b", "c"}, {"db", "export"}, {"db", "import"}, {"db", "import", "a"},
 		{"db", "backup"}, {"db", "backup", "a", "b"}, {"db", "check", "file", "--json"},
+		{"db", "check", ""}, {"db", "export", ""}, {"db", "import", "", "a"}, {"db", "check", "-D", ""}, {"db", "--database=", "dump"},
+		{"--database", "", "db", "check"}, {"--root", "", "db", "check"}, {"--root", "", "db", "backup", "a"},
 	} {
 		status, out, errs := pmxcfs(t, args...)
 		if status != exit.Usage || !strings.HasPrefix(errs, "pmxcfs: db") || strings.Count(errs, "\n") != 1 || out != "" {

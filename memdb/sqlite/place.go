@@ -19,8 +19,13 @@ import (
 // resolve follows the symbolic links in path, as SQLite does before it appends "-wal"
 // to it. What the last of them leads to need not exist.
 func resolve(path string) (string, error) {
+	given := path
 	for range 40 { // the kernel's limit, too
 		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		var at *fs.PathError
+		if errors.As(err, &at) { // it names a directory above
+			return "", &fs.PathError{Op: "open", Path: given, Err: at.Err}
+		}
 		if err != nil {
 			return "", err
 		}
@@ -39,7 +44,7 @@ func resolve(path string) (string, error) {
 		}
 		path = target
 	}
-	return "", &fs.PathError{Op: "resolve", Path: path, Err: syscall.ELOOP}
+	return "", &fs.PathError{Op: "open", Path: given, Err: syscall.ELOOP}
 }
 
 // ErrInUse says that another daemon has the database open.

@@ -277,6 +277,9 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 	dbCfg := sqlite.Config{Path: d.o.Database, Log: dbLog}
 	d.observeDatabase(&dbCfg)
 	db, entries, created, err := sqlite.Open(dbCfg)
+	if errors.Is(err, sqlite.ErrInUse) {
+		return nil, fmt.Errorf("%w: end it, or give this one a database of its own by --database", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w (pmxcfs db check shows what is wrong with a database, pmxcfs db repair makes a sound copy)", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -93,21 +94,35 @@ func databaseFlag() cli.Flag {
 }
 
 // databasePath returns the path of the daemon's database: that of the innermost
-// option --database that is set, else the default, below --root.
-func databasePath(c *cli.Context) string {
-	root := "/"
+// option --database that is set, else the default, below --root. An option or a variable
+// without a value is an error, as to the daemon: the default would be another database
+// than the one that was meant.
+func databasePath(c *cli.Context) (string, error) {
+	path, root := "", "/"
 	for _, ctx := range c.Lineage() {
 		if ctx.Command == nil && ctx.App == nil {
 			continue
 		}
-		if path := ctx.String("database"); ctx.IsSet("database") && path != "" {
-			return path
+		for _, o := range []struct {
+			name  string
+			value *string
+		}{{"database", &path}, {"root", &root}} {
+			if value := ctx.String(o.name); value != "" {
+				*o.value = value
+			} else if ctx.IsSet(o.name) {
+				return "", usage(c, "--%s is empty: give it a path, or leave the option out", o.name)
+			}
 		}
-		if r := ctx.String("root"); r != "" {
-			root = r
+		if path != "" {
+			return path, nil
 		}
 	}
-	return filepath.Join(root, defaultDatabase)
+	for _, variable := range []string{"PMXCFS_DATABASE", "PMXCFS_ROOT"} {
+		if text, there := os.LookupEnv(variable); there && text == "" {
+			return "", usage(c, "%s is empty: give it a path, or unset it", variable)
+		}
+	}
+	return filepath.Join(root, defaultDatabase), nil
 }
 
 func usageError(c *cli.Context, err error, _ bool) error { return usage(c, "%v", err) }
@@ -124,7 +139,10 @@ func usage(c *cli.Context, format string, args ...any) error {
 // needed; the first, FILE, may be left out for the daemon's database.
 func arguments(c *cli.Context, names ...string) ([]string, error) {
 	args := c.Args().Slice()
-	for _, a := range args {
+	for i, a := range args {
+		if a == "" {
+			return nil, usage(c, "argument %d is empty: give it a path", i+1)
+		}
 		if len(a) > 1 && a[0] == '-' {
 			return nil, usage(c, "options come before the arguments: %s", a)
 		}
@@ -133,7 +151,8 @@ func arguments(c *cli.Context, names ...string) ([]string, error) {
 	case len(names):
 		return args, nil
 	case len(names) - 1:
-		return append([]string{databasePath(c)}, args...), nil
+		path, err := databasePath(c)
+		return append([]string{path}, args...), err
 	}
 	return nil, usage(c, "the arguments are %s", "["+names[0]+"] "+strings.Join(names[1:], " "))
 }
