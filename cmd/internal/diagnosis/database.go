@@ -1,6 +1,8 @@
 package diagnosis
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"pmxcfs/corosync/conf"
@@ -59,5 +61,7 @@ func begunAnew(d *Offline, path string) []string {
 	if d.Cluster || d.Error != "" || d.Version > youngVersion {
 		return nil
 	}
-	return sqlite.Traces(path)
+	return slices.DeleteFunc(sqlite.Traces(path), func(name string) bool {
+		return strings.HasSuffix(name, "-wal") || strings.HasSuffix(name, "-journal") // the new one's own
+	})
 }

@@ -18,6 +18,7 @@ func TestADatabaseThatWasBegunAnewIsPointedOutOnASingleNode(t *testing.T) {
 		want    bool
 	}{
 		"new node":            {5, "", false, false},
+		"its own log":         {5, "config.db-wal", false, false},
 		"begun anew":          {5, "config.db.bak", false, true},
 		"old":                 {5000, "config.db.bak", false, false},
 		"a node of a cluster": {5, "config.db.bak", true, false},
