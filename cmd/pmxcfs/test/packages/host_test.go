@@ -62,7 +62,7 @@ func (h host) fails(t *testing.T, argv ...string) string {
 // install installs a build with apt-get, with more of its options if given.
 func (h host) install(t *testing.T, r release, args ...string) {
 	t.Helper()
-	out, err := h.Install(within(t, 5*time.Minute), []string{r.deb}, args...)
+	out, err := h.Install(within(t, 10*time.Minute), []string{r.deb}, args...)
 	if err != nil {
 		t.Fatalf("installing %s: %v", r.version, err)
 	}
@@ -74,7 +74,7 @@ func (h host) install(t *testing.T, r release, args ...string) {
 // apt runs another apt-get command.
 func (h host) apt(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := h.Apt(within(t, 5*time.Minute), args...)
+	out, err := h.Apt(within(t, 10*time.Minute), args...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -246,6 +247,7 @@ func (s standIn) builds(t *testing.T, dir string, program []byte) {
 type repository struct {
 	dir     string // on this machine
 	program []byte // of the stand-in for the stock daemon
+	depends string // what that needs
 }
 
 const repositoryThere = "/var/lib/stock-repository"
@@ -261,6 +263,7 @@ func newRepository(t *testing.T, ours release) *repository {
 		t.Fatal(err)
 	}
 	r.program = program
+	r.depends = regexp.MustCompile(`,? *pve-cluster \([^)]*\)`).ReplaceAllString(ours.depends, "")
 	return r
 }
 
@@ -353,7 +356,7 @@ func (h host) manages(t *testing.T) {
 // installsProxmox makes a fresh host one with Proxmox VE.
 func (h host) installsProxmox(t *testing.T, r *repository, version string) {
 	t.Helper()
-	h.apt(t, "satisfy", "corosync, e2fsprogs, perl:any, sqlite3")
+	h.apt(t, "satisfy", r.depends+", corosync, e2fsprogs, perl:any, sqlite3")
 	h.apt(t, "install", "proxmox-ve")
 	h.serves(t, soon, ".debug", "0\n")
 	h.manages(t)
