@@ -17,7 +17,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # needs nothing but C libraries.
 DEB_BUILD := gcc libc6-dev pkgconf git ca-certificates \
 	libcpg-dev libvotequorum-dev libcmap-dev libcfg-dev libcorosync-common-dev libqb-dev librrd-dev
-DEB_TEST  := corosync openssh-client openssl rrdtool rrdcached iproute2 procps util-linux prometheus groff-base fuse3 sqlite3
+DEB_TEST  := corosync openssh-client openssh-server openssl rrdtool rrdcached iproute2 procps util-linux prometheus groff-base fuse3 sqlite3
 # What building the Debian package of this machine's release needs on top: the rest of
 # debian/control's.
 DEB_DEB   := build-essential dpkg-dev debhelper lintian

@@ -15,6 +15,8 @@ import (
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cfg"
 	"pmxcfs/corosync/conf"
+	"pmxcfs/corosync/qb/qbclient"
+	"pmxcfs/status/ipc"
 )
 
 type clusterServices = cluster.Services
@@ -26,7 +28,31 @@ func services() cluster.Services {
 		PrepareSSH: prepareSSH,
 		UpdateKeys: func(ctx context.Context, h *host.Host) error { return keys.Update(ctx, h, keys.Options{}) },
 		NodeFiles:  keys.Directories,
+		Log:        logToCluster,
 	}
+}
+
+// logToCluster writes to the cluster's log. That it can't is no reason to stop.
+func logToCluster(h *host.Host, text string) {
+	c, err := qbclient.Dial(ipc.DefaultName)
+	if err == nil {
+		defer c.Close()
+		_, err = c.SendRecv(requestLog, logRequest("root@pam", "pvecm", text), 5*time.Second)
+	}
+	if err != nil {
+		h.Warnf("the cluster's log doesn't get %q: %v", text, err)
+	}
+}
+
+const (
+	requestLog     = 7 // the daemon's request that writes to the cluster's log
+	priorityNotice = 5 // as in syslog(3)
+)
+
+// logRequest is that request's data.
+func logRequest(ident, tag, text string) []byte {
+	b := []byte{priorityNotice, byte(len(ident) + 1), byte(len(tag) + 1)}
+	return append(b, ident+"\x00"+tag+"\x00"+text+"\x00"...)
 }
 
 // killNode has corosync on a node end.
@@ -149,6 +175,7 @@ func commands() []command {
 			},
 			run: nextID,
 		},
+		qdeviceCommand(),
 		{name: "join-serve", hidden: true, needs: needsNode, options: []param{{name: "json", kind: boolean, usage: "speak JSON"}}, run: joinServe},
 		{
 			name: "join-info", usage: "print what a node needs to join this cluster", needs: needsNode,

@@ -19,7 +19,7 @@ import (
 // addCommand is "pvecm add".
 func addCommand() command {
 	return command{
-		name: "add", usage: "make this host a node of a cluster", needs: needsNode,
+		name: "add", usage: "make this host a node of a cluster", needs: needsRoot, // in the middle of a join there is no mount
 		description: "HOSTNAME is a node of the cluster. Over its API root's password there is asked for, or read from the input; over ssh root's key has to be there.\nEverything is checked on both sides before anything is changed. A join that fails is taken back on both sides; one whose process was killed is completed by --resume or taken back by --abort.",
 		args:        []param{{name: "hostname", optional: true}},
 		options: slices.Concat(linkOptions("this host"), []param{
@@ -46,6 +46,7 @@ func addCommand() command {
 // joinServices are what a join uses on a real host.
 func joinServices() join.Services {
 	return join.Services{
+		RootKey:    keys.EnsureRootKey,
 		PrepareSSH: prepareSSH,
 		Finish: func(ctx context.Context, h *host.Host) error {
 			return keys.Update(ctx, h, keys.Options{Force: true})
@@ -180,6 +181,6 @@ func joinServe(ctx context.Context, c *call) error {
 	signal.Ignore(syscall.SIGPIPE)
 	h := c.env.host
 	h.Stdout = c.env.stderr
-	s := &join.Server{Host: h, Services: c.env.services, Version: version, Grace: 15 * time.Second}
+	s := &join.Server{Host: h, Services: c.env.services, Version: version, Grace: 20 * time.Second}
 	return s.Serve(ctx, h.Stdin, c.env.stdout)
 }

@@ -15,6 +15,8 @@ import (
 	"pmxcfs/cmd/internal/host"
 	"pmxcfs/cmd/internal/plan"
 	"pmxcfs/corosync/conf"
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/sqlite"
 )
 
 // testdata holds recordings of Proxmox VE's own tool.
@@ -54,12 +56,15 @@ func newTestEnv(t *testing.T, name, address string) *testEnv {
 	e := &testEnv{}
 	h := &host.Host{Root: t.TempDir(), Name: name, Stdin: strings.NewReader(""), Stdout: &e.out, Stderr: &e.err}
 	e.env = env{host: h, root: true, getenv: func(string) string { return "" }, stdout: &e.out, stderr: &e.err}
-	for _, dir := range []string{"/etc/pve/priv", "/etc/pve/nodes/" + name, "/etc/corosync", "/var/lock"} {
+	for _, dir := range []string{"/etc/pve/priv", "/etc/pve/nodes/" + name, "/etc/corosync", "/var/lock", "/var/lib/pve-cluster"} {
 		if err := h.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.Symlink("nodes/"+name, h.Path("/etc/pve/local")); err != nil {
+		t.Fatal(err)
+	}
+	if err := sqlite.Create(h.Path(host.Database), []*memdb.Entry{{Inode: memdb.RootInode, Version: 1, Type: memdb.TypeDir}}); err != nil {
 		t.Fatal(err)
 	}
 	h.Lookup = func(n string) []netip.Addr {
@@ -83,6 +88,8 @@ func newTestEnv(t *testing.T, name, address string) *testEnv {
 			return &host.CommandError{Args: c.Args, Status: 1, Err: fmt.Errorf("exit status 1")}
 		case c.Args[0] == "corosync-keygen":
 			return os.WriteFile(c.Args[len(c.Args)-1], bytes.Repeat([]byte{7}, 256), 0o400)
+		case line == "systemctl start pve-cluster": // with the tree of the restored database
+			os.Remove(h.Path(host.ClusterConf))
 		case line == "systemctl restart corosync pve-cluster":
 			e.members(t, name)
 		}

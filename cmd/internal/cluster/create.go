@@ -78,8 +78,8 @@ func planCreate(h *host.Host, r *plan.Report, o CreateOptions) (*conf.File, erro
 		r.Step("corosync-keygen makes %s", host.AuthKey)
 	}
 	r.Step("root gets an ssh key, if it has none, and may log in with keys")
-	r.Step("%s/corosync.conf: cluster %s with node %s (id %d, %d votes)", host.Mount, o.Name, h.Name, o.ID, o.Votes)
 	r.Step("the cluster's certificate authority, and this node's certificate and keys, are made if they are missing")
+	r.Step("%s/corosync.conf: cluster %s with node %s (id %d, %d votes)", host.Mount, o.Name, h.Name, o.ID, o.Votes)
 	r.Step("corosync and pve-cluster restart")
 	return new, nil
 }
@@ -129,37 +129,59 @@ func CheckLeftovers(h *host.Host, r *plan.Report) {
 	}
 }
 
+// creation is a create under way.
+type creation struct {
+	h         *host.Host
+	hostConf  []byte // the host's corosync.conf before
+	hadConf   bool
+	madeKey   bool
+	activated bool
+	restarted bool
+}
+
+// savedTree is the copy of the tree's database from before a create.
+const savedTree = "/var/lib/pve-cluster/create.saved.db"
+
 // doCreate does what planCreate promised, and takes it back if it fails.
 func doCreate(ctx context.Context, h *host.Host, s Services, o CreateOptions, new *conf.File) (err error) {
-	hostConf, hostErr := h.ReadFile(host.CorosyncConf)
-	madeKey, activated, restarted := false, false, false
-	defer func() {
-		if err == nil {
-			return
-		}
-		if undone := undoCreate(h, madeKey, activated, restarted, hostConf, hostErr); undone != nil {
-			err = plan.Errorf(plan.NotUndone, "%w\nNot all of it could be taken back: %w", err, undone)
-		} else {
-			err = plan.Errorf(max(plan.CodeOf(err), plan.Failed), "%w\nEverything was taken back: this host is in no cluster", err)
-		}
-	}()
+	c := &creation{h: h}
+	if c.hostConf, err = h.ReadFile(host.CorosyncConf); err == nil {
+		c.hadConf = true
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Remove(h.Path(savedTree)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := CopyDatabase(h, savedTree); err != nil {
+		return fmt.Errorf("back up the tree's database: %w", err)
+	}
+	defer os.Remove(h.Path(savedTree))
+	err = c.run(ctx, s, o, new)
+	if err == nil {
+		return nil
+	}
+	fmt.Fprintf(h.Stderr, "%v\nTaking everything back.\n", err)
+	if undone := c.undo(); undone != nil {
+		return plan.Errorf(plan.NotUndone, "%w\nNot all of it could be taken back: %w", err, undone)
+	}
+	return plan.Errorf(max(plan.CodeOf(err), plan.Failed), "%w\nEverything was taken back: this host is in no cluster", err)
+}
+
+func (c *creation) run(ctx context.Context, s Services, o CreateOptions, new *conf.File) error {
+	h := c.h
 	if s.PrepareSSH != nil {
 		if err := s.PrepareSSH(ctx, h); err != nil {
 			return err
 		}
 	}
 	if !h.Exists(host.AuthKey) {
+		c.madeKey = true
 		if err := KeyGen(ctx, h, host.AuthKey); err != nil {
 			return err
 		}
-		madeKey = true
 	}
 	if err := os.Chmod(h.Path(host.AuthKey), 0o400); err != nil {
-		return err
-	}
-	h.Sayf("Writing corosync configuration to %s", host.ClusterConf)
-	activated = true
-	if err := Activate(h, new); err != nil {
 		return err
 	}
 	if s.UpdateKeys != nil {
@@ -167,8 +189,13 @@ func doCreate(ctx context.Context, h *host.Host, s Services, o CreateOptions, ne
 			return err
 		}
 	}
+	h.Sayf("Writing corosync configuration to %s", host.ClusterConf)
+	c.activated = true
+	if err := Activate(h, new); err != nil {
+		return err
+	}
 	h.Sayf("Restarting corosync and the cluster file system")
-	restarted = true
+	c.restarted = true
 	if err := h.Run(ctx, "systemctl", "restart", "corosync", "pve-cluster"); err != nil {
 		return err
 	}
@@ -194,35 +221,40 @@ func waitForQuorum(ctx context.Context, h *host.Host, limit time.Duration) error
 	}
 }
 
-// undoCreate brings back the state before create.
-func undoCreate(h *host.Host, madeKey, activated, restarted bool, hostConf []byte, hostErr error) error {
+// undo brings back the state before.
+func (c *creation) undo() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	h := c.h
+	remove := func(path string) error {
+		if err := os.Remove(h.Path(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
 	var errs []error
-	if activated && restarted {
-		// Without quorum the tree can't be changed: the daemon has to be a single node's again.
-		errs = append(errs, h.Run(ctx, "systemctl", "stop", "corosync", "pve-cluster"))
+	if c.restarted {
+		// A daemon that has started with the cluster's configuration has no quorum, and
+		// lets nobody take it out of the tree again.
+		if err := h.Run(ctx, "systemctl", "stop", "corosync", "pve-cluster"); err != nil {
+			return err
+		}
+		errs = append(errs, RestoreDatabase(h, savedTree))
+	} else if c.activated {
+		errs = append(errs, remove(host.ClusterConf))
 	}
-	if activated {
-		if hostErr == nil {
-			errs = append(errs, h.WriteFile(host.CorosyncConf, hostConf, 0o644))
-		} else if err := os.Remove(h.Path(host.CorosyncConf)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+	if c.activated {
+		if c.hadConf {
+			errs = append(errs, h.WriteFile(host.CorosyncConf, c.hostConf, 0o644))
+		} else {
+			errs = append(errs, remove(host.CorosyncConf))
 		}
 	}
-	if activated && restarted {
+	if c.madeKey {
+		errs = append(errs, remove(host.AuthKey))
+	}
+	if c.restarted {
 		errs = append(errs, h.Run(ctx, "systemctl", "start", "pve-cluster"))
-		for until := time.Now().Add(20 * time.Second); h.Mounted() != nil && time.Now().Before(until); {
-			time.Sleep(100 * time.Millisecond)
-		}
-	}
-	if activated {
-		if err := os.Remove(h.Path(host.ClusterConf)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	if madeKey {
-		errs = append(errs, os.Remove(h.Path(host.AuthKey)))
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,7 +17,6 @@ import (
 	"pmxcfs/cmd/internal/host"
 	"pmxcfs/cmd/internal/plan"
 	"pmxcfs/corosync/conf"
-	"pmxcfs/memdb/sqlite"
 )
 
 // Options are how this host joins.
@@ -45,6 +45,9 @@ type Options struct {
 
 // Services are what a join needs of other packages.
 type Services struct {
+	// RootKey makes root's ssh key, if there is none.
+	RootKey func(ctx context.Context, h *host.Host) error
+	// PrepareSSH lets nodes log in with their keys, too.
 	PrepareSSH func(ctx context.Context, h *host.Host) error
 	// Finish makes this node's certificate and keys, once it is a member.
 	Finish func(ctx context.Context, h *host.Host) error
@@ -71,6 +74,9 @@ func Add(ctx context.Context, h *host.Host, s Services, o Options) (r *plan.Repo
 		}
 		return r, false, plan.Fail(plan.Refused, "unfinished", "\"pvecm add --resume\" goes on with it, \"pvecm add --abort\" takes it back", "a join to the cluster of %s, begun at %s, is unfinished (phase %s)", j.Peer, j.Begun.Format(time.DateTime), j.Phase)
 	}
+	if err := h.Mounted(); err != nil {
+		return r, false, err
+	}
 	if len(o.Request.Links) == 0 && o.Request.Fallback == "" {
 		a, err := h.Address()
 		if err != nil {
@@ -84,6 +90,11 @@ func Add(ctx context.Context, h *host.Host, s Services, o Options) (r *plan.Repo
 	// peer, nor a password of the user, that is in vain.
 	if err := r.Err(); err != nil && !slices.Contains(plan.Kinds(err), "cluster-exists") {
 		return r, false, err
+	}
+	if o.CopyID && s.RootKey != nil {
+		if err := s.RootKey(ctx, h); err != nil {
+			return r, false, err
+		}
 	}
 	x := &join{h: h, s: s, o: &o}
 	via := ""
@@ -384,8 +395,7 @@ func (x *join) prepare() error {
 			return err
 		}
 	}
-	// A copy that can be opened is worth more than one that can't.
-	if _, err := sqlite.Backup(h.Path(host.Database), h.Path(savedDir+"/config.db")); err != nil {
+	if err := cluster.CopyDatabase(h, savedDir+"/config.db"); err != nil {
 		return fmt.Errorf("back up the tree's database: %w", err)
 	}
 	j.Corosync = x.active("corosync")
@@ -396,9 +406,6 @@ func (x *join) prepare() error {
 func (x *join) active(unit string) bool {
 	return x.h.Do(context.Background(), host.Command{Args: []string{"systemctl", "is-active", "--quiet", unit}}) == nil
 }
-
-// databaseFiles are the database and what SQLite keeps beside it.
-var databaseFiles = []string{host.Database, host.Database + "-wal", host.Database + "-shm"}
 
 // switchOver makes this host's files those of the cluster. Doing so again is no mistake.
 func (x *join) switchOver(ctx context.Context, a *cluster.Answer) error {
@@ -424,12 +431,7 @@ func (x *join) switchOver(ctx context.Context, a *cluster.Answer) error {
 	if err := x.keepBackup(); err != nil {
 		h.Warnf("the backup of the old tree: %v", err)
 	}
-	for _, path := range databaseFiles {
-		if err := os.Remove(h.Path(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := host.SyncDir(filepath.Dir(h.Path(host.Database))); err != nil {
+	if err := cluster.RemoveDatabase(h); err != nil {
 		return err
 	}
 	h.Sayf("Starting corosync and pve-cluster")
@@ -636,12 +638,7 @@ func (x *join) restore(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, path := range databaseFiles {
-		if err := os.Remove(h.Path(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if _, err := sqlite.Backup(h.Path(savedDir+"/config.db"), h.Path(host.Database)); err != nil {
+	if err := cluster.RestoreDatabase(h, savedDir+"/config.db"); err != nil {
 		return err
 	}
 	if err := h.Run(ctx, "systemctl", "start", "pve-cluster"); err != nil {
@@ -654,6 +651,9 @@ func (x *join) restore(ctx context.Context) error {
 	}
 	return nil
 }
+
+// lost tells whether an error is the end of the connection.
+func lost(err error) bool { return errors.Is(err, io.EOF) || plan.CodeOf(err) == plan.Timeout }
 
 // withdraw has the cluster forget this node.
 func (x *join) withdraw(ctx context.Context) error {
@@ -670,7 +670,7 @@ func (x *join) withdraw(ctx context.Context) error {
 		if err = x.peer.Remove(ctx, r); err == nil {
 			return nil
 		}
-		if x.journal.Via == "dialogue" {
+		if x.journal.Via == "dialogue" && lost(err) {
 			// The other side takes the entry back by itself when the connection ends.
 			x.h.Warnf("%s: %v; it takes the entry back when the connection ends", x.o.Peer, err)
 			return nil

@@ -219,6 +219,19 @@ func TestAJoinOverTheDialogue(t *testing.T) {
 		t.Error("something is left of the join, or of the old tree")
 	}
 	w.unlocked()
+	recorded, err := os.ReadFile("testdata/join-ssh.cmds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The web services are not there; whether corosync runs is a question of ours.
+	services := func(list []string) []string {
+		return slices.DeleteFunc(list, func(l string) bool {
+			return !strings.HasPrefix(l, "systemctl ") || strings.Contains(l, "pveproxy") || strings.Contains(l, "is-active")
+		})
+	}
+	if got, want := services(slices.Clone(w.programs)), services(strings.Split(string(recorded), "\n")); !slices.Equal(got, want) {
+		t.Errorf("the services: %q, want %q", got, want)
+	}
 	// Once more is nothing to do.
 	if _, done, err := Add(context.Background(), w.b, s, w.options()); err != nil || !done {
 		t.Errorf("again: done %v, %v", done, err)

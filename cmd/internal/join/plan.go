@@ -2,6 +2,7 @@ package join
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/icmp"
@@ -28,8 +30,12 @@ const (
 	clockStop = 60 * time.Second
 	// corosyncPort is link 0's; link N has the one N further on.
 	corosyncPort = 5405
-	// probeTime is how long a member's answer is waited for.
-	probeTime = 3 * time.Second
+	// echoTime is how long the answer to a ping is waited for, and probeRefusal how long a
+	// refusal by a host that answers pings. probeTime is longer than the kernel looks for a
+	// neighbour.
+	echoTime     = time.Second
+	probeRefusal = 300 * time.Millisecond
+	probeTime    = 3500 * time.Millisecond
 )
 
 // checkHost finds what on this host speaks against a join.
@@ -198,7 +204,7 @@ func checkWays(ctx context.Context, h *host.Host, r *plan.Report, f *Facts, requ
 				own = l.Address
 			}
 			wait.Go(func() {
-				p := probeMember(ctx, h, m.Name, n, own, address)
+				p := probeMember(ctx, h, m.Name, n, own, address, len(f.Members) == 1)
 				if p != nil {
 					mu.Lock()
 					found = append(found, *p)
@@ -215,7 +221,7 @@ func checkWays(ctx context.Context, h *host.Host, r *plan.Report, f *Facts, requ
 }
 
 // probeMember tries to reach a member's corosync; nil: nothing speaks against it.
-func probeMember(ctx context.Context, h *host.Host, name string, link int, own, address string) *plan.Problem {
+func probeMember(ctx context.Context, h *host.Host, name string, link int, own, address string, alone bool) *plan.Problem {
 	to, from := first(h.Resolve(address)), first(h.Resolve(own))
 	if !to.IsValid() {
 		return &plan.Problem{Kind: "unreachable-member", Warning: true, Text: fmt.Sprintf("node %s on link %d: %s does not resolve here", name, link, address)}
@@ -225,12 +231,21 @@ func probeMember(ctx context.Context, h *host.Host, name string, link int, own, 
 	}
 	port := corosyncPort + link
 	refused := plan.Problem{Kind: "unreachable-member", Remedy: fmt.Sprintf("each node must reach each other on UDP port %d", port)}
-	if err := sendProbe(ctx, from, to, port); err != nil {
+	pinged := echo(from, to)
+	wait := probeRefusal
+	if pinged != nil {
+		wait = probeTime
+	}
+	err := sendProbe(ctx, from, to, port, wait)
+	if alone && errors.Is(err, syscall.ECONNREFUSED) {
+		err = nil // corosync opens its port when there is another node
+	}
+	if err != nil {
 		refused.Text = fmt.Sprintf("node %s can't be reached on link %d (%s): %v", name, link, to, err)
 		return &refused
 	}
-	if err := echo(from, to); err != nil {
-		refused.Text = fmt.Sprintf("node %s does not answer a ping on link %d (%s): %v", name, link, to, err)
+	if pinged != nil {
+		refused.Text = fmt.Sprintf("node %s does not answer a ping on link %d (%s): %v", name, link, to, pinged)
 		refused.Warning = true
 		return &refused
 	}
@@ -248,7 +263,7 @@ func first(list []netip.Addr) netip.Addr {
 
 // sendProbe sends a packet to a port, which corosync drops without an answer. An error
 // comes if the host isn't there or rejects it.
-func sendProbe(ctx context.Context, from, to netip.Addr, port int) error {
+func sendProbe(ctx context.Context, from, to netip.Addr, port int, wait time.Duration) error {
 	d := net.Dialer{}
 	if from.IsValid() {
 		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
@@ -261,8 +276,7 @@ func sendProbe(ctx context.Context, from, to netip.Addr, port int) error {
 	if _, err := c.Write([]byte("pvecm")); err != nil {
 		return err
 	}
-	// Longer than the kernel looks for a neighbour.
-	c.SetReadDeadline(time.Now().Add(probeTime + 500*time.Millisecond))
+	c.SetReadDeadline(time.Now().Add(wait))
 	_, err = c.Read(make([]byte, 64))
 	if timeout, ok := err.(net.Error); err == nil || ok && timeout.Timeout() {
 		return nil
@@ -296,12 +310,12 @@ func echo(from, to netip.Addr) error {
 	if _, err := c.WriteTo(packet, target); err != nil {
 		return err
 	}
-	c.SetReadDeadline(time.Now().Add(probeTime))
+	c.SetReadDeadline(time.Now().Add(echoTime))
 	buffer := make([]byte, 1500)
 	for {
 		n, peer, err := c.ReadFrom(buffer)
 		if err != nil {
-			return fmt.Errorf("nothing came within %s", probeTime)
+			return fmt.Errorf("nothing came within %s", echoTime)
 		}
 		m, err := icmp.ParseMessage(protocol, buffer[:n])
 		if body, ok := mEcho(m, err); ok && m.Type == reply && body.ID == id && peer.String() == target.String() {

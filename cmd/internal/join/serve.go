@@ -24,7 +24,7 @@ type Server struct {
 	Version  string // of this program
 	Corosync string // its version
 	// Grace is how long a node whose connection ended may take to come online before
-	// its entry is taken back. 0: not at all.
+	// its entry is taken back, and one that aborts to go offline. 0: not at all.
 	Grace time.Duration
 }
 
@@ -146,6 +146,7 @@ func (s *Server) talk(ctx context.Context, l *lines, next func(time.Duration) (q
 				return err
 			}
 		case q.Op == opAbort:
+			s.awaitOffline(ctx, q.Request.Name)
 			err := s.takeOut(ctx, *q.Request, "")
 			if err == nil {
 				*e = entry{}
@@ -327,6 +328,23 @@ func (s *Server) confirm(ctx context.Context, r Request) error {
 		return plan.Errorf(plan.Failed, "node %s is not online yet", r.Name)
 	}
 	return cluster.SetVotes(ctx, s.Host, r.Name, r.votes())
+}
+
+// awaitOffline waits until a node isn't online any more: one that has just ended its
+// corosync looks as if it were for the token's time.
+func (s *Server) awaitOffline(ctx context.Context, node string) {
+	ctx, cancel := context.WithTimeout(ctx, s.Grace)
+	defer cancel()
+	for {
+		if m, err := s.Host.Members(); err == nil && m.Nodes[node].Online != 1 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // takeOut removes a node that is entered as a request asked for, and isn't online. With a

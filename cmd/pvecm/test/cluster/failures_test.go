@@ -1,0 +1,237 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pmxcfs/contrib/lab"
+	"pmxcfs/internal/testutil"
+)
+
+// starts begins "pvecm add" and returns its process and what it writes.
+func (o *node) starts(args ...string) (*lab.Process, *bytes.Buffer) {
+	out := &bytes.Buffer{}
+	p, err := o.Start(lab.Spec{Args: append([]string{"/usr/bin/pvecm", "add"}, args...), Stdout: out, Stderr: out})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return p, out
+}
+
+// reaches waits until a join is in a phase, or in a later one.
+func (o *node) reaches(phase string, p *lab.Process, out *bytes.Buffer) {
+	o.t.Helper()
+	phases := []string{"prepared", "entered", "switched", "member", "done"}
+	testutil.Eventually(o.t, "the join reaches phase "+phase, func() error {
+		var j struct{ Phase string }
+		text, err := os.ReadFile(o.Path("/var/lib/pve-cluster/join.json"))
+		if err == nil && json.Unmarshal(text, &j) == nil && slices.Index(phases, j.Phase) >= slices.Index(phases, phase) {
+			return nil
+		}
+		if !p.Running() {
+			o.t.Fatalf("it ended before that: %s", out)
+		}
+		return fmt.Errorf("it is in phase %q", j.Phase)
+	})
+}
+
+// quorate writes to a node's tree again and again, until stopped, and counts failures.
+func (o *node) quorate() (stop func()) {
+	end, ended := make(chan struct{}), make(chan int)
+	go func() {
+		failures := 0
+		for n := 0; ; n++ {
+			select {
+			case <-end:
+				ended <- failures
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			if os.WriteFile(o.Path("/etc/pve/beat"), fmt.Append(nil, n), 0o600) != nil {
+				failures++
+			}
+		}
+	}()
+	return func() {
+		close(end)
+		if n := <-ended; n > 0 {
+			o.t.Errorf("%s could not be written to %d times: the cluster lost quorum", o.Name(), n)
+		}
+	}
+}
+
+// A join whose process is killed at any phase is taken back or completed, and the cluster
+// never notices.
+func TestAJoinThatIsKilled(t *testing.T) {
+	t.Parallel()
+	c := fresh(t, 3)
+	one, two, three := c.node(1), c.node(2), c.node(3)
+	one.must("create", "lab")
+	two.must("add", "10.99.0.1", "--via", "ssh")
+	c.wantTogether(2, one, two)
+	for _, step := range []struct{ phase, then string }{
+		{"entered", "--abort"}, {"switched", "--abort"}, {"member", "--abort"}, {"entered", "--resume"}, {"member", "--resume"},
+	} {
+		t.Logf("killed in phase %s, then %s", step.phase, step.then)
+		stop := one.quorate()
+		p, out := three.starts("10.99.0.1", "--via", "ssh")
+		three.reaches(step.phase, p, out)
+		if err := p.Signal(unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		p.Wait()
+		if out, status := three.pvecm("add", "10.99.0.1", "--via", "ssh"); status == 0 && three.has("/var/lib/pve-cluster/join.json") || !strings.Contains(out, "unfinished") {
+			t.Errorf("a plain add afterwards: status %d: %s", status, out)
+		}
+		three.must("add", step.then)
+		stop()
+		if step.then == "--abort" {
+			three.wantAlone()
+			testutil.Eventually(t, "the cluster has two nodes again", func() error {
+				if text := string(one.read("/etc/pve/corosync.conf")); strings.Contains(text, "node3") {
+					return fmt.Errorf("it has\n%s", text)
+				}
+				return nil
+			})
+			c.wantTogether(2, one, two)
+			continue
+		}
+		c.wantTogether(3, c.all...)
+		if step.phase == "entered" { // and out again
+			three.in("", "systemctl", "stop", "pve-cluster", "corosync")
+			testutil.Eventually(t, "node3 is off", func() error {
+				if out, status := one.pvecm("delnode", "node3"); status != 0 {
+					return fmt.Errorf("%s", out)
+				}
+				return nil
+			})
+			three.in("", "bash", "-c", "rm -f /etc/corosync/* /var/lib/pve-cluster/config.db*; systemctl start pve-cluster")
+			three.wantAlone()
+		}
+	}
+}
+
+// A join that gets nowhere is taken back by itself on both sides.
+func TestAJoinThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	c := fresh(t, 2)
+	one, two := c.node(1), c.node(2)
+	one.must("create", "lab")
+	c.wantTogether(1, one)
+	stop := one.quorate()
+	p, out := two.starts("10.99.0.1", "--via", "ssh", "--timeout", "8")
+	two.reaches("switched", p, out)
+	if err := c.lab.Cut(2); err != nil {
+		t.Fatal(err)
+	}
+	p.Wait()
+	if !strings.Contains(out.String(), "Everything was taken back") {
+		t.Errorf("it ended with %s", out)
+	}
+	two.wantAlone()
+	testutil.Eventually(t, "the cluster has one node again", func() error {
+		if text := string(one.read("/etc/pve/corosync.conf")); strings.Contains(text, "node2") {
+			return fmt.Errorf("it has\n%s", text)
+		}
+		return nil
+	})
+	if err := c.lab.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	two.must("add", "10.99.0.1", "--via", "ssh")
+	c.wantTogether(2, one, two)
+}
+
+// What speaks against a join is told before anything is changed.
+func TestJoinsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	c := fresh(t, 3)
+	one, two, three := c.node(1), c.node(2), c.node(3)
+	one.must("create", "lab")
+	two.must("add", "10.99.0.1", "--via", "ssh")
+	c.wantTogether(2, one, two)
+	before := string(one.read("/etc/pve/corosync.conf"))
+	refused := func(status int, text string, args ...string) {
+		t.Helper()
+		out, got := three.pvecm(append([]string{"add", "10.99.0.1", "--via", "ssh"}, args...)...)
+		if got != status || !strings.Contains(out, text) {
+			t.Errorf("%v: status %d, want %d and %q: %s", args, got, status, text, out)
+		}
+		three.wantAlone()
+		if after := string(one.read("/etc/pve/corosync.conf")); after != before {
+			t.Errorf("%v: the cluster's corosync.conf was changed", args)
+		}
+	}
+	refused(4, "node id 1 belongs to node node1", "--nodeid", "1")
+	refused(4, "no interface of this host", "--link0", "10.99.0.77")
+	refused(4, "no link 1", "--link0", "10.99.0.3", "--link1", "10.99.0.3")
+	refused(5, "no host key", "--fingerprint", "SHA256:"+strings.Repeat("A", 43))
+	os.MkdirAll(three.Path("/etc/pve/nodes/node3/qemu-server"), 0o755)
+	three.write("/etc/pve/nodes/node3/qemu-server/100.conf", "name: x\n")
+	refused(4, "this host has 1 guests")
+	os.Remove(three.Path("/etc/pve/nodes/node3/qemu-server/100.conf"))
+	out, status := three.pvecm("add", "10.99.0.1", "--via", "ssh", "--dry-run")
+	if status != 0 || !strings.Contains(out, "would do: ") {
+		t.Errorf("a dry run: status %d: %s", status, out)
+	}
+	three.wantAlone()
+	// A member that can't be reached is named.
+	if err := c.lab.Split([]int{1, 2}, []int{3}); err != nil {
+		t.Fatal(err)
+	}
+	refused(5, "can't be reached")
+	if err := c.lab.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	// Without quorum nobody joins.
+	two.in("", "systemctl", "stop", "pve-cluster", "corosync")
+	testutil.Eventually(t, "node1 has no quorum", func() error {
+		if s := one.state(); s.Quorum == nil || s.Quorum.Quorate {
+			return fmt.Errorf("it has")
+		}
+		return nil
+	})
+	refused(2, "no quorum")
+	if out, status := one.pvecm("delnode", "node2"); status != 2 {
+		t.Errorf("delnode: status %d: %s", status, out)
+	}
+	one.must("expected", "1")
+	testutil.Eventually(t, "it has quorum again", func() error {
+		if s := one.state(); s.Quorum == nil || !s.Quorum.Quorate {
+			return fmt.Errorf("no")
+		}
+		return nil
+	})
+	one.must("delnode", "node2")
+	c.wantTogether(1, one)
+}
+
+// After a power cut all nodes come back, one by one.
+func TestAColdStart(t *testing.T) {
+	t.Parallel()
+	c := fresh(t, 3)
+	c.node(1).must("create", "lab")
+	for i := 2; i <= 3; i++ {
+		c.node(i).must("add", "10.99.0.1", "--via", "ssh")
+	}
+	c.wantTogether(3, c.all...)
+	for _, o := range c.all {
+		if err := o.Crash(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := len(c.all); i >= 1; i-- {
+		o := c.node(i)
+		o.in("", "bash", "-c", "umount -l /etc/pve; rm -rf /run/*.mainpid /run/pve-cluster* /dev/shm/*; systemctl start pve-cluster corosync ssh")
+	}
+	c.wantTogether(3, c.all...)
+}
