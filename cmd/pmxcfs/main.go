@@ -21,7 +21,7 @@ var version = "development"
 
 func main() {
 	if task := os.Getenv(daemon.GuardEnv); task != "" {
-		os.Exit(daemon.GuardMain(task, os.Stdin, os.Stdout, os.Stderr))
+		os.Exit(daemon.GuardMain(task, os.Getenv(daemon.GuardEndsEnv), os.Stderr))
 	}
 	daemon.TuneMalloc()
 	if filepath.Base(os.Args[0]) == "create_pmxcfs_db" {

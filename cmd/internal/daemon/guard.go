@@ -7,12 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +26,7 @@ import (
 // would wait for it. So a second process, the guard, looks on: when the daemon has
 // been killed and does not end, it ends the mount, which frees everybody: that
 // daemon's mount, of which it has been told, never what the next one has put there.
+// It waits in C (guard.c).
 //
 // It also uses the mount for the daemon, which wants to know whether that
 // answers (mountprobe.go).
@@ -35,9 +34,12 @@ import (
 // mountEndedText is what the log says then.
 const mountEndedText = "ended the file system of a killed daemon that could not end"
 
-// GuardEnv makes this program a guard. It holds the daemon's process id, the node's
-// name and the mount point.
-const GuardEnv = "PMXCFS_GUARD"
+// GuardEnv makes this program a guard, before Go begins. What it holds guard.c says.
+// GuardEndsEnv, beside it, makes it GuardMain, and holds the connection to end.
+const (
+	GuardEnv     = "PMXCFS_GUARD"
+	GuardEndsEnv = "PMXCFS_GUARD_ENDS"
+)
 
 const (
 	guardSignal  = syscall.SIGUSR1        // what the guard gets when the daemon is killed
@@ -103,7 +105,8 @@ func startGuard(mountPoint, node string, log *slog.Logger) (*guard, error) {
 func (g *guard) launch() (*exec.Cmd, <-chan struct{}, error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{"pmxcfs: guard of " + g.mountPoint}
-	cmd.Env = append(os.Environ(), GuardEnv+"="+strconv.Itoa(os.Getpid())+" "+g.node+" "+g.mountPoint)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d %d %s %s", GuardEnv, os.Getpid(),
+		guardCheck/time.Second, guardGrace/time.Millisecond, g.node, g.mountPoint))
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: guardSignal, Setsid: true}
 	line, theirs, err := newProbeLine()
@@ -164,44 +167,32 @@ func (g *guard) stop() {
 	<-g.done
 }
 
-// GuardMain is a guard's main.
-func GuardMain(task string, in io.Reader, out, stderr io.Writer) int {
+// GuardMain is what the guard's C part (guard.c) starts when a daemon seems unable to end: it
+// judges, ends the connection, and says so. Its exit status tells whether it did.
+func GuardMain(task, connection string, stderr io.Writer) int {
 	nameProcess(guardName)
-	number, rest, _ := strings.Cut(task, " ")
-	node, mountPoint, _ := strings.Cut(rest, " ")
-	pid, err := strconv.Atoi(number)
-	if err != nil {
-		fmt.Fprintf(stderr, "pmxcfs: %s: %q is no process id\n", GuardEnv, number)
+	var node, mountPoint string
+	var pid int
+	words := strings.SplitN(task, " ", 5)
+	number, err := strconv.ParseUint(connection, 10, 32)
+	if err == nil && len(words) == 5 {
+		pid, err = strconv.Atoi(words[0])
+		node, mountPoint = words[3], words[4]
+	}
+	if err != nil || pid == 0 {
+		fmt.Fprintf(stderr, "pmxcfs: %s=%q, %s=%q: no task\n", GuardEnv, task, GuardEndsEnv, connection)
 		return exit.Failure
 	}
-	killed := make(chan os.Signal, 1)
-	signal.Notify(killed, guardSignal)
-	// Signals for the whole control group are the daemon's to follow.
-	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGABRT, syscall.SIGPIPE)
-	var connection atomic.Uint32
-	go answerProbes(mountPoint, &connection, in, out) // which the mount's end ends at the latest
-	for os.Getppid() == pid {
-		select {
-		case <-killed:
-		case <-time.After(guardCheck):
+	ended, err := fuse.EndDying(uint32(number), pid)
+	if !ended && err == nil {
+		return exit.Failure
+	}
+	if log := logging.Journal(node); log != nil {
+		attrs := []any{"pid", pid, "path", mountPoint, event.MountEnded.Attr()}
+		if err != nil {
+			attrs = append(attrs, "error", err)
 		}
-		time.Sleep(guardGrace)
-		mount := connection.Load()
-		if mount == 0 || os.Getppid() != pid { // a daemon that has ended leaves its children to others
-			continue
-		}
-		ended, err := fuse.EndDying(mount, pid)
-		if !ended && err == nil {
-			continue
-		}
-		if log := logging.Journal(node); log != nil {
-			attrs := []any{"pid", pid, "path", mountPoint, event.MountEnded.Attr()}
-			if err != nil {
-				attrs = append(attrs, "error", err)
-			}
-			log.Warn(mountEndedText, attrs...)
-		}
-		return exit.OK
+		log.Warn(mountEndedText, attrs...)
 	}
 	return exit.OK
 }

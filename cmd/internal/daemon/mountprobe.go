@@ -1,16 +1,13 @@
 package daemon
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -24,7 +21,7 @@ import (
 const (
 	probeRequest = "probe"
 	probeAnswer  = "answer "     // and the errno, 0 if there was none
-	probeWatch   = "connection " // and its number
+	probeWatch   = "connection " // and its number; guard.c has the other end of all three
 )
 
 // probeLine is the daemon's end.
@@ -91,43 +88,4 @@ func (l *probeLine) ask(ctx context.Context) error {
 		return e // nobody serves it
 	}
 	return nil // any other answer is one
-}
-
-// answerProbes is the guard's end. It returns when the daemon's is closed, or says
-// what no daemon says. The connection that it is told of is stored.
-func answerProbes(mountPoint string, connection *atomic.Uint32, in io.Reader, out io.Writer) {
-	answer := syscall.Errno(0) // that the guard is there
-	for lines := bufio.NewReader(in); ; answer = useMount(mountPoint) {
-		if _, err := fmt.Fprintf(out, "%s%d\n", probeAnswer, answer); err != nil {
-			return
-		}
-		for {
-			line, err := lines.ReadString('\n')
-			if err != nil {
-				return
-			}
-			line = strings.TrimSuffix(line, "\n")
-			if line == probeRequest {
-				break
-			}
-			number, ok := strings.CutPrefix(line, probeWatch)
-			n, err := strconv.ParseUint(number, 10, 32)
-			if !ok || err != nil {
-				return
-			}
-			connection.Store(uint32(n))
-		}
-	}
-}
-
-// useMount asks the mount for its figures: the kernel has none of its own, and
-// nobody who watches the directory hears of it, as of an open.
-func useMount(mountPoint string) syscall.Errno {
-	var st syscall.Statfs_t
-	err := syscall.Statfs(mountPoint, &st)
-	errno, ok := errors.AsType[syscall.Errno](err)
-	if err != nil && !ok {
-		return syscall.EIO
-	}
-	return errno
 }

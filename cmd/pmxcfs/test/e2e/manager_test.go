@@ -218,6 +218,31 @@ func TestWatchdogIsNotFedWhileTheMountGivesNoAnswer(t *testing.T) {
 	n.stop()
 }
 
+// TestDaemonAndGuardAreSmall holds both to the memory that an idle node may cost.
+func TestDaemonAndGuardAreSmall(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector takes more than all the rest")
+	}
+	n := newInstance(t)
+	n.start()
+	guard := n.guardOf()
+	time.Sleep(3 * time.Second) // to give back what the start has used
+	resident := func(pid int) (kB int) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		must(t, err)
+		_, rest, _ := strings.Cut(string(b), "\nVmRSS:")
+		_, err = fmt.Sscan(rest, &kB)
+		must(t, err)
+		return kB
+	}
+	daemon, beside := resident(n.cmd.Process.Pid), resident(guard)
+	t.Logf("the daemon takes %d kB, its guard %d kB", daemon, beside)
+	if daemon+beside > 40<<10 || beside > 6<<10 {
+		t.Errorf("the daemon takes %d kB, its guard %d kB: want 40 MiB together at most, and 6 for the guard", daemon, beside)
+	}
+	n.stop()
+}
+
 func TestKilledGuardIsReplaced(t *testing.T) {
 	n := newInstance(t)
 	m := managed(n, 2*time.Second)
