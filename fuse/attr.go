@@ -114,6 +114,7 @@ func (fs *FS) madeOut(e memdb.Info, dir uint64, name string, out *gofuse.EntryOu
 
 // Lookup finds a name in a directory. An absence may be cached, too.
 func (fs *FS) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *gofuse.EntryOut) gofuse.Status {
+	fs.turns.take(pauseAtLatest)
 	if !fs.mayIn(in, in.NodeId, mayExec) {
 		return statusEACCES
 	}
@@ -159,6 +160,7 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *g
 
 // GetAttr answers a stat.
 func (fs *FS) GetAttr(_ <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrOut) gofuse.Status {
+	fs.turns.take(pauseAtLatest)
 	if item := fs.byID[in.NodeId]; item != nil {
 		if item.link != nil {
 			out.SetTimeout(cacheTime)

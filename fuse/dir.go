@@ -129,7 +129,10 @@ func typeBits(e *memdb.Entry) uint32 {
 }
 
 // ReleaseDir ends a directory handle.
-func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) { fs.dropHandle(in.Fh) }
+func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) {
+	fs.dropHandle(in.Fh)
+	fs.turns.take(pauseAtRelease)
+}
 
 // Mkdir makes a directory; in priv/lock it takes a lock.
 func (fs *FS) Mkdir(cancel <-chan struct{}, in *gofuse.MkdirIn, name string, out *gofuse.EntryOut) gofuse.Status {
@@ -168,6 +171,7 @@ func (fs *FS) Rmdir(cancel <-chan struct{}, in *gofuse.InHeader, name string) go
 }
 
 func (fs *FS) remove(cancel <-chan struct{}, in *gofuse.InHeader, name string) gofuse.Status {
+	defer fs.turns.take(pauseAtLatest)
 	dir := in.NodeId
 	if !fs.mayIn(in, dir, mayChange) {
 		return statusEACCES

@@ -479,6 +479,7 @@ func (fs *FS) Release(cancel <-chan struct{}, in *gofuse.ReleaseIn) {
 		}
 	}
 	fs.dropHandle(in.Fh)
+	fs.turns.take(pauseAtRelease)
 }
 
 // Fallocate is not supported: space is not reserved here.

@@ -91,6 +91,7 @@ type FS struct {
 	known      *known
 	recent     *recent
 	twins      *twins
+	turns      turns
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
@@ -150,6 +151,7 @@ func New(cfg Config) *FS {
 	fs.notify = newNotifier(cfg.Log)
 	fs.recent = newRecent()
 	fs.twins = newTwins()
+	fs.turns.epoch = time.Now()
 	fs.known = newKnown()
 	if cfg.Store != nil {
 		fs.tree = cfg.Store.Tree()
