@@ -129,6 +129,9 @@ func (db *DB) atRest(whole bool, since time.Time) bool {
 	defer db.mu.Unlock()
 	if whole && db.changed.Before(since) {
 		db.rested = true
+		if db.w != nil {
+			_ = db.w.c.exec("PRAGMA shrink_memory") // its cache; a wish that can't fail
+		}
 	}
 	return db.rested
 }

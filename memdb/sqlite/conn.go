@@ -29,11 +29,17 @@ const versionName = "__version__"
 type conn struct{ *sqlite3.SQLiteConn }
 
 // open connects to a database file. mode is SQLite's: "ro", "rw" or "rwc".
-func open(path, mode string) (conn, error) {
+func open(path, mode string) (conn, error) { return openThrough("", path, mode) }
+
+// openThrough connects through a file layer; "": SQLite's own.
+func openThrough(vfs, path, mode string) (conn, error) {
 	query := url.Values{
 		"mode":          {mode},
 		"_mutex":        {"no"},
 		"_busy_timeout": {"10000"},
+	}
+	if vfs != "" {
+		query.Set("vfs", vfs)
 	}
 	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query.Encode()
 	c, err := (&sqlite3.SQLiteDriver{}).Open(dsn)

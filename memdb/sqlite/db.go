@@ -231,7 +231,7 @@ func (db *DB) load(cfg Config) (entries []*memdb.Entry, created bool, err error)
 // loadRows reads a database file and judges its rows. A new file has none.
 func loadRows(path string, log *slog.Logger) (c conn, entries, mend []*memdb.Entry, err error) {
 	_, noLog := os.Stat(path + "-wal")
-	c, err = open(path, "rw")
+	c, err = openToWrite(path)
 	if err != nil {
 		return conn{}, nil, nil, &Error{Path: path, Call: "opening the database", Err: err}
 	}
@@ -525,7 +525,7 @@ type writer struct {
 }
 
 func openWriter(path string) (*writer, error) {
-	c, err := open(path, "rw")
+	c, err := openToWrite(path)
 	if err != nil {
 		return nil, err
 	}
@@ -557,7 +557,7 @@ func (w *writer) setup() error {
 		"PRAGMA synchronous=NORMAL",
 		"PRAGMA wal_autocheckpoint=0",
 		"PRAGMA journal_size_limit=16777216",
-		"PRAGMA cache_size=-1024",
+		"PRAGMA cache_size=-4096",
 		schema,
 	} {
 		if err := w.c.exec(pragma); err != nil {
