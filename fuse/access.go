@@ -60,13 +60,13 @@ func (fs *FS) may(in *gofuse.InHeader, mode, want uint32) bool {
 	case in.Gid == fs.gid:
 		bits >>= 3
 	default:
-		c := credentialsOf(in)
+		c := fs.credentialsOf(in)
 		if c.inGroup(fs.gid) {
 			bits >>= 3
 		}
 		return want&^bits == 0 || fs.mayOverride(c, mode, want)
 	}
-	return want&^bits == 0 || fs.mayOverride(credentialsOf(in), mode, want)
+	return want&^bits == 0 || fs.mayOverride(fs.credentialsOf(in), mode, want)
 }
 
 // mayOverride reports whether capabilities grant what the bits of mode do not.
@@ -87,7 +87,7 @@ func (fs *FS) mayAsOwner(in *gofuse.InHeader, capability int) bool {
 	if in.Uid == fs.uid || fs.kernelChecks {
 		return true
 	}
-	c := credentialsOf(in)
+	c := fs.credentialsOf(in)
 	return c.has(capability) && c.mapsUID(fs.uid) && (capability == unix.CAP_FOWNER || c.mapsGID(fs.gid))
 }
 
@@ -193,7 +193,7 @@ func (c *credentials) mapsGID(gid uint32) bool { return c.gids.maps(gid) }
 
 // credentialsOf asks /proc about the thread that makes a request. It is waiting for the answer, so
 // it is there, and stays as it is: see proc_pid_status(5).
-func credentialsOf(in *gofuse.InHeader) *credentials {
+func (fs *FS) credentialsOf(in *gofuse.InHeader) *credentials {
 	c := &credentials{}
 	if in.Pid == 0 {
 		return c
@@ -228,7 +228,7 @@ func credentialsOf(in *gofuse.InHeader) *credentials {
 	if c.uids.inside(0) == uids[real] {
 		byAccess = permitted
 	}
-	if !byFile || byReal && byAccess != effective && inAccess(in.Pid) {
+	if !byFile || byReal && byAccess != effective && fs.inAccess(in.Pid) {
 		c.capable = byAccess
 	}
 	return c
@@ -236,8 +236,8 @@ func credentialsOf(in *gofuse.InHeader) *credentials {
 
 // inAccess reports whether a thread is in access(2), or in one of its kind that goes by the real
 // ids.
-func inAccess(thread uint32) bool {
-	number, args, ok := systemCall(thread)
+func (fs *FS) inAccess(thread uint32) bool {
+	number, args, ok := fs.calls.of(thread)
 	if !ok {
 		return false
 	}

@@ -736,7 +736,7 @@ func TestOfWhomNothingIsKnownIsRefusedWhatItsGroupsWouldGrant(t *testing.T) {
 	fs := New(Config{GID: testGID})
 	var in gofuse.InHeader
 	in.Uid, in.Gid = 1000, 1000
-	if c := credentialsOf(&in); c.inGroup(testGID) || c.capable != 0 {
+	if c := fs.credentialsOf(&in); c.inGroup(testGID) || c.capable != 0 {
 		t.Error("a thread without a number has groups or capabilities")
 	}
 	if fs.may(&in, syscall.S_IFREG|0o640, mayRead) {
@@ -748,7 +748,7 @@ func TestOfWhomNothingIsKnownIsRefusedWhatItsGroupsWouldGrant(t *testing.T) {
 	}
 	in.Pid = uint32(os.Getpid()) // this process is somebody else, who may everything
 	in.Gid = 1000
-	if c := credentialsOf(&in); c.inGroup(testGID) || c.capable != 0 {
+	if c := fs.credentialsOf(&in); c.inGroup(testGID) || c.capable != 0 {
 		t.Error("another's groups or capabilities count")
 	}
 }

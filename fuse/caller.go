@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,28 +14,90 @@ import (
 // caller waits in its system call meanwhile. A caller in a foreign pid name space
 // has no number here (0), and nothing is known of it.
 
-// systemCall returns the number and the arguments of the system call that a thread is in, as
+// systemCalls knows the files of /proc that tell the system calls which threads are in. They are
+// kept open for those that are asked about again and again: an overwrite is one question.
+type systemCalls struct {
+	mu    sync.Mutex
+	files [16]struct {
+		thread uint32
+		fd     int
+	}
+	next int
+}
+
+const (
+	lookAgain = 20                    // times, at once: a thread on its way to wait is there soon
+	lookLater = 100                   // times
+	lookPause = 20 * time.Microsecond // between those
+)
+
+// of returns the number and the arguments of the system call that a thread is in, as
 // numbers in text; nothing if that can't be told. It has made a request and is about to wait for the
 // answer: while it is still running, its call can't be read. See proc_pid_syscall(5).
-func systemCall(thread uint32) (number int, args [][]byte, ok bool) {
-	path := "/proc/" + strconv.FormatUint(uint64(thread), 10) + "/syscall"
-	b := make([]byte, 256)
-	for range 100 {
-		fields := bytes.Fields(readProc(path, b))
+func (c *systemCalls) of(thread uint32) (number int, args [][]byte, ok bool) {
+	for i := range lookAgain + lookLater {
+		b := make([]byte, 256)
+		fields := bytes.Fields(c.read(thread, b))
 		if len(fields) == 0 {
 			return 0, nil, false
 		}
 		if n, err := strconv.Atoi(string(fields[0])); err == nil {
 			return n, fields[1:], true
 		}
-		time.Sleep(20 * time.Microsecond)
+		if i >= lookAgain {
+			time.Sleep(lookPause)
+		}
 	}
 	return 0, nil, false
 }
 
+func (c *systemCalls) read(thread uint32, into []byte) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.files {
+		f := &c.files[i]
+		if f.thread != thread {
+			continue
+		}
+		if n, err := unix.Pread(f.fd, into, 0); err == nil {
+			return into[:n]
+		}
+		c.drop(i) // that thread has ended, and this is another one
+		break
+	}
+	fd, err := unix.Open("/proc/"+strconv.FormatUint(uint64(thread), 10)+"/syscall", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	c.next = (c.next + 1) % len(c.files)
+	c.drop(c.next)
+	c.files[c.next].thread, c.files[c.next].fd = thread, fd
+	n, err := unix.Pread(fd, into, 0)
+	if err != nil {
+		return nil
+	}
+	return into[:n]
+}
+
+// drop closes a file. mu is held.
+func (c *systemCalls) drop(i int) {
+	if c.files[i].thread != 0 {
+		unix.Close(c.files[i].fd)
+	}
+	c.files[i].thread = 0
+}
+
+func (c *systemCalls) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.files {
+		c.drop(i)
+	}
+}
+
 // inTruncate reports whether a thread is in truncate(2).
-func inTruncate(thread uint32) bool {
-	number, _, ok := systemCall(thread)
+func (fs *FS) inTruncate(thread uint32) bool {
+	number, _, ok := fs.calls.of(thread)
 	return ok && number == unix.SYS_TRUNCATE
 }
 

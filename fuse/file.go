@@ -311,7 +311,7 @@ func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64,
 		h = fs.handle(fh)
 	} else if size == 0 && in.Valid&gofuse.FATTR_MTIME == 0 {
 		h = fs.justOpened(inode, in.Pid)
-		if h != nil && inTruncate(in.Pid) { // by its path, a file that it has open, too
+		if h != nil && fs.inTruncate(in.Pid) { // by its path, a file that it has open, too
 			h = nil
 		}
 		deferred = true

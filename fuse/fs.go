@@ -92,6 +92,7 @@ type FS struct {
 	recent     *recent
 	twins      *twins
 	turns      turns
+	calls      systemCalls
 
 	mu      sync.Mutex
 	handles map[uint64]*handle

@@ -90,6 +90,7 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 	go func() {
 		server.Serve()
 		fs.notify.stop()
+		fs.calls.close()
 		close(m.done)
 	}()
 	if err := server.WaitMount(); err != nil {
