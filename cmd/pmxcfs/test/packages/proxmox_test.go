@@ -44,7 +44,7 @@ func (h host) stockFiles(t *testing.T) []string {
 	return strings.Split(h.sh(t, `
 for p in pve-cluster libpve-common-perl libpve-cluster-perl libpve-cluster-api-perl libpve-access-control pve-manager proxmox-ve; do
 	dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\n' $p
-	dpkg-query -L $p | while read -r f; do
+	dpkg-query -L $p | grep '^/' | while read -r f; do
 		true=$(dpkg-divert --truename "$f")
 		if [ -f "$true" ]; then echo "$f $(stat -c '%a %U:%G' "$true") $(sha256sum < "$true")"; fi
 	done
