@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -150,4 +152,33 @@ func FuzzCommandLine(f *testing.F) {
 			t.Fatalf("%q becomes %q, and that %q (%v)", line, words, again, err)
 		}
 	})
+}
+
+func TestManualAndCompletionAreMadeOfTheCommands(t *testing.T) {
+	e := newTestEnv(t, "alpha", "192.0.2.1")
+	dir := t.TempDir()
+	if status := e.run("documentation", "man", dir); status != 0 {
+		t.Fatalf("status %d: %s", status, e.err.String())
+	}
+	for _, c := range commands() {
+		if c.hidden || c.name == "help" {
+			continue
+		}
+		page, err := os.ReadFile(filepath.Join(dir, "pvecm-"+c.name+".8"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, p := range c.options {
+			if name := `\-\-` + strings.ReplaceAll(p.name, "-", `\-`); !p.hidden && !strings.Contains(string(page), name) {
+				t.Errorf("%s: %s is missing", c.name, name)
+			}
+		}
+	}
+	if page, err := os.ReadFile(filepath.Join(dir, "pvecm.8")); err != nil || !strings.Contains(string(page), ".SH EXIT STATUS") {
+		t.Errorf("pvecm.8: %v", err)
+	}
+	if status := e.run("documentation", "completion"); status != 0 || !strings.Contains(e.out.String(), "complete -F _pvecm pvecm") || strings.Contains(e.out.String(), "create_pmxcfs_db") {
+		t.Errorf("status %d:\n%s", status, e.out.String())
+	}
 }

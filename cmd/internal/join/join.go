@@ -503,6 +503,11 @@ func (x *join) isMember() error {
 	case m.Cluster.Quorate != 1 || !h.Quorate():
 		return errors.New("there is no quorum")
 	}
+	// corosync.conf alone says nothing: the daemon takes the host's into a new tree. The
+	// peer has made this directory.
+	if dir := host.Mount + "/nodes/" + h.Name; !h.Exists(dir) {
+		return fmt.Errorf("the tree is not the cluster's yet: it has no %s", dir)
+	}
 	f, err := cluster.Read(h)
 	if err != nil {
 		return err

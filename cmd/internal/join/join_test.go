@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -104,6 +106,11 @@ func (w *world) members(online bool) {
 	w.write(w.a, "/etc/pve/.members", text)
 }
 
+// testServices make a node's directory, as keys.Directories does.
+var testServices = cluster.Services{NodeFiles: func(h *host.Host, node string) error {
+	return h.Mkdir("/etc/pve/nodes/"+node, 0o755)
+}}
+
 // exec answers the programs that node2 starts.
 func (w *world) exec(ctx context.Context, c host.Command) error {
 	line := strings.Join(c.Args, " ")
@@ -124,7 +131,7 @@ func (w *world) exec(ctx context.Context, c host.Command) error {
 		w.cut = in
 		w.mu.Unlock()
 		go func() { io.Copy(out, c.Stdin); out.Close() }()
-		s := &Server{Host: w.a, Version: "test"}
+		s := &Server{Host: w.a, Version: "test", Services: testServices}
 		return s.Serve(ctx, in, c.Stdout)
 	case line == "systemctl is-active --quiet corosync":
 		return failed(errors.New("exit status 3"))
@@ -292,6 +299,112 @@ func (w *world) failOnce(line string) {
 			return errors.New("exit status 1")
 		}
 		return nil
+	}
+}
+
+// webPeer is an API at node1 that enters and removes nodes as the stock tool does.
+func (w *world) webPeer() func(context.Context, *host.Host, *Options) (Peer, string, error) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		answer := func(data any, err error) {
+			if err != nil {
+				out.WriteHeader(http.StatusInternalServerError)
+				json.NewEncoder(out).Encode(map[string]any{"data": nil, "message": err.Error()})
+				return
+			}
+			json.NewEncoder(out).Encode(map[string]any{"data": data})
+		}
+		name, isNode := strings.CutPrefix(r.URL.Path, "/api2/json/cluster/config/nodes/")
+		switch {
+		case r.URL.Path == "/api2/json/access/ticket":
+			answer(map[string]string{"ticket": "PVE:root@pam:1::x", "CSRFPreventionToken": "1:y"}, nil)
+		case r.Header.Get("CSRFPreventionToken") != "1:y":
+			out.WriteHeader(http.StatusUnauthorized)
+		case r.URL.Path == "/api2/json/cluster/config/apiversion":
+			answer(1, nil)
+		case r.URL.Path == "/api2/json/cluster/config/join":
+			f, err := cluster.Read(w.a)
+			var nodes []map[string]string
+			for _, n := range f.Nodes() {
+				keys := map[string]string{}
+				for _, k := range n.Keys() {
+					keys[k] = n.Get(k)
+				}
+				nodes = append(nodes, keys)
+			}
+			answer(map[string]any{"nodelist": nodes, "totem": map[string]string{"cluster_name": "lab"}}, err)
+		case isNode && r.Method == http.MethodPost:
+			r.ParseForm()
+			a, err := cluster.AddNode(r.Context(), w.a, testServices, conf.NewNode{Name: name, Fallback: r.PostForm.Get("new_node_ip"), APIVersion: 1, Force: r.PostForm.Get("force") != ""})
+			if err != nil {
+				answer(nil, err)
+				return
+			}
+			var key []rune
+			for _, b := range a.AuthKey {
+				key = append(key, rune(b))
+			}
+			answer(map[string]any{"corosync_authkey": string(key), "corosync_conf": string(a.Conf), "warnings": []string{}}, nil)
+		case isNode && r.Method == http.MethodDelete:
+			_, err := cluster.DelNode(r.Context(), w.a, cluster.Services{}, cluster.DelOptions{Node: name})
+			answer(nil, err)
+		default:
+			out.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	w.t.Cleanup(server.Close)
+	return func(_ context.Context, _ *host.Host, _ *Options) (Peer, string, error) {
+		a := newAPI("127.0.0.1", cluster.Fingerprint(server.Certificate().Raw), Credentials{Password: "secret"}, nil)
+		a.base = server.URL
+		return a, "api", nil
+	}
+}
+
+func TestAJoinOverTheAPI(t *testing.T) {
+	w := newWorld(t)
+	s := Services{Connect: w.webPeer()}
+	if _, _, err := Add(context.Background(), w.b, s, w.options()); err != nil {
+		t.Fatal(err)
+	}
+	if f, _ := cluster.Read(w.a); f.Node("node2") == nil || f.Node("node2").Get("quorum_votes") != "1" {
+		t.Errorf("the cluster has\n%s", f.Text())
+	}
+	if w.b.Exists(journalFile) {
+		t.Error("the note is still there")
+	}
+}
+
+func TestAJoinOverTheAPIThatFailsIsTakenBack(t *testing.T) {
+	for name, spoil := range map[string]func(w *world){
+		"stopping fails": func(w *world) { w.failOnce("systemctl stop pve-cluster") },
+		"no member":      func(w *world) { w.dead = true },
+	} {
+		w := newWorld(t)
+		before := w.state()
+		spoil(w)
+		if _, _, err := Add(context.Background(), w.b, Services{Connect: w.webPeer()}, w.options()); err == nil || plan.CodeOf(err) == plan.NotUndone {
+			t.Errorf("%s: %v", name, err)
+		}
+		if after := w.state(); after != before {
+			t.Errorf("%s: before:\n%s\nafter:\n%s", name, before, after)
+		}
+	}
+}
+
+// A peer that refuses a node has another one of that name: it stays.
+func TestARefusalRemovesNobody(t *testing.T) {
+	w := newWorld(t)
+	if _, err := cluster.AddNode(context.Background(), w.a, cluster.Services{}, conf.NewNode{Name: "node2", Fallback: "10.99.0.22", APIVersion: 1}); err != nil {
+		t.Fatal(err)
+	}
+	before := w.state()
+	o := w.options()
+	o.Force = append(o.Force, "node-exists") // past the check of what the peer tells
+	_, _, err := Add(context.Background(), w.b, Services{Connect: w.webPeer()}, o)
+	if plan.CodeOf(err) != plan.Refused {
+		t.Errorf("status %d: %v", plan.CodeOf(err), err)
+	}
+	if after := w.state(); err == nil || after != before {
+		t.Errorf("%v, before:\n%s\nafter:\n%s", err, before, after)
 	}
 }
 

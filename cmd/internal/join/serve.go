@@ -289,8 +289,17 @@ func (s *Server) checkAndEnter(ctx context.Context, l *lines, next func(time.Dur
 		if err != nil {
 			return err
 		}
-		if _, err := before.AddNode(n); err != nil {
-			return cluster.Refusal(err)
+		present := before.Node(r.Name)
+		m, err := s.Host.Members()
+		if err != nil {
+			return err
+		}
+		// It is there already, and has come further than whoever asks knows.
+		there := present != nil && same(present, r) && m.Nodes[r.Name].Online == 1
+		if !there {
+			if _, err := before.AddNode(n); err != nil {
+				return cluster.Refusal(err)
+			}
 		}
 		said = true
 		if err := l.write(response{}); err != nil || !hold {
@@ -303,8 +312,14 @@ func (s *Server) checkAndEnter(ctx context.Context, l *lines, next func(time.Dur
 		if q.Op != opEnter || q.Request == nil || q.Request.Name != r.Name {
 			return l.write(answerOf(response{}, plan.Errorf(plan.Parameters, "behind the check comes the entry of the same node, not %q", q.Op)))
 		}
+		if there {
+			key, err := s.Host.ReadFile(host.AuthKey)
+			return l.write(answerOf(response{Answer: &cluster.Answer{AuthKey: key, Conf: before.Text()}}, err))
+		}
 		answer, err := cluster.Enter(ctx, s.Host, s.Services, n)
-		if f, e2 := cluster.Read(s.Host); e2 == nil && before.Node(r.Name) == nil && f.Node(r.Name) != nil {
+		// What a join has entered before, without votes, is this one's, too.
+		mine := present == nil || present.Get("quorum_votes") == "0"
+		if f, e2 := cluster.Read(s.Host); e2 == nil && mine && f.Node(r.Name) != nil {
 			*e = entry{request: &r, digest: f.Digest()} // also if something failed behind it
 		}
 		if err != nil {

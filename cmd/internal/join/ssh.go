@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -89,14 +90,19 @@ func hostKey(scan, fingerprint string) (line string, seen []string) {
 	return line, seen
 }
 
+// sshFailed is ssh's status if it could not run the command. The stock tool ends with that
+// status, too, so on the peer it becomes another one.
+const sshFailed = 255
+
 // args is the command line that runs a command on the peer.
 func (s *shell) args(command ...string) []string {
 	args := append([]string{"/usr/bin/ssh"}, s.options...)
-	args = append(args, "root@"+s.peer, "--")
+	var words []string
 	for _, word := range command {
-		args = append(args, quote(word))
+		words = append(words, quote(word))
 	}
-	return args
+	text := strings.Join(words, " ") + fmt.Sprintf("; s=$?; [ $s -ne %d ] || s=1; exit $s", sshFailed)
+	return append(args, "root@"+s.peer, "--", text)
 }
 
 // quote makes a word stand for itself in the peer's shell.
@@ -111,7 +117,7 @@ func quote(word string) string {
 func (s *shell) output(ctx context.Context, command ...string) ([]byte, error) {
 	out, err := s.h.Output(ctx, s.args(command...)...)
 	var failed *host.CommandError
-	if errors.As(err, &failed) && failed.Status == 255 {
+	if errors.As(err, &failed) && failed.Status == sshFailed {
 		return out, plan.Fail(plan.Trust, "ssh", "root's key gets there with --copy-id", "root on %s can't be reached over ssh: %s", s.peer, failed.Stderr)
 	}
 	return out, err
@@ -283,7 +289,7 @@ func newDialogue(ctx context.Context, s *shell) (*dialogue, error) {
 		ended := <-d.done
 		d.done <- ended
 		var failed *host.CommandError
-		if errors.As(ended, &failed) && failed.Status == 255 && !strings.Contains(stderr.String(), "join-serve") && !strings.Contains(stderr.String(), "pvecm <COMMAND>") {
+		if errors.As(ended, &failed) && failed.Status == sshFailed {
 			err = plan.Fail(plan.Trust, "ssh", "root's key gets there with --copy-id", "root on %s can't be reached over ssh: %s", s.peer, strings.TrimSpace(stderr.String()))
 		} else {
 			err = errStock

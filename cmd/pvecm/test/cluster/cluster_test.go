@@ -35,3 +35,35 @@ func TestCreateJoinAndRemove(t *testing.T) {
 	c.node(1).must("delnode", "node3")
 	c.wantTogether(2, c.all[:2]...)
 }
+
+// A node joins a peer that runs the stock tool, and one that runs the stock tool joins
+// ours: what differs is how they talk over ssh.
+func TestJoinsWithTheStockToolOnTheOtherSide(t *testing.T) {
+	t.Parallel()
+	c := fresh(t, 3)
+	one, two, three := c.node(1), c.node(2), c.node(3)
+	one.must("create", "lab")
+	c.wantTogether(1, one)
+	// It knows no join-serve, and says so with the status that ssh has for itself.
+	if out, status := one.in("#!/bin/sh\n[ \"$1\" != join-serve ] || { echo \"ERROR: unknown command 'pvecm join-serve'\" >&2; exit 255; }\nexec /usr/bin/pvecm.real \"$@\"\n",
+		"bash", "-c", "mv /usr/bin/pvecm /usr/bin/pvecm.real && cat > /usr/bin/pvecm && chmod 755 /usr/bin/pvecm"); status != 0 {
+		t.Fatal(out)
+	}
+	two.must("add", "10.99.0.1", "--via", "ssh")
+	c.wantTogether(2, one, two)
+	if out, status := three.pvecm("add", "10.99.0.1", "--via", "ssh", "--nodeid", "2"); status != 4 {
+		t.Errorf("an id that is taken: status %d: %s", status, out)
+	}
+	// The stock tool's way, step by step.
+	for _, line := range []string{
+		"test $(ssh 10.99.0.1 -o BatchMode=yes pvecm apiver) = 1",
+		"ssh 10.99.0.1 -o BatchMode=yes pvecm addnode node3 --force 1 --link0 10.99.0.3",
+		"scp -o BatchMode=yes 10.99.0.1:/etc/corosync/authkey 10.99.0.1:/etc/pve/corosync.conf /etc/corosync/",
+		"systemctl stop pve-cluster; rm /var/lib/pve-cluster/config.db; systemctl start corosync pve-cluster",
+	} {
+		if out, status := three.in("", "bash", "-c", line); status != 0 {
+			t.Fatalf("%s: status %d: %s", line, status, out)
+		}
+	}
+	c.wantTogether(3, c.all...)
+}
