@@ -1,7 +1,6 @@
 package fuse
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"log"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -338,35 +338,12 @@ func mountedOn(dir string) (mounted, error) {
 // mountsOn returns the file systems mounted on dir, a path without symbolic links,
 // the topmost one last.
 func mountsOn(dir string) ([]mounted, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
+	list, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Mountpoint != dir, false })
 	var found []mounted
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		// proc_pid_mountinfo(5): the device is field 3, the mount point field 5,
-		// and the type comes after the separator.
-		head, tail, ok := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(head)
-		if !ok || len(fields) < 5 || unescape(fields[4]) != dir {
-			continue
-		}
-		kind, _, _ := strings.Cut(tail, " ")
-		_, minor, _ := strings.Cut(fields[2], ":")
-		n, err := strconv.ParseUint(minor, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("mountinfo: %q is no device number", fields[2])
-		}
-		found = append(found, mounted{kind, uint32(n)})
+	for _, m := range list {
+		found = append(found, mounted{m.FSType, uint32(m.Minor)})
 	}
-	return found, lines.Err()
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+	return found, err
 }
 
 // slogLogger passes on what go-fuse has to say.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"pmxcfs/fuse"
@@ -218,23 +219,10 @@ func (h *Host) mount() Mount {
 
 // fuseMounts counts the FUSE mounts on a directory, given without symbolic links, and asks nothing of them.
 func fuseMounts(dir string) (n int, err error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		head, tail, ok := strings.Cut(line, " - ")
-		fields := strings.Fields(head)
-		if ok && len(fields) >= 5 && unescape(fields[4]) == dir && strings.HasPrefix(tail, "fuse") {
-			n++
-		}
-	}
-	return n, nil
-}
-
-// unescape undoes the octal escapes of mountinfo (proc_pid_mountinfo(5)).
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+	list, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return m.Mountpoint != dir || !strings.HasPrefix(m.FSType, "fuse"), false
+	})
+	return len(list), err
 }
 
 // ask asks the daemon for something.
