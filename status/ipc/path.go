@@ -1,6 +1,9 @@
 package ipc
 
-import "strings"
+import (
+	"pmxcfs/fuse"
+	"strings"
+)
 
 // cleanPath makes a path canonical: no leading, trailing or repeated slashes and no ".".
 // It refuses "..": no entry has such a name, and no answer may depend on what it would mean.
@@ -41,10 +44,5 @@ func isClean(path string) bool {
 // entries of their name.
 func notInDatabase(path string) bool {
 	first, _, _ := strings.Cut(path, "/")
-	switch first {
-	case "local", "qemu-server", "lxc", "openvz",
-		".version", ".members", ".vmlist", ".clusterlog", ".rrd", ".debug":
-		return true
-	}
-	return false
+	return fuse.Reserved(first)
 }

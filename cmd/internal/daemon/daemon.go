@@ -309,15 +309,10 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 			{Name: ".rrd", Mode: 0o440, Read: state.RRD},
 			{Name: ".debug", Mode: 0o640, Read: d.logs.ReadDebug, Write: d.logs.WriteDebug},
 		},
-		Links: []fuse.Link{
-			{Name: "local", Target: "nodes/" + name},
-			{Name: "qemu-server", Target: "nodes/" + name + "/qemu-server"},
-			{Name: "lxc", Target: "nodes/" + name + "/lxc"},
-			{Name: "openvz", Target: "nodes/" + name + "/openvz"},
-		},
-		UID: uint32(os.Geteuid()),
-		GID: d.showGroup(),
-		Log: d.logs.Domain("fuse"),
+		Links: fuse.Links(name),
+		UID:   uint32(os.Geteuid()),
+		GID:   d.showGroup(),
+		Log:   d.logs.Domain("fuse"),
 
 		IgnoreChmod: d.o.IgnoreChmod,
 	}

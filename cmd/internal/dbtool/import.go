@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pmxcfs/cmd/internal/exit"
+	"pmxcfs/fuse"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/sqlite"
 )
@@ -82,22 +83,11 @@ func importDir(dir, file string, warnings io.Writer) (int, error) {
 		return 0, fmt.Errorf("%s can't become a database: %w", dir, &memdb.DuplicateError{Duplicates: dups})
 	}
 	for _, e := range im.list {
-		if e.Parent == memdb.RootInode && hidden(e.Name) {
+		if e.Parent == memdb.RootInode && fuse.Reserved(e.Name) {
 			fmt.Fprintf(warnings, "warning: %s: the mount has an entry of this name by itself, which will hide this one\n", filepath.Join(dir, e.Name))
 		}
 	}
 	return len(tree), sqlite.Create(file, tree)
-}
-
-// hidden reports whether a link or special file of the mount has this name in
-// its root directory.
-func hidden(name string) bool {
-	switch name {
-	case "local", "qemu-server", "lxc", "openvz",
-		".version", ".members", ".vmlist", ".clusterlog", ".rrd", ".debug":
-		return true
-	}
-	return false
 }
 
 // importer reads a directory's files, in the order of their names.
