@@ -10,6 +10,7 @@ import (
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 	"pmxcfs/internal/event"
+	"pmxcfs/internal/jsontext"
 )
 
 // ErrNoCluster is the error of Ready while the cluster info is unknown.
@@ -159,7 +160,7 @@ func (s *Store) Members() []byte {
 
 func (s *Store) renderMembers() []byte {
 	b := append([]byte(nil), "{\n\"nodename\": "...)
-	b = appendString(b, s.node)
+	b = jsontext.AppendString(b, s.node)
 	b = append(b, ",\n\"version\": "...)
 	b = strconv.AppendUint(b, uint64(s.clinfo), 10)
 	c := s.cluster
@@ -167,7 +168,7 @@ func (s *Store) renderMembers() []byte {
 		return append(b, "\n}\n"...)
 	}
 	b = append(b, ",\n\"cluster\": { \"name\": "...)
-	b = appendString(b, c.Name)
+	b = jsontext.AppendString(b, c.Name)
 	b = append(b, ", \"version\": "...)
 	b = strconv.AppendUint(b, c.Version, 10)
 	b = append(b, ", \"nodes\": "...)
@@ -180,14 +181,14 @@ func (s *Store) renderMembers() []byte {
 			b = append(b, ',')
 		}
 		b = append(b, "\n  "...)
-		b = appendString(b, n.Name)
+		b = jsontext.AppendString(b, n.Name)
 		b = append(b, ": { \"id\": "...)
 		b = strconv.AppendUint(b, uint64(n.ID), 10)
 		b = append(b, ", \"online\": "...)
 		b = appendBit(b, s.online[n.ID])
 		if ip := s.byID[n.ID].ip; ip != "" {
 			b = append(b, ", \"ip\": "...)
-			b = appendString(b, ip)
+			b = jsontext.AppendString(b, ip)
 		}
 		b = append(b, '}')
 	}

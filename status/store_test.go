@@ -111,14 +111,3 @@ func TestMembersWithoutAClusterNamesThisNodeOnly(t *testing.T) {
 		t.Errorf("members is %v", v)
 	}
 }
-
-func FuzzAppendStringIsJSON(f *testing.F) {
-	for _, seed := range []string{"", "node1", "a\"b", "a\\b", "\x00\x1f", "\xff\xfe", "ü☃"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		if b := appendString(nil, s); !json.Valid(b) {
-			t.Errorf("%q became %s", s, b)
-		}
-	})
-}

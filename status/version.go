@@ -1,6 +1,7 @@
 package status
 
 import (
+	"pmxcfs/internal/jsontext"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,14 +80,14 @@ func (n *node) versions() []byte {
 	if n.rendered != nil {
 		return n.rendered
 	}
-	b := appendString(nil, n.name)
+	b := jsontext.AppendString(nil, n.name)
 	b = append(b, ": {"...)
 	for i, key := range n.values.keys {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, '\n')
-		b = appendString(b, key)
+		b = jsontext.AppendString(b, key)
 		b = append(b, ": "...)
 		b = strconv.AppendUint(b, uint64(n.values.byKey[key].version), 10)
 	}

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"sync"
 
+	"pmxcfs/internal/jsontext"
 	"pmxcfs/memdb"
 )
 
@@ -41,9 +42,9 @@ func renderGuests(guests []memdb.Guest, version uint32) []byte {
 		b = append(b, '"')
 		b = strconv.AppendUint(b, uint64(g.VMID), 10)
 		b = append(b, "\": { \"node\": "...)
-		b = appendString(b, g.Node)
+		b = jsontext.AppendString(b, g.Node)
 		b = append(b, ", \"type\": "...)
-		b = appendString(b, g.Type.String())
+		b = jsontext.AppendString(b, g.Type.String())
 		b = append(b, ", \"version\": "...)
 		b = strconv.AppendUint(b, uint64(g.Version), 10)
 		b = append(b, " }"...)

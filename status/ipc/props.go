@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 	"unsafe"
+
+	"pmxcfs/internal/jsontext"
 )
 
 // A property is a line NAME: VALUE of a guest's configuration, as offsets into it.
@@ -74,9 +76,9 @@ func appendGuest(dst []byte, g Guest, props []string) []byte {
 				dst = append(dst, `": {`...)
 				any = true
 			}
-			dst = appendJSONString(dst, name)
+			dst = jsontext.AppendString(dst, name)
 			dst = append(dst, ':')
-			dst = appendJSONString(dst, g.Conf[q.value:q.valueEnd])
+			dst = jsontext.AppendString(dst, g.Conf[q.value:q.valueEnd])
 			break
 		}
 	}

@@ -1,10 +1,11 @@
-package ipc
+// Package jsontext writes JSON where encoding/json is too slow or too free with white space.
+package jsontext
 
 import "unicode/utf8"
 
-// appendJSONString appends s as a JSON string (RFC 8259), valid whatever s is: what is not UTF-8
+// AppendString appends s as a JSON string (RFC 8259), valid whatever s is: what is not UTF-8
 // becomes U+FFFD.
-func appendJSONString[T string | []byte](dst []byte, s T) []byte {
+func AppendString[T string | []byte](dst []byte, s T) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
 	plain := 0 // s[plain:i] can go as it is
