@@ -152,6 +152,39 @@ func complete(t *testing.T, line ...string) []string {
 	return strings.Fields(string(out))
 }
 
+// TestCompletionOfOtherShells looks for what each has to know, and has the shells that are
+// there read theirs.
+func TestCompletionOfOtherShells(t *testing.T) {
+	fish, err := common.FishCompletion(newApp())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for shell, c := range map[string]struct {
+		script []byte
+		check  string
+		has    []string
+	}{
+		"zsh": {common.ZshCompletion(newApp()), "-n", []string{
+			"#compdef pmxcfs\n", "['pmxcfs db']='check repair dump ", "['pmxcfs --database']=file\n", "['pmxcfs --mount-point']=directory\n"}},
+		"fish": {fish, "--no-execute", []string{" -l database -r -d ", " -a 'dump' ", " -l json "}},
+	} {
+		for _, text := range c.has {
+			if !strings.Contains(string(c.script), text) {
+				t.Errorf("%s: %q is missing", shell, text)
+			}
+		}
+		path := filepath.Join(t.TempDir(), "script")
+		if err := os.WriteFile(path, c.script, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if program, err := exec.LookPath(shell); err == nil {
+			if out, err := exec.Command(program, c.check, path).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v: %s", shell, err, out)
+			}
+		}
+	}
+}
+
 func TestBashCompletesCommandsOptionsAndFiles(t *testing.T) {
 	for _, c := range []struct {
 		line []string

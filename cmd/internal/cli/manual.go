@@ -21,7 +21,7 @@ import (
 func Documentation(app func() *cli.App, manual fs.FS) *cli.Command {
 	return &cli.Command{
 		Name: "documentation", Hidden: true, HideHelpCommand: true,
-		Usage: "write the manual pages or the bash completion",
+		Usage: "write the manual pages or the completion of a shell",
 		Subcommands: []*cli.Command{
 			{Name: "man", ArgsUsage: "DIR", Usage: "write all manual pages into a directory", HideHelpCommand: true, Action: func(c *cli.Context) error {
 				if c.Args().Len() != 1 {
@@ -29,8 +29,22 @@ func Documentation(app func() *cli.App, manual fs.FS) *cli.Command {
 				}
 				return writePages(c.Args().First(), app(), manual)
 			}},
-			{Name: "completion", Usage: "write the completion for bash", HideHelpCommand: true, Action: func(c *cli.Context) error {
-				_, err := c.App.Writer.Write(BashCompletion(app()))
+			{Name: "completion", ArgsUsage: "bash|zsh|fish", Usage: "write the completion for a shell", HideHelpCommand: true, Action: func(c *cli.Context) error {
+				var script []byte
+				var err error
+				switch shell := c.Args().First(); shell {
+				case "", "bash":
+					script = BashCompletion(app())
+				case "zsh":
+					script = ZshCompletion(app())
+				case "fish":
+					script, err = FishCompletion(app())
+				default:
+					err = cli.Exit(fmt.Sprintf("documentation completion: the shell is bash, zsh or fish, not %q", shell), exit.Failure)
+				}
+				if err == nil {
+					_, err = c.App.Writer.Write(script)
+				}
 				return err
 			}},
 		},
