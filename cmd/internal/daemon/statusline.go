@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"strconv"
@@ -111,18 +112,19 @@ func (d *daemon) checks() []*check {
 	return list
 }
 
-// statusText says in one line how the daemon is.
+// statusText says in one line how the daemon is. What is wrong, health says.
 func (d *daemon) statusText() string {
+	n := d.node()
 	parts := []string{"local mode"}
-	if d.cluster != nil {
-		parts = d.cluster.statusText()
-	} else if err := d.local.Failing(); err != nil {
-		parts = append(parts, "the database can't be written ("+err.Error()+")")
+	if n.Cluster {
+		parts = d.cluster.statusText(n)
 	}
-	if d.tools.trouble() != nil {
-		parts = append(parts, "no service for Proxmox's tools")
+	for _, r := range n.Reasons() {
+		if r.Code != health.Starting {
+			parts = append(parts, r.Text)
+		}
 	}
-	parts = append(parts, "version "+strconv.FormatUint(d.tree.Root().Version, 10))
+	parts = append(parts, "version "+strconv.FormatUint(n.Version, 10))
 	if d.watchdog != nil {
 		if note := d.watchdog.waiting(); note != "" {
 			parts = append(parts, note)
@@ -131,9 +133,8 @@ func (d *daemon) statusText() string {
 	return strings.Join(parts, "; ")
 }
 
-// statusText says how this node's part in the cluster is.
-func (c *cluster) statusText() []string {
-	s := c.store.Status()
+// statusText says where this node is in the cluster.
+func (c *cluster) statusText(n health.Node) []string {
 	names := map[corosync.NodeID]string{}
 	parts := []string{"cluster mode"}
 	if info := c.info.Load(); info != nil {
@@ -144,34 +145,20 @@ func (c *cluster) statusText() []string {
 			names[n.ID] = n.Name
 		}
 	}
-	if s.Quorate {
+	if n.Quorate {
 		parts = append(parts, "quorate")
-	} else {
-		parts = append(parts, "not quorate")
 	}
-	members := make([]string, len(s.Group.Members))
-	for i, m := range s.Group.Members {
-		if members[i] = names[m.Node]; members[i] == "" {
-			members[i] = m.String()
-		}
+	var members []string
+	for _, m := range c.store.Status().Group.Members {
+		members = append(members, cmp.Or(names[m.Node], m.String()))
 	}
-	switch {
-	case s.Database != nil:
-		return append(parts, "out of the group: the database can't be written ("+s.Database.Error()+")")
-	case s.Group.Mode.Final():
-		return append(parts, "out of the group until restarted, the log says why")
-	case len(members) > 0 && !s.Group.Mode.Failed():
+	if len(members) > 0 {
 		parts = append(parts, "members: "+strings.Join(members, ", "))
-		if s.Group.Mode == dfsm.ModeSynced {
-			return append(parts, "synced")
-		}
-		return append(parts, "synchronising")
-	case !s.Group.Connected && s.Group.LastError != nil:
-		return append(parts, "no connection to corosync ("+s.Group.LastError.Error()+")")
-	case !s.Group.Connected:
-		return append(parts, "no connection to corosync yet")
 	}
-	return append(parts, "joining the group")
+	if n.Config.Mode == dfsm.ModeSynced {
+		parts = append(parts, "synced")
+	}
+	return parts
 }
 
 // reporter tells a status whenever it has changed.

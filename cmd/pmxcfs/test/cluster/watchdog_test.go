@@ -108,7 +108,7 @@ func TestCorosyncsTroubleIsNoReasonToRestart(t *testing.T) {
 	c.WantTogether(c.Nodes...)
 
 	n.Must(n.Host.StopCorosync())
-	wantStatus("; not quorate; no connection to corosync")
+	wantStatus("; there is no connection to corosync")
 	wantFed("without corosync")
 	n.Must(n.Host.StartCorosync())
 	c.WantTogether(c.Nodes...)

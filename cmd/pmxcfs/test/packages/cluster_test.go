@@ -118,7 +118,7 @@ func (c cluster) partitions(t *testing.T) {
 		return nil
 	})
 	testutil.EventuallyWithin(t, settles, func() error {
-		if status := alone.property(t, unit, "StatusText"); !strings.Contains(status, "not quorate") {
+		if status := alone.property(t, unit, "StatusText"); !strings.Contains(status, "no quorum") {
 			return fmt.Errorf("its status is %q", status)
 		}
 		return nil
