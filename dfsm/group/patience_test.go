@@ -6,17 +6,36 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// text is a log that is read while it grows.
+type text struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *text) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *text) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
 
 // TestFirstJoinMayTakeAWhile has no transport to connect to for longer than the
 // group's patience, and looks at what is logged before and after that.
 func TestFirstJoinMayTakeAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const patience = 30 * time.Second
-		var log bytes.Buffer
+		var log text
 		g, err := New(Config{App: nothing{}, Patience: patience, Backoff: 2 * time.Second,
 			Connect: func() (Transport, error) { return nil, errors.New("away") },
 			Logger:  slog.New(slog.NewTextHandler(&log, nil))})
@@ -28,16 +47,16 @@ func TestFirstJoinMayTakeAWhile(t *testing.T) {
 		go func() { defer close(done); g.Run(ctx) }()
 		time.Sleep(patience - time.Second)
 		synctest.Wait()
-		if log.Len() > 0 {
-			t.Errorf("within its patience it says:\n%s", &log)
+		if said := log.String(); said != "" {
+			t.Errorf("within its patience it says:\n%s", said)
 		}
 		if s := g.Status(); s.LastError == nil {
 			t.Error("its status does not tell why it is not connected")
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if n := strings.Count(log.String(), "cannot connect"); n != 1 {
-			t.Errorf("afterwards it says %d times:\n%s", n, &log)
+		if said := log.String(); strings.Count(said, "cannot connect") != 1 {
+			t.Errorf("afterwards it does not say once:\n%s", said)
 		}
 		cancel()
 		<-done
