@@ -275,7 +275,7 @@ func chmodMode(mode uint32) uint32 {
 func (fs *FS) setItemAttr(item *rootItem, in *gofuse.SetAttrIn) gofuse.Status {
 	size, ok := in.GetSize()
 	switch {
-	case in.Valid&(gofuse.FATTR_SIZE|gofuse.FATTR_MTIME) == 0, mtimeAlone(in):
+	case in.Valid&(gofuse.FATTR_SIZE|gofuse.FATTR_MTIME) == 0, mtimeAlone(in), !ok && fs.ignoreChmod:
 		return gofuse.OK
 	case ok && size == 0 && item.special != nil && item.special.Write != nil:
 		return gofuse.OK // a shell's ">"
@@ -296,7 +296,7 @@ func (fs *FS) setMTime(cancel <-chan struct{}, in *gofuse.SetAttrIn) gofuse.Stat
 		return gofuse.OK // deleted, but still open: nobody will see its time
 	}
 	if in.NodeId == rootID {
-		if mtimeAlone(in) {
+		if mtimeAlone(in) || fs.ignoreChmod {
 			return gofuse.OK // the root shows none
 		}
 		return statusEACCES

@@ -55,7 +55,8 @@ type Config struct {
 	Log      *slog.Logger
 	Observer Observer // nil: requests are not timed
 
-	// IgnoreChmod has chmod and chown to anything succeed, and change nothing.
+	// IgnoreChmod has chmod and chown to anything succeed, and the times of what has none
+	// be set; they change nothing.
 	IgnoreChmod bool
 
 	// Mounted is called with the connection, the device's minor number, when the file

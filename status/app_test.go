@@ -68,7 +68,7 @@ func deliverRaw(app dfsm.Application, m dfsm.Message) error {
 func sample(t *testing.T) (s *Store, app dfsm.Application, sent *posts, lines *bytes.Buffer) {
 	t.Helper()
 	lines, sent = new(bytes.Buffer), new(posts)
-	s = New(Config{Tree: memdb.New(), NodeName: "alpha", Address: "10.0.0.1", Logger: slog.New(slog.NewTextHandler(lines, nil))})
+	s = mustNew(Config{Tree: memdb.New(), NodeName: "alpha", Address: "10.0.0.1", Logger: slog.New(slog.NewTextHandler(lines, nil))})
 	info := labCluster(1, 3, 1)
 	info.Nodes[0].Name = "alpha"
 	s.SetCluster(info)
@@ -327,7 +327,7 @@ func TestABadStateIsLeftOutWithALine(t *testing.T) {
 }
 
 func TestWithoutAnAddressNoneIsTold(t *testing.T) {
-	s := New(Config{Tree: memdb.New(), NodeName: "alpha"})
+	s := mustNew(Config{Tree: memdb.New(), NodeName: "alpha"})
 	sent := new(posts)
 	s.SetGroup(sent)
 	s.App().ModeChanged(dfsm.ModeSynced)
@@ -423,7 +423,7 @@ func FuzzUpdate(f *testing.F) {
 	f.Add(uint16(1), bytes.Repeat([]byte{0xff}, keyField))
 	f.Add(uint16(3), bytes.Repeat([]byte{0}, 48))
 	f.Fuzz(func(t *testing.T, subtype uint16, payload []byte) {
-		s := New(Config{Tree: memdb.New(), NodeName: "alpha"})
+		s := mustNew(Config{Tree: memdb.New(), NodeName: "alpha"})
 		s.SetCluster(labCluster(1, 2, 1))
 		err := deliverRaw(s.App(), dfsm.Message{From: member(2), Subtype: subtype, Payload: payload})
 		for _, b := range [][]byte{s.Version(), s.Members(), s.ClusterLog(0, "")} {

@@ -9,7 +9,7 @@ import (
 
 // busy is a store of a cluster of 32 nodes with 20 values each.
 func busy() *Store {
-	s := New(Config{Tree: memdb.New(), NodeName: "node1"})
+	s := mustNew(Config{Tree: memdb.New(), NodeName: "node1"})
 	s.SetCluster(labCluster(1, 32, 1))
 	app := s.App()
 	for node := 1; node <= 32; node++ {

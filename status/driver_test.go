@@ -115,7 +115,7 @@ func (l *line) Wake() {
 // runNode runs a node's daemon until the function it returns is called.
 func runNode(t *testing.T, b *bus, node, nodes int) (s *Store, stop func()) {
 	t.Helper()
-	s = New(Config{Tree: memdb.New(), NodeName: fmt.Sprintf("node%d", node), Address: address(node)})
+	s = mustNew(Config{Tree: memdb.New(), NodeName: fmt.Sprintf("node%d", node), Address: address(node)})
 	g, err := group.New(group.Config{
 		Version: GroupVersion, App: s.App(), Ready: s.Ready,
 		Connect: func() (group.Transport, error) { return b.connect(node) },
@@ -199,7 +199,7 @@ func TestStoresBehindTheGroupsDriver(t *testing.T) {
 
 func TestTheGroupIsNotJoinedBeforeTheClusterIsKnown(t *testing.T) {
 	b := new(bus)
-	s := New(Config{Tree: memdb.New(), NodeName: "node1"})
+	s := mustNew(Config{Tree: memdb.New(), NodeName: "node1"})
 	asked := make(chan struct{}, 100)
 	g, err := group.New(group.Config{
 		App: s.App(),

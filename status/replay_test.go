@@ -77,7 +77,7 @@ type recordedApp struct {
 
 func (n *recordedNode) newApp(p *dfsmtest.Playback) dfsmtest.App {
 	n.starts++
-	store := New(Config{
+	store := mustNew(Config{
 		Tree: memdb.New(), NodeName: fmt.Sprintf("node%d", n.node), Address: address(n.node), PID: p.Self.PID,
 		Start: time.Unix(int64(p.Now()), 0),
 		Now:   func() time.Time { return time.Unix(int64(p.Now()), 0) },

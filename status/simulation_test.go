@@ -38,7 +38,7 @@ func newSimulation(t *testing.T, n int) *simulation {
 	sim := &simulation{t: t}
 	sim.Cluster = dfsmtest.NewCluster(dfsmtest.Config{Hosts: n, Version: GroupVersion, NewApp: func(p *dfsmtest.Process) dfsmtest.App {
 		id := int(p.Self().Node)
-		store := New(Config{
+		store := mustNew(Config{
 			Tree: memdb.New(), NodeName: fmt.Sprintf("node%d", id), Address: address(id), PID: p.Self().PID,
 			Now: func() time.Time { return time.Unix(int64(sim.Now()), 0) },
 		})

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"sync"
@@ -96,11 +97,10 @@ type Store struct {
 }
 
 // New returns a store for a tree that has just been loaded. It logs the cluster
-// log's first entry. A Config without Tree or NodeName is a mistake of the
-// caller's, and panics.
-func New(cfg Config) *Store {
+// log's first entry. A Config without Tree or NodeName is an error.
+func New(cfg Config) (*Store, error) {
 	if cfg.Tree == nil || cfg.NodeName == "" {
-		panic("status: Tree and NodeName are needed")
+		return nil, errors.New("status: Tree and NodeName are needed")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -113,7 +113,7 @@ func New(cfg Config) *Store {
 	}
 	journal, err := clusterlog.New(clusterlog.Config{Node: cfg.NodeName, Now: cfg.Now})
 	if err != nil {
-		panic(err) // it has all that it needs
+		return nil, err
 	}
 	s := &Store{
 		tree:    cfg.Tree,
@@ -133,7 +133,7 @@ func New(cfg Config) *Store {
 	}
 	s.touchAll()
 	s.Log(clusterlog.Message{Priority: 6, PID: cfg.PID, Ident: "root", Tag: "cluster", Text: "starting cluster log"})
-	return s
+	return s, nil
 }
 
 // SetGroup says through which group messages leave. Until it is called, and in

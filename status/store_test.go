@@ -9,10 +9,26 @@ import (
 	"pmxcfs/memdb"
 )
 
+func mustNew(cfg Config) *Store {
+	s, err := New(cfg)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+func TestNewSaysWhatItLacks(t *testing.T) {
+	for _, cfg := range []Config{{}, {Tree: memdb.New()}, {NodeName: "alpha"}} {
+		if s, err := New(cfg); s != nil || err == nil {
+			t.Errorf("%+v: %v, %v", cfg, s, err)
+		}
+	}
+}
+
 func newStore(t *testing.T) (*Store, *memdb.Tree) {
 	t.Helper()
 	tree := memdb.New()
-	return New(Config{Tree: tree, NodeName: "alpha", Start: time.Unix(1700000000, 0)}), tree
+	return mustNew(Config{Tree: tree, NodeName: "alpha", Start: time.Unix(1700000000, 0)}), tree
 }
 
 func apply(t *testing.T, s *Store, tree *memdb.Tree, op memdb.Op) {

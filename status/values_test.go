@@ -177,7 +177,7 @@ func (w *writer) Submit(key, text string) bool { *w = append(*w, key+":"+text); 
 
 func TestSamplesAreKeptAndWritten(t *testing.T) {
 	w := new(writer)
-	s := New(Config{Tree: memdb.New(), NodeName: "alpha", RRD: w})
+	s := mustNew(Config{Tree: memdb.New(), NodeName: "alpha", RRD: w})
 	s.SetCluster(labCluster(1, 2, 1))
 	if err := s.Set("rrd/pve-vm-9.0/100", []byte("1:2:3\x00")); err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func TestVersionIsRenderedAgainOnlyAfterAChange(t *testing.T) {
 }
 
 func TestFirstEntryOfTheClusterLog(t *testing.T) {
-	s := New(Config{Tree: memdb.New(), NodeName: "alpha", PID: 4104})
+	s := mustNew(Config{Tree: memdb.New(), NodeName: "alpha", PID: 4104})
 	log := decode(t, s.ClusterLog(0, ""))["data"].([]any)
 	if len(log) != 1 {
 		t.Fatalf("the log is %v", log)

@@ -72,7 +72,10 @@ func newFixture(t *testing.T, cluster bool) *fixture {
 	if err := os.WriteFile(f.conf, []byte(confText), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	f.status = status.New(status.Config{Tree: f.tree, NodeName: "n1", Start: now, Now: func() time.Time { return now }, PID: 7})
+	var err error
+	if f.status, err = status.New(status.Config{Tree: f.tree, NodeName: "n1", Start: now, Now: func() time.Time { return now }, PID: 7}); err != nil {
+		t.Fatal(err)
+	}
 	cfg := inspect.Config{
 		Version: "1.0", Node: "n1", Address: "10.0.0.1", Started: now, MountPoint: "/etc/pve",
 		Database: filepath.Join(t.TempDir(), "config.db"), HostConf: f.conf,

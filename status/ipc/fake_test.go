@@ -34,8 +34,12 @@ type fakes struct {
 }
 
 func newFakes() *fakes {
+	store, err := status.New(status.Config{Tree: memdb.New(), NodeName: "one"})
+	if err != nil {
+		panic(err)
+	}
 	return &fakes{
-		store:   status.New(status.Config{Tree: memdb.New(), NodeName: "one"}),
+		store:   store,
 		files:   map[string][]byte{},
 		guests:  map[uint32][]byte{},
 		values:  map[[2]string][]byte{},

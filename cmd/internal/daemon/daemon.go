@@ -293,13 +293,16 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 	if err == nil {
 		err = d.openSamples()
 	}
+	if err == nil {
+		err = d.newStatus(tree, name, address, begin)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", d.o.Database, err), db.Close())
 	}
 	d.db = db
 	d.gc = startMemoryTuner()
 
-	state := d.newStatus(tree, name, address, begin)
+	state := d.status
 	cfg := fuse.Config{
 		Specials: []fuse.Special{
 			{Name: ".version", Mode: 0o440, Read: state.Version},

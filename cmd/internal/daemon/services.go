@@ -80,13 +80,14 @@ func (d *daemon) closeSamples() {
 	}
 }
 
-func (d *daemon) newStatus(tree *memdb.Tree, name string, address net.IP, begin time.Time) *status.Store {
+func (d *daemon) newStatus(tree *memdb.Tree, name string, address net.IP, begin time.Time) (err error) {
 	cfg := status.Config{Tree: tree, NodeName: name, Start: begin, RRD: d.samples, Logger: d.logs.Domain("status")}
 	if address != nil {
 		cfg.Address = address.String()
 	}
-	d.tree, d.status = tree, status.New(cfg)
-	return d.status
+	d.tree = tree
+	d.status, err = status.New(cfg)
+	return err
 }
 
 // startTools starts the service that Proxmox's tools call, unless there is to be

@@ -20,6 +20,15 @@ import (
 	"pmxcfs/status/ipc/backend"
 )
 
+func newStatus(t *testing.T, tree *memdb.Tree) *status.Store {
+	t.Helper()
+	s, err := status.New(status.Config{Tree: tree, NodeName: "node1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestANameThatIsTakenIsToldAndTriedAgain(t *testing.T) {
 	name := qbtest.Name()
 	squatter, err := qb.Start(qb.Config{Name: name, Accept: func(qb.Peer) (qb.Handler, error) { return nil, os.ErrPermission }})
@@ -30,7 +39,7 @@ func TestANameThatIsTakenIsToldAndTriedAgain(t *testing.T) {
 	var log bytes.Buffer
 	tree := memdb.New()
 	cfg := ipc.Config{Name: name, Logger: slog.New(slog.DiscardHandler)}
-	backend.Configure(&cfg, tree, status.New(status.Config{Tree: tree, NodeName: "node1"}))
+	backend.Configure(&cfg, tree, newStatus(t, tree))
 	s := &toolService{cfg: cfg, log: slog.New(slog.NewTextHandler(&log, nil)), every: 5 * time.Millisecond}
 	if err := s.start(); err != nil {
 		t.Fatalf("the daemon does not start: %v", err)
@@ -72,7 +81,7 @@ func TestToolsStopWhileTheNameIsTaken(t *testing.T) {
 	defer squatter.Stop()
 	tree := memdb.New()
 	cfg := ipc.Config{Name: name, Logger: slog.New(slog.DiscardHandler)}
-	backend.Configure(&cfg, tree, status.New(status.Config{Tree: tree, NodeName: "node1"}))
+	backend.Configure(&cfg, tree, newStatus(t, tree))
 	s := &toolService{cfg: cfg, log: cfg.Logger, every: time.Hour}
 	if err := s.start(); err != nil {
 		t.Fatal(err)

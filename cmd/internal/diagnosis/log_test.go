@@ -19,7 +19,10 @@ import (
 // logHost is a host whose daemon has a cluster log and nothing else.
 func logHost(t *testing.T) (*Host, *status.Store) {
 	tree := memdb.New()
-	store := status.New(status.Config{Tree: tree, NodeName: "n1", Start: now, Now: func() time.Time { return now }, PID: 7})
+	store, err := status.New(status.Config{Tree: tree, NodeName: "n1", Start: now, Now: func() time.Time { return now }, PID: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := inspect.New(inspect.Config{Tree: tree, Status: store, Commits: &sqlite.Stats{}, Recent: &inspect.Recent{}, Node: "n1"})
 	socket := filepath.Join(t.TempDir(), "sock")
 	l, err := net.Listen("unix", socket)

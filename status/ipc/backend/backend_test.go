@@ -68,7 +68,11 @@ func newSite(t testing.TB) *site {
 		t.Skip("needs root: full access is uid 0 with gid 0")
 	}
 	s := &site{tree: newTree(t)}
-	s.store = status.New(status.Config{Tree: s.tree, NodeName: "one", PID: 42, Start: time.Unix(1700000000, 0)})
+	var err error
+	s.store, err = status.New(status.Config{Tree: s.tree, NodeName: "one", PID: 42, Start: time.Unix(1700000000, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.store.SetCluster(status.ClusterInfo{Name: "lab", Version: 1, Self: 1, Nodes: []status.ClusterNode{{ID: 1, Name: "one"}, {ID: 2, Name: "two"}}})
 	s.app = s.store.App()
 	cfg := ipc.Config{Name: qbtest.Name(), GID: 33, Logger: slog.New(slog.DiscardHandler)}
