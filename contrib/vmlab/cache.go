@@ -194,7 +194,11 @@ func makeRoot(ctx context.Context, dir string, r recipe) error {
 		{"bash", "-c", finish, "finish", tmp},
 	}
 	for _, step := range steps {
-		if out, err := exec.CommandContext(ctx, step[0], step[1:]...).CombinedOutput(); err != nil {
+		// It mounts things below the root: in name spaces of its own these and all its
+		// processes end with it, when it is killed, too.
+		cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--"}, step...)...)
+		cmd.WaitDelay = 10 * time.Second
+		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("vmlab: making a root: %s: %w: %s", step[0], err, out)
 		}
 	}

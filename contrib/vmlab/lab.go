@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -19,9 +20,10 @@ import (
 
 // Options says what Up builds.
 type Options struct {
-	Suites []string  // the Debian release of each host: 1 to lab.MaxHosts of them
-	Cache  string    // directory of the cache; "": CacheEnv's, or DefaultCache
-	Log    io.Writer // what takes long is told here, line by line; nil: nowhere
+	Suites   []string  // the Debian release of each host: 1 to lab.MaxHosts of them
+	Packages []string  // of Debian, that each host has from the beginning beside the few that all have
+	Cache    string    // directory of the cache; "": CacheEnv's, or DefaultCache
+	Log      io.Writer // what takes long is told here, line by line; nil: nowhere
 }
 
 // Lab is a set of hosts. Its methods may be called from any goroutine.
@@ -87,7 +89,7 @@ func Up(ctx context.Context, opts Options) (*Lab, error) {
 		if roots[suite] != "" {
 			continue
 		}
-		root, lock, err := c.root(ctx, suite, packages)
+		root, lock, err := c.root(ctx, suite, append(slices.Clone(packages), opts.Packages...))
 		if err != nil {
 			return nil, errors.Join(err, l.Down())
 		}
@@ -153,6 +155,10 @@ func (l *Lab) Host(i int) *Host { return l.hosts[i-1] }
 
 // Cut unplugs the network cable of host i.
 func (l *Lab) Cut(i int) error { return l.net.Cut(i) }
+
+// Split divides the network: hosts reach those of their own side only, and those in no
+// list are one more side.
+func (l *Lab) Split(sides ...[]int) error { return l.net.Split(sides...) }
 
 // Heal plugs all cables in again.
 func (l *Lab) Heal() error { return l.net.Heal() }

@@ -31,10 +31,19 @@ const bootTimeout = 5 * time.Minute
 // test. If that failed, what the hosts said last is shown.
 func New(t testing.TB, suites ...string) *Lab {
 	t.Helper()
+	return NewWith(t, Options{Suites: suites})
+}
+
+// NewWith is New with options.
+func NewWith(t testing.TB, opts Options) *Lab {
+	t.Helper()
 	Require(t)
 	ctx, cancel := context.WithTimeout(context.Background(), bootTimeout)
 	defer cancel()
-	l, err := Up(ctx, Options{Suites: suites, Log: t.Output()})
+	if opts.Log == nil {
+		opts.Log = t.Output()
+	}
+	l, err := Up(ctx, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
