@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -406,6 +407,30 @@ func TestARefusalRemovesNobody(t *testing.T) {
 	if after := w.state(); err == nil || after != before {
 		t.Errorf("%v, before:\n%s\nafter:\n%s", err, before, after)
 	}
+}
+
+// A peer that is cut off from all others can't take an entry back before it has quorum.
+func TestAnEntryIsTakenBackWhenQuorumReturns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := w.state()
+	ctx, s, r := t.Context(), &Server{Host: w.a}, Request{Name: "node2", Fallback: "10.99.0.2"}
+	n, err := s.newNode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cluster.Enter(ctx, w.a, cluster.Services{}, n); err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	w.a.Writable = func() bool { return asked.Add(1) > 3 }
+	if err := s.takeBack(ctx, entry{request: &r}); err != nil {
+		t.Fatal(err)
+	}
+	if after := w.state(); after != before || asked.Load() <= 3 {
+		t.Errorf("asked %d times; before:\n%s\nafter:\n%s", asked.Load(), before, after)
+	}
+	w.unlocked()
 }
 
 // A killed process leaves its journal and whatever it had done. Resuming completes it,

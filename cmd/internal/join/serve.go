@@ -95,7 +95,7 @@ func (s *Server) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	if e.request != nil {
 		// The context may be what ended.
-		limit, done := context.WithTimeout(context.WithoutCancel(ctx), s.Grace+2*time.Minute)
+		limit, done := context.WithTimeout(context.WithoutCancel(ctx), s.Grace+takeBackLimit)
 		defer done()
 		err = errors.Join(err, s.takeBack(limit, e))
 	}
@@ -404,5 +404,23 @@ func (s *Server) takeBack(ctx context.Context, e entry) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return s.takeOut(ctx, *e.request, e.digest)
+	for {
+		// What cut this host off from the node that joins may have cut it off from the
+		// others, too, and so from its quorum.
+		err := s.Host.NeedQuorum()
+		if err == nil {
+			err = s.takeOut(ctx, *e.request, e.digest)
+		}
+		if err == nil || plan.CodeOf(err) != plan.NotQuorate && s.Host.Quorate() {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
 }
+
+// takeBackLimit is how long this host waits for quorum to take an entry back.
+const takeBackLimit = 10 * time.Minute
