@@ -131,8 +131,8 @@ debs deb-reproducible: deps-package
 	for p in "$${pids[@]}"; do wait "$$p"; done
 
 # Nothing is skipped here; docs/testing.md says how it works.
-test-package: deb-reproducible
-	PMXCFS_TEST_HOSTS=1 go test -count=1 -p 1 -timeout 20m ./contrib/vmlab/... ./cmd/pmxcfs/test/packages
+test-package: deb-reproducible build
+	PMXCFS_TEST_HOSTS=1 go test -count=1 -p 1 -timeout 20m ./contrib/vmlab/... ./cmd/pmxcfs/test/packages ./cmd/pvecm/test/hosts
 
 clean:
 	rm -rf bin dist
