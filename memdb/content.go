@@ -37,7 +37,7 @@ func (t *Tree) splice(n *node, data []byte, offset int, truncate bool) []byte {
 	room := size
 	if offset > 0 && offset >= len(old) && len(data) > 0 { // grows at its end, and will again
 		room = min(size+max(size/2, 4096), max(MaxFileSize, size))
-		t.loose[n] = math.MaxUint64
+		t.spare[n] = math.MaxUint64
 	}
 	buf := make([]byte, size, room)
 	copy(buf, old[:min(len(old), size)])
@@ -52,13 +52,13 @@ func (t *Tree) splice(n *node, data []byte, offset int, truncate bool) []byte {
 func (t *Tree) Trim() (more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for n, seen := range t.loose {
+	for n, seen := range t.spare {
 		e := n.e
 		if e.Version != seen {
-			t.loose[n] = e.Version
+			t.spare[n] = e.Version
 			continue
 		}
-		delete(t.loose, n)
+		delete(t.spare, n)
 		if cap(e.data)-len(e.data) <= len(e.data)/8 {
 			continue
 		}
@@ -67,5 +67,5 @@ func (t *Tree) Trim() (more bool) {
 		trimmed.index.Store(e.index.Load())
 		n.e, n.used = trimmed, len(trimmed.data)
 	}
-	return len(t.loose) > 0
+	return len(t.spare) > 0
 }

@@ -189,7 +189,7 @@ func TestTrimGivesSpareRoomBackOnceAFileIsQuiet(t *testing.T) {
 		t.Errorf("a quiet file keeps %d bytes of spare room", spare("quiet"))
 	}
 	tr.Trim()
-	if spare("busy") > 64 || len(tr.loose) != 0 {
+	if spare("busy") > 64 || len(tr.spare) != 0 {
 		t.Errorf("%d bytes of spare room are left", spare("busy"))
 	}
 	if d := before.exactDiff(pictureOf(tr)); d != "" {

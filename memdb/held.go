@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// HeldLocks returns all locks, ascending by name, for those who only look: unlike
-// Locks it changes no note, and a writer waits for it no longer than a reader of
-// one directory would make it. A lock that this node has not noted in its present
-// state counts as seen now.
+// HeldLocks returns all locks, ascending by name. Unlike ObserveLocks it changes no note, and
+// delays a writer no longer than reading one directory does. A lock whose present state this
+// node has not noted counts as seen now.
 func (t *Tree) HeldLocks(now time.Time) []Lock {
 	list, notes := t.lockEntries()
 	for i := range list {

@@ -28,7 +28,7 @@ func TestHeldLocksLooksAndChangesNothing(t *testing.T) {
 		if !l.Since.Equal(begin) || !l.Expired(later) || l.Entry.Writer != 2 {
 			t.Errorf("%s: since %v, expired %v, of node %d", l.Name, l.Since, l.Expired(later), l.Entry.Writer)
 		}
-		if seen, _ := tree.Lock("priv/lock/"+l.Name, later); seen.Since != l.Since || seen.Digest != l.Digest {
+		if seen, _ := tree.ObserveLock("priv/lock/"+l.Name, later); seen.Since != l.Since || seen.Digest != l.Digest {
 			t.Errorf("%s: looking changed what is known of it: %v", l.Name, seen)
 		}
 	}

@@ -245,7 +245,7 @@ func checkSound(tb testing.TB, tr *Tree) {
 	if holes != tr.holes || len(tr.order)-holes != len(tr.nodes) {
 		bad("%d in order, of those %d holes (%d counted), %d entries", len(tr.order), holes, tr.holes, len(tr.nodes))
 	}
-	for n := range tr.loose {
+	for n := range tr.spare {
 		if tr.nodes[n.inode] != n {
 			bad("inode %d has spare room but is gone", n.inode)
 		}

@@ -43,19 +43,20 @@ func (t *Tree) noteLock(path string, e *Entry, now time.Time) {
 
 func (t *Tree) setNote(path string, note lockNote) {
 	t.locks[path] = note
-	t.figures.locks.Store(path, note.since)
+	t.counts.locks.Store(path, note.since)
 }
 
 func (t *Tree) dropNote(path string) {
 	if _, ok := t.locks[path]; ok {
 		delete(t.locks, path)
-		t.figures.locks.Delete(path)
+		t.counts.locks.Delete(path)
 	}
 }
 
-// Lock returns the lock at path, if there is one. A lock that this node has
-// not seen in its present state counts as seen now.
-func (t *Tree) Lock(path string, now time.Time) (Lock, bool) {
+// ObserveLock returns the lock at path, if there is one. It notes the lock's present state
+// as seen now, unless this node has seen that state before. (Creating the directory is what
+// acquires a lock.)
+func (t *Tree) ObserveLock(path string, now time.Time) (Lock, bool) {
 	path = CleanPath(path)
 	name, ok := LockName(path)
 	if !ok {
@@ -81,10 +82,9 @@ func (t *Tree) refreshNote(path string, e *Entry, now time.Time) lockNote {
 	return note
 }
 
-// Locks returns all locks, ascending by name. Notes of locks that are
-// unchanged are kept, the others begin now: call it after the tree was loaded
-// or replaced.
-func (t *Tree) Locks(now time.Time) []Lock {
+// ObserveLocks returns all locks, ascending by name. It keeps the notes of unchanged locks
+// and begins the others now: call it after the tree was loaded or replaced.
+func (t *Tree) ObserveLocks(now time.Time) []Lock {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	dir := t.find(LockDir)
@@ -111,9 +111,9 @@ func (t *Tree) Locks(now time.Time) []Lock {
 	return list
 }
 
-// Unlock deletes the lock at op.Path if its entry is in the state that digest
+// ReleaseLock deletes the lock at op.Path if its entry is in the state that digest
 // names; otherwise it changes nothing and reports false.
-func (t *Tree) Unlock(op *Op, digest Digest) (Result, bool) {
+func (t *Tree) ReleaseLock(op *Op, digest Digest) (Result, bool) {
 	path := CleanPath(op.Path)
 	if !isLockPath(path) {
 		return Result{}, false

@@ -17,7 +17,7 @@ func withLock(t *testing.T) *Tree {
 // relative to t0, as seen at now after t0.
 func since(t *testing.T, tr *Tree, path string, now time.Duration) time.Duration {
 	t.Helper()
-	l, ok := tr.Lock(path, t0.Add(now))
+	l, ok := tr.ObserveLock(path, t0.Add(now))
 	if !ok {
 		t.Fatalf("%s is no lock", path)
 	}
@@ -29,7 +29,7 @@ func TestALocksAgeBeginsWithItsMkdir(t *testing.T) {
 	if s := since(t, tr, heldLock, time.Hour); s != 0 {
 		t.Errorf("the lock's age began %v after its mkdir", s)
 	}
-	l, _ := tr.Lock(heldLock, t0)
+	l, _ := tr.ObserveLock(heldLock, t0)
 	e, _ := tr.Lookup(heldLock)
 	if l.Name != "held" || l.Entry != e.Entry || l.Digest != e.Digest() {
 		t.Errorf("the lock is %+v", l)
@@ -43,7 +43,7 @@ func TestALockExpiresAfterMoreThan120Seconds(t *testing.T) {
 		120*time.Second + 1: true, time.Hour: true,
 	} {
 		now := t0.Add(after)
-		if l, _ := tr.Lock(heldLock, now); l.Expired(now) != want {
+		if l, _ := tr.ObserveLock(heldLock, now); l.Expired(now) != want {
 			t.Errorf("expired after %v: %v", after, !want)
 		}
 	}
@@ -93,7 +93,7 @@ func TestAnOperationWithoutAClockLeavesTheAgeToTheNextLook(t *testing.T) {
 	tr := plant(t, "priv/", "priv/lock/")
 	do(t, tr, Op{Kind: OpMkdir, Path: heldLock})
 	now := t0.Add(time.Hour)
-	if l, _ := tr.Lock(heldLock, now); l.Expired(now) || !l.Since.Equal(now) {
+	if l, _ := tr.ObserveLock(heldLock, now); l.Expired(now) || !l.Since.Equal(now) {
 		t.Errorf("the lock is known since %v", l.Since)
 	}
 }
@@ -101,7 +101,7 @@ func TestAnOperationWithoutAClockLeavesTheAgeToTheNextLook(t *testing.T) {
 func TestDeletingALockForgetsIt(t *testing.T) {
 	tr := withLock(t)
 	do(t, tr, opDelete(heldLock))
-	if _, ok := tr.Lock(heldLock, t0); ok || len(tr.locks) != 0 {
+	if _, ok := tr.ObserveLock(heldLock, t0); ok || len(tr.locks) != 0 {
 		t.Errorf("the lock is still known: %v", tr.locks)
 	}
 	again := opMkdir(heldLock)
@@ -119,22 +119,22 @@ func TestDeletingALockForgetsIt(t *testing.T) {
 func TestOnlyDirectoriesInTheLockDirectoryAreLocks(t *testing.T) {
 	tr := plant(t, "priv/", "priv/lock/", "priv/lock/file", "priv/lock/l/", "priv/lock/l/inner/", "other/")
 	for _, path := range []string{"", "priv", "priv/lock", "priv/lock/", "priv/lock/file", "priv/lock/absent", "priv/lock/l/inner", "other"} {
-		if l, ok := tr.Lock(path, t0); ok {
+		if l, ok := tr.ObserveLock(path, t0); ok {
 			t.Errorf("%q is taken for the lock %v", path, l)
 		}
 		op := Op{Path: path}
 		if e, ok := tr.Lookup(path); ok {
-			if _, ok := tr.Unlock(&op, e.Digest()); ok {
+			if _, ok := tr.ReleaseLock(&op, e.Digest()); ok {
 				t.Errorf("%q can be unlocked", path)
 			}
 		}
 	}
 	for _, path := range []string{"priv/lock/l", "/priv/lock/l", "priv/lock/l/"} {
-		if _, ok := tr.Lock(path, t0); !ok {
+		if _, ok := tr.ObserveLock(path, t0); !ok {
 			t.Errorf("%q is no lock", path)
 		}
 	}
-	if list := tr.Locks(t0); len(list) != 1 || list[0].Name != "l" || len(tr.locks) != 1 {
+	if list := tr.ObserveLocks(t0); len(list) != 1 || list[0].Name != "l" || len(tr.locks) != 1 {
 		t.Errorf("the locks are %v, noted %d", list, len(tr.locks))
 	}
 }
@@ -147,7 +147,7 @@ func TestLocksAreListedByNameWithTheirAges(t *testing.T) {
 		do(t, tr, op)
 	}
 	var got []string
-	for _, l := range tr.Locks(t0.Add(time.Hour)) {
+	for _, l := range tr.ObserveLocks(t0.Add(time.Hour)) {
 		got = append(got, l.Name+" "+l.Since.Sub(t0).String())
 		if e, _ := tr.Lookup(Join(LockDir, l.Name)); l.Entry != e.Entry || l.Digest != e.Digest() {
 			t.Errorf("lock %s shows another entry", l.Name)
@@ -156,7 +156,7 @@ func TestLocksAreListedByNameWithTheirAges(t *testing.T) {
 	if want := []string{"a 1s", "b 2s", "c 0s"}; !slices.Equal(got, want) {
 		t.Errorf("the locks are %v, want %v", got, want)
 	}
-	if list := New().Locks(t0); len(list) != 0 {
+	if list := New().ObserveLocks(t0); len(list) != 0 {
 		t.Errorf("a tree without a lock directory has locks: %v", list)
 	}
 }
@@ -167,7 +167,7 @@ func TestASynchronisationKeepsTheAgesOfUnchangedLocks(t *testing.T) {
 	do(t, next, opDelete("priv/lock/gone"), opMTime("priv/lock/renewed", testMTime+1), opMkdir("priv/lock/new"))
 	tr.Replace(next)
 	now := t0.Add(time.Minute)
-	list := tr.Locks(now)
+	list := tr.ObserveLocks(now)
 	want := map[string]time.Time{"kept": t0, "renewed": now, "new": now}
 	for _, l := range list {
 		if !l.Since.Equal(want[l.Name]) {
@@ -186,17 +186,17 @@ func TestUnlockDeletesALockInTheStateThatTheDigestNames(t *testing.T) {
 	do(t, tr, opMTime(heldLock, testMTime+1))
 	before, root := pictureOf(tr), tr.Root()
 	op := Op{Path: heldLock, Writer: 7, MTime: 77}
-	if _, ok := tr.Unlock(&op, old); ok {
+	if _, ok := tr.ReleaseLock(&op, old); ok {
 		t.Error("a digest of an older state unlocks")
 	}
-	if _, ok := tr.Unlock(&Op{Path: "priv/lock/absent"}, old); ok {
+	if _, ok := tr.ReleaseLock(&Op{Path: "priv/lock/absent"}, old); ok {
 		t.Error("an absent lock can be unlocked")
 	}
 	if d := before.exactDiff(pictureOf(tr)); d != "" || tr.Root() != root {
 		t.Errorf("a refused unlock changed the tree: %s", d)
 	}
 	e, _ = tr.Lookup(heldLock)
-	res, ok := tr.Unlock(&op, e.Digest())
+	res, ok := tr.ReleaseLock(&op, e.Digest())
 	if !ok || len(res.Changes) != 2 || res.Changes[0] != (Change{e.Inode, e.Entry, nil}) {
 		t.Fatalf("unlock: %v, %+v", ok, res)
 	}
@@ -215,7 +215,7 @@ func TestUnlockDeletesALockInTheStateThatTheDigestNames(t *testing.T) {
 func TestUnlockLeavesALockWithEntries(t *testing.T) {
 	tr := plant(t, "priv/", "priv/lock/", "priv/lock/l/", "priv/lock/l/x")
 	e, _ := tr.Lookup("priv/lock/l")
-	if _, ok := tr.Unlock(&Op{Path: "priv/lock/l"}, e.Digest()); ok {
+	if _, ok := tr.ReleaseLock(&Op{Path: "priv/lock/l"}, e.Digest()); ok {
 		t.Error("a directory with entries was unlocked")
 	}
 	checkSound(t, tr)

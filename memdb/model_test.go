@@ -520,7 +520,7 @@ func TestReadersSeeWholeStatesWhileOperationsAreMadeAndReverted(t *testing.T) {
 				case 3:
 					tr.Guests()
 					tr.Usage()
-					tr.Locks(t0)
+					tr.ObserveLocks(t0)
 				case 4:
 					list, _ := tr.ReadDir(RootInode)
 					for _, e := range list {

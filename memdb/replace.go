@@ -15,16 +15,16 @@ func (t *Tree) Replace(next *Tree) []Change {
 	next.mu.Lock()
 	defer next.mu.Unlock()
 
-	for n := range t.loose { // spare room that both know of is still to be given back
+	for n := range t.spare { // spare room that both know of is still to be given back
 		if m := next.nodes[n.inode]; m != nil && m.e == n.e {
-			next.loose[m] = n.e.Version
+			next.spare[m] = n.e.Version
 		}
 	}
 	next.guests.follow(&t.guests)
 	t.nodes, t.root = next.nodes, next.root
 	t.order, t.holes = next.order, next.holes
-	t.bytes, t.guests, t.loose = next.bytes, next.guests, next.loose
-	next.nodes, next.root, next.order, next.loose = nil, nil, nil, nil
+	t.bytes, t.guests, t.spare = next.bytes, next.guests, next.spare
+	next.nodes, next.root, next.order, next.spare = nil, nil, nil, nil
 	next.guests = guestList{}
 	t.publish()
 	return changes

@@ -31,11 +31,11 @@ type Tree struct {
 	bytes  int64
 	guests guestList
 	locks  map[string]lockNote // by path
-	loose  map[*node]uint64    // nodes whose content has much spare room, and the version seen last
+	spare  map[*node]uint64    // nodes whose content has much spare room, and the version seen last
 
 	guestView atomic.Pointer[guestView] // nil: nobody has asked yet
 
-	figures figures
+	counts counts
 }
 
 // node is the place of one inode in the tree. Its entry is replaced with each
@@ -94,7 +94,7 @@ func newTree(n int) *Tree {
 		order:  make([]*node, 0, n+n/8),
 		guests: guestList{ids: make(map[uint32]Guest)},
 		locks:  make(map[string]lockNote),
-		loose:  make(map[*node]uint64),
+		spare:  make(map[*node]uint64),
 	}
 }
 
@@ -304,7 +304,7 @@ func (t *Tree) insert(n *node) {
 func (t *Tree) unlink(n *node) {
 	n.parent.drop(n)
 	delete(t.nodes, n.inode)
-	delete(t.loose, n)
+	delete(t.spare, n)
 	t.bytes -= int64(len(n.e.data))
 	n.e, n.kids = nil, nil // the order keeps the node for a while
 	n.sorted.Store(nil)

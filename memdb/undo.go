@@ -83,7 +83,7 @@ func (t *Tree) Revert(d *Delta) {
 		}
 		t.replace(n, c.Old)
 		n.used = -1
-		delete(t.loose, n)
+		delete(t.spare, n)
 	}
 	for _, c := range d.list {
 		if c.Old == nil || c.Inode == RootInode {

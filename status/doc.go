@@ -1,16 +1,15 @@
-// Package status is what a node knows of itself and the cluster beside the
-// configuration tree: the versions of the files that clients watch, the VM list,
-// the members, each node's key/value pairs, the cluster log and the newest RRD
-// samples; each rendered as the special file of that name. Nothing of it is
-// stored, RRD files aside.
+// Package status holds a node's knowledge of itself and the cluster beside the
+// configuration tree: the versions of watched files, the VM list, the members, each
+// node's key/value pairs, the cluster log and the newest RRD samples. Each is rendered
+// as the special file of that name (version.go, vmlist.go, members.go,
+// logbook.go). Nothing of it is stored, except for RRD files.
 //
-// The nodes share it through the process group pve_kvstore_v1, whose application
-// App is. That group has no common state but the cluster log: a node's values are
-// its own, it sets them at once and then tells the others, and tells them again
-// after each synchronisation. So everybody counts as synced at once, and what a
-// node missed while it was away reaches it with the next membership change.
+// The nodes share it through the process group pve_kvstore_v1, whose application is
+// App. The cluster log is that group's only common state: a node's values are its own.
+// It sets them locally, broadcasts them, and broadcasts them again after each
+// synchronisation. So every member counts as synced at once, and a node that was away
+// gets the values that it missed with the next membership change.
 //
-// What is polled is kept rendered until something changes. No I/O happens here:
-// messages are handed to the group's driver, samples to a writer with a queue of
-// its own.
+// Polled documents are kept rendered until something changes. The package does no I/O:
+// messages go to the group's driver, samples to a writer with its own queue.
 package status

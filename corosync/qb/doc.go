@@ -3,19 +3,19 @@
 //
 // # Why not libqb's server
 //
-// libqb trusts what it shares with its clients. It unlinks the paths that stand in a ring's header
-// when a connection ends, and takes positions and lengths from there for offsets of its reads
-// and writes; a client that is let in, and be it only to read, can have the server's files
-// deleted, crash it, or have it write elsewhere. Two other ways out were tried. Its socket
+// libqb trusts the memory that it shares with its clients. It unlinks the paths in a ring's header
+// when a connection ends, and uses positions and lengths from there as offsets of its reads
+// and writes. Any accepted client, even one that may only read, can make the server delete
+// its files, crash, or write out of bounds. Two alternatives were tried. Its socket
 // transport, which the server may choose and clients follow, carries messages of 1 MiB only if
 // the kernel's net.core.wmem_max is that large, which it is not by default, and shares a
 // control file nevertheless. A process without privileges between clients and daemon would
 // double the wake-ups, which are most of a request's cost.
 //
-// So the memory is written and read here. What the handshake fixed (the paths, the length of a
-// ring, where the next chunk is) is kept in private; see shared in ring.go for the rules.
-// Everything that is told by the client is checked against that, and a client that doesn't
-// keep to the protocol is dropped.
+// So this package accesses the memory itself. It keeps private copies of the state that the
+// handshake fixed (the paths, the length of a ring, the position of the next chunk); see shared in
+// ring.go for the rules. Every value from the client is checked against those, and a client
+// that violates the protocol is dropped.
 //
 // # The protocol
 //
@@ -39,9 +39,9 @@
 // A client can truncate the files, and then memory that we read or write is gone: SIGBUS, which Go
 // turns into a panic that guard catches.
 //
-// # Nobody waits for anybody
+// # Slow clients
 //
-// Each connection has a goroutine, which reads a request, has it answered and writes the answer.
-// A client that does not fetch its answers fills its ring: the answer is tried again a few times a
-// second, and after Config.SlowLimit the client is dropped.
+// Each connection has a goroutine, which reads a request, passes it to the handler and writes the
+// answer, so no client waits for another. A client that does not fetch its answers fills its
+// ring: the write is retried a few times a second, and after Config.SlowLimit the client is dropped.
 package qb

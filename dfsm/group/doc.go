@@ -1,18 +1,18 @@
 // Package group drives a dfsm.Machine over a connection to a process group:
-// it joins, dispatches, sends, leaves and comes back, and lets any number of
-// goroutines submit messages and wait for what became of them.
+// it joins, dispatches, sends, leaves and rejoins, and lets any number of
+// goroutines submit messages and wait for their results.
 //
-// One goroutine, Run's, receives. It takes what one dispatch brought as one batch,
-// so the application makes the changes of a batch in one transaction, and wakes
-// those who wait for them when Apply has returned.
+// One goroutine, Run's, receives. The messages of one dispatch are one batch, so the
+// application can apply them in one transaction; waiters are woken once Apply has
+// returned.
 //
-// A message leaves by whoever submits it, if the group is at rest: machine and
-// connection belong to who holds a lock, which Run lets go of only while it waits for
-// events. Who doesn't get the lock leaves the message in a list, which the holder
-// looks through again when it has let go. So sending waits for nobody to wake up, and
-// messages leave in the order of their counts. Sending does not block a caller: when the
-// group's queues are full, or nothing comes back, messages stay here for Run to try
-// again a moment later, while deliveries go on; that is what empties the queues.
-// Whoever calls Submit, Post or Call may hold locks of its own, but none that
-// ModeChanged or Cleanup take: they may be called from within.
+// If the group is at rest, the caller that submits a message sends it itself. A lock
+// guards machine and connection; Run releases it only while it waits for events. A
+// caller that doesn't get the lock leaves its message in a list, and the holder
+// checks the list again after releasing the lock. So sending needs no other goroutine to wake
+// up, and messages leave in the order of their counts. Sending does not block a
+// caller: when the group's queues are full, or nothing comes back, messages stay here
+// and Run retries a moment later, while deliveries go on and empty the queues.
+// Callers of Submit, Post and Call may hold locks of their own, but none that
+// ModeChanged or Cleanup take, which may be called from within.
 package group

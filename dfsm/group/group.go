@@ -37,7 +37,7 @@ type Group struct {
 	lent   atomic.Int64 // likewise of a caller that sends
 	called atomic.Int64
 
-	figures figures
+	stats counters
 
 	// own guards the rest. Run holds it but while it waits for events; whoever has
 	// queued something carries it out itself if it gets it (see pump).
@@ -202,11 +202,11 @@ func (g *Group) await(wait time.Duration) (err error) {
 
 // dispatch steps the events of one batch.
 func (g *Group) dispatch() {
-	g.figures.batches.Add(1)
+	g.stats.batches.Add(1)
 	for i := range g.events {
 		e := &g.events[i]
 		if b := e.Bytes; e.View == nil {
-			g.figures.delivered.add(b)
+			g.stats.delivered.add(b)
 			// Whatever is not a normal message may change who is synced.
 			g.viewDirty = g.viewDirty || len(b) >= 2 && b[0]|b[1] != 0
 			if g.owed > 0 && e.From == g.self {
@@ -220,7 +220,7 @@ func (g *Group) dispatch() {
 			g.disconnect(nil) // a connection is a member once
 			break
 		}
-		g.figures.views.Add(1)
+		g.stats.views.Add(1)
 		before := g.machine.Mode()
 		g.step(*e.View)
 		g.syncBegins(e.View, before)
@@ -279,7 +279,7 @@ func (g *Group) perform(a dfsm.Action) {
 	case dfsm.Leave:
 		g.out.drop()
 		g.leaving, g.final = true, a.Final
-		g.figures.leaves.Add(1)
+		g.stats.leaves.Add(1)
 	case dfsm.Log:
 		g.log(a)
 	}
@@ -288,7 +288,7 @@ func (g *Group) perform(a dfsm.Action) {
 // checksum has the application's checksum computed in a goroutine of its own.
 func (g *Group) checksum(a dfsm.Checksum) {
 	sum := g.cfg.App.Checksum()
-	g.figures.verifications.Add(1)
+	g.stats.verifications.Add(1)
 	g.hashing.Go(func() {
 		done := dfsm.ChecksumDone{ID: a.ID, Epoch: a.Epoch}
 		done.Sum, done.Err = sum()
@@ -334,13 +334,13 @@ func (g *Group) enter() {
 		g.waker = conn
 		conn.Wake() // what came before may have kicked only
 		g.mu.Unlock()
-		g.figures.self.Store(&self)
-		g.figures.connects.Add(1)
+		g.stats.self.Store(&self)
+		g.stats.connects.Add(1)
 	}
 	switch err := g.conn.Join(); {
 	case err == nil:
 		g.joined, g.failure, g.patient = true, "", false
-		g.figures.joins.Add(1)
+		g.stats.joins.Add(1)
 	case errors.Is(err, ErrTryAgain):
 		g.notBefore = time.Now().Add(maxRetryAfter)
 	default:
@@ -350,7 +350,7 @@ func (g *Group) enter() {
 
 // failed logs why there is no membership, once.
 func (g *Group) failed(what string, err error) {
-	g.figures.failure.Store(&err)
+	g.stats.failure.Store(&err)
 	if g.patient && time.Since(g.epoch) < g.cfg.Patience {
 		g.cfg.Logger.Debug(what, slog.Any("error", err))
 		return
@@ -442,7 +442,7 @@ func (g *Group) stop() {
 		delete(g.waiters, id)
 		ch <- dfsm.ErrDisconnected
 	}
-	g.figures.waiting.Store(0)
+	g.stats.waiting.Store(0)
 }
 
 // end takes what comes up to now, and nothing any more.

@@ -147,7 +147,7 @@ func (g *Group) mcast(msg []byte) error {
 	}
 	g.out.wait = 0
 	g.owed++
-	g.figures.sent.add(msg)
+	g.stats.sent.add(msg)
 	return nil
 }
 
@@ -157,6 +157,6 @@ func (g *Group) full(err error) (time.Duration, error) {
 		return 0, err
 	}
 	g.out.wait = min(max(2*g.out.wait, g.cfg.RetryAfter), maxRetryAfter)
-	g.figures.retries.Add(1)
+	g.stats.retries.Add(1)
 	return g.out.wait, nil
 }

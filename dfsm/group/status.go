@@ -87,10 +87,10 @@ func (t *traffic) read() (r Traffic) {
 
 // figures are what Status is made of. They are written by who holds own, and read without a
 // lock: whoever watches holds nobody up.
-type figures struct {
-	standing atomic.Pointer[standing]
-	self     atomic.Pointer[dfsm.Member]
-	failure  atomic.Pointer[error]
+type counters struct {
+	state   atomic.Pointer[state]
+	self    atomic.Pointer[dfsm.Member]
+	failure atomic.Pointer[error]
 
 	waiting, unsent, queued, queuedBytes atomic.Int64
 	posted                               atomic.Int64 // messages in the postbox
@@ -103,8 +103,8 @@ type figures struct {
 	syncs                                [SyncReasons]atomic.Uint64
 }
 
-// standing is where the node stands. It is replaced as a whole.
-type standing struct {
+// state is where the node stands. It is replaced as a whole.
+type state struct {
 	connected bool
 	mode      dfsm.Mode
 	epoch     wire.Epoch
@@ -114,7 +114,7 @@ type standing struct {
 
 // Status returns a snapshot. It takes no lock.
 func (g *Group) Status() Status {
-	f := &g.figures
+	f := &g.stats
 	s := Status{
 		Waiting:       int(f.waiting.Load()),
 		Unsent:        int(f.unsent.Load() + f.posted.Load()),
@@ -147,7 +147,7 @@ func (g *Group) Status() Status {
 	if err := f.failure.Load(); err != nil {
 		s.LastError = *err
 	}
-	if v := f.standing.Load(); v != nil {
+	if v := f.state.Load(); v != nil {
 		s.Connected, s.Mode, s.Epoch, s.Synced = v.connected, v.mode, v.epoch, v.synced
 		s.Members = slices.Clone(v.members)
 	}
@@ -156,19 +156,19 @@ func (g *Group) Status() Status {
 
 // publish puts what the machine knows into the figures.
 func (g *Group) publish() {
-	m, f := g.machine, &g.figures
+	m, f := g.machine, &g.stats
 	queued, bytes := m.Queued()
 	f.queued.Store(int64(queued))
 	f.queuedBytes.Store(int64(bytes))
 	f.unsent.Store(int64(g.out.normals.len() + g.out.others.len()))
 	g.publishVerifications()
-	next := standing{connected: g.conn != nil, mode: m.Mode(), epoch: m.Epoch()}
-	if v := f.standing.Load(); v != nil && !g.viewDirty && v.connected == next.connected && v.mode == next.mode && v.epoch == next.epoch {
+	next := state{connected: g.conn != nil, mode: m.Mode(), epoch: m.Epoch()}
+	if v := f.state.Load(); v != nil && !g.viewDirty && v.connected == next.connected && v.mode == next.mode && v.epoch == next.epoch {
 		return
 	}
 	g.viewDirty = false
 	next.members, next.synced = m.Members()
-	f.standing.Store(&next)
+	f.state.Store(&next)
 	g.syncDone(next.mode)
 }
 
@@ -177,7 +177,7 @@ func (g *Group) publishVerifications() {
 	if good == g.good && bad == g.bad {
 		return
 	}
-	f := &g.figures
+	f := &g.stats
 	f.verified.Add(good - g.good)
 	f.mismatches.Add(bad - g.bad)
 	f.lastVerified.Store(time.Now().UnixNano())
@@ -218,7 +218,7 @@ func (g *Group) syncDone(mode dfsm.Mode) {
 	if mode != dfsm.ModeSynced {
 		return
 	}
-	g.figures.syncs[g.syncReason].Add(1)
+	g.stats.syncs[g.syncReason].Add(1)
 	if g.cfg.Synced != nil {
 		g.cfg.Synced(g.syncReason, took)
 	}

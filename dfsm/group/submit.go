@@ -63,7 +63,7 @@ func (g *Group) Begin(subtype uint16, payload []byte) *Submission {
 	g.lastID++
 	s.id = g.lastID
 	g.waiters[s.id] = s.result
-	g.figures.waiting.Add(1)
+	g.stats.waiting.Add(1)
 	g.requests = append(g.requests, request{id: s.id, subtype: subtype, payload: payload})
 	g.requested += len(payload)
 	g.mu.Unlock()
@@ -86,7 +86,7 @@ func (s *Submission) GiveUp(cause error) error {
 	default:
 	}
 	delete(g.waiters, s.id)
-	g.figures.waiting.Add(-1)
+	g.stats.waiting.Add(-1)
 	at := slices.IndexFunc(g.requests, func(r request) bool { return r.id == s.id && r.call == nil })
 	if at >= 0 {
 		g.requested -= len(g.requests[at].payload)
@@ -122,11 +122,11 @@ func (g *Group) Post(subtype uint16, payload []byte) {
 	}
 	first := g.posts.since.IsZero()
 	replaced, dropped, bytes := g.posts.add(p)
-	g.figures.posted.Store(int64(g.posts.queue.len()))
+	g.stats.posted.Store(int64(g.posts.queue.len()))
 	g.mu.Unlock()
-	g.figures.replaced.Add(uint64(replaced))
-	g.figures.dropped.Add(uint64(dropped))
-	g.figures.droppedBytes.Add(uint64(bytes))
+	g.stats.replaced.Add(uint64(replaced))
+	g.stats.dropped.Add(uint64(dropped))
+	g.stats.droppedBytes.Add(uint64(bytes))
 	if first && dropped > 0 {
 		g.cfg.Logger.Warn("corosync takes no messages: the oldest of those that nobody waits for are dropped",
 			"kept_bytes", maxPosted, event.MessagesDropped.Attr("unsent", g.Status().Unsent))
@@ -211,7 +211,7 @@ func (g *Group) reply(id uint64, err error) {
 	defer g.mu.Unlock()
 	if ch, ok := g.waiters[id]; ok {
 		delete(g.waiters, id)
-		g.figures.waiting.Add(-1)
+		g.stats.waiting.Add(-1)
 		ch <- err
 	}
 }
@@ -251,7 +251,7 @@ func (g *Group) takePosts() (n int) {
 		if !g.posts.held {
 			p = g.posts.take()
 		}
-		g.figures.posted.Store(int64(g.posts.queue.len()))
+		g.stats.posted.Store(int64(g.posts.queue.len()))
 		report := g.posts.report(g.cfg.Logger)
 		g.mu.Unlock()
 		if report != nil {

@@ -1,4 +1,4 @@
-// Package tally counts what happens very often. Its users are told apart by goroutine, so that each
-// can have cache lines of its own, and its histograms cost two additions an observation: metrics are
-// not to slow down what they measure.
+// Package tally has counters and histograms for hot paths. Each serving goroutine gets cache
+// lines of its own, and a histogram's observation costs two additions: metrics must not slow
+// down the code that they measure.
 package tally

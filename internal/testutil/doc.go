@@ -1,2 +1,2 @@
-// Package testutil has what the tests of several packages need.
+// Package testutil has helpers for the tests of several packages.
 package testutil

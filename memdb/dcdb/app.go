@@ -27,14 +27,14 @@ const confPath = "corosync.conf"
 // app is the configuration database as the group's application. One goroutine
 // calls its methods (the group's), except quorate's.
 type app struct {
-	tree   *memdb.Tree
-	db     *clocked
-	log    *slog.Logger
-	clock  func() time.Time
-	calls  *calls
-	saver  *committer // its lock is held while a batch is applied
-	told   []*call    // whose changes are not stored for certain; guarded by saver.mu
-	closed bool       // the database is; guarded by saver.mu
+	tree     *memdb.Tree
+	db       *clocked
+	log      *slog.Logger
+	clock    func() time.Time
+	calls    *calls
+	saver    *committer // its lock is held while a batch is applied
+	unstored []*call    // whose changes are not stored for certain; guarded by saver.mu
+	closed   bool       // the database is; guarded by saver.mu
 
 	self        func() dfsm.Member                   // this node; asked only while it is a member
 	reason      func() group.SyncReason              // of the present sync
@@ -57,7 +57,7 @@ type app struct {
 
 // start completes a new app.
 func (a *app) start() {
-	a.saver = newCommitter(a.tree, a.db, a.log, func(changes []memdb.Change) { a.calls.reset(changes, a.told) })
+	a.saver = newCommitter(a.tree, a.db, a.log, func(changes []memdb.Change) { a.calls.reset(changes, a.unstored) })
 	a.saver.timings = a.timings
 	a.parted = make(parted)
 	a.saver.onFailure = func(err error) {
@@ -110,7 +110,7 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 		a.saver.mu.Unlock()
 		return dfsm.Applied{Err: *err}
 	}
-	a.told = a.told[:0]
+	a.unstored = a.unstored[:0]
 	for i := range batch {
 		m := &batch[i]
 		if !a.quorate.Load() {
@@ -188,7 +188,7 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 			return err
 		}
 		op := &memdb.Op{Kind: memdb.OpDelete, Path: path, Writer: uint32(m.From.Node), MTime: m.Time, Now: now}
-		if res, ok := a.tree.Unlock(op, digest); ok {
+		if res, ok := a.tree.ReleaseLock(op, digest); ok {
 			a.record(t, op, res, m)
 			a.log.Info("an expired lock was broken", "path", path, event.LockBroken.Attr("by", m.From.String()))
 		}
@@ -206,7 +206,7 @@ func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Mes
 	commit := a.saver.add(res.Changes, len(op.Data))
 	commit.timed = append(commit.timed, arrival{op.Kind, t.begin})
 	if c := a.calls.applied(op, res.Changes, m.Own, m.Subtype, m.Payload); c != nil {
-		a.told = append(a.told, c)
+		a.unstored = append(a.unstored, c)
 	}
 	var target string
 	switch op.Kind {
@@ -228,7 +228,7 @@ func (a *app) unlockRequested(path string, digest memdb.Digest, now time.Time) {
 	if len(a.members) == 0 || a.members[0] != a.self() {
 		return
 	}
-	lock, ok := a.tree.Lock(path, now)
+	lock, ok := a.tree.ObserveLock(path, now)
 	if !ok || lock.Digest != digest || !lock.Expired(now) {
 		return
 	}

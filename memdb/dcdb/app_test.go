@@ -243,7 +243,7 @@ func TestOnlyTheLowestNodeBreaksAnExpiredLock(t *testing.T) {
 			posted = append(posted, payload)
 		}
 		dirs(t, a, "priv", "priv/lock", "priv/lock/l")
-		lock, _ := a.tree.Lock("priv/lock/l", now)
+		lock, _ := a.tree.ObserveLock("priv/lock/l", now)
 		return a, lock.Digest, &posted
 	}
 	two := []dfsm.Member{{Node: 1, PID: 1}, {Node: 2, PID: 1}}

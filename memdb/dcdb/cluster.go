@@ -106,7 +106,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 		return nil, err
 	}
 	c.group = g
-	cfg.Tree.Locks(cfg.Clock())
+	cfg.Tree.ObserveLocks(cfg.Clock())
 	return c, nil
 }
 
@@ -198,7 +198,7 @@ func (c *Cluster) do(cancel <-chan struct{}, op *memdb.Op) (success, error) {
 		return success{}, err
 	}
 	if op.Kind == memdb.OpMTime && op.MTime == 0 {
-		if lock, ok := c.app.tree.Lock(op.Path, c.app.clock()); ok {
+		if lock, ok := c.app.tree.ObserveLock(op.Path, c.app.clock()); ok {
 			c.group.Post(msgUnlockRequest, encodeUnlock(memdb.CleanPath(op.Path), lock.Digest))
 		}
 	}

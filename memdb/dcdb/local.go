@@ -72,7 +72,7 @@ func NewLocal(cfg Config) *Local {
 	l := &Local{tree: cfg.Tree, clock: cfg.Clock, obs: cfg.Observer, db: newClocked(cfg.DB, cfg.Free), quit: make(chan struct{})}
 	l.c = newCommitter(cfg.Tree, l.db, cfg.Log, cfg.Observer.Reset)
 	l.c.short = l.db.short
-	l.tree.Locks(l.clock())
+	l.tree.ObserveLocks(l.clock())
 	l.done.Add(1)
 	go l.trim()
 	return l
@@ -247,12 +247,12 @@ func (l *Local) breakLock(op *memdb.Op) (memdb.Result, bool) {
 	if op.Kind != memdb.OpMTime || op.MTime != 0 {
 		return memdb.Result{}, false
 	}
-	lock, ok := l.tree.Lock(op.Path, op.Now)
+	lock, ok := l.tree.ObserveLock(op.Path, op.Now)
 	if !ok || !lock.Expired(op.Now) {
 		return memdb.Result{}, false
 	}
 	del := &memdb.Op{Kind: memdb.OpDelete, Path: op.Path, MTime: uint32(op.Now.Unix()), Now: op.Now}
-	res, ok := l.tree.Unlock(del, lock.Digest)
+	res, ok := l.tree.ReleaseLock(del, lock.Digest)
 	if !ok {
 		return memdb.Result{}, false
 	}

@@ -241,7 +241,7 @@ func (h *history) submit(p *dfsmtest.Process) {
 		op.Kind, op.To = memdb.OpRename, some()
 	default:
 		op.Kind, op.MTime = memdb.OpMTime, h.Now()
-		if lock, ok := s.tree.Lock(op.Path, s.clock()); ok {
+		if lock, ok := s.tree.ObserveLock(op.Path, s.clock()); ok {
 			p.Post(msgUnlockRequest, encodeUnlock(op.Path, lock.Digest))
 			op.MTime = 0
 		}

@@ -261,7 +261,7 @@ func (s *behind) merge(old []*memdb.Entry) (entries []*memdb.Entry, changes []me
 // replace shows the new tree, and tells everybody.
 func (a *app) replace(next *memdb.Tree) {
 	changes := a.tree.Replace(next)
-	a.tree.Locks(a.clock())
+	a.tree.ObserveLocks(a.clock())
 	// As if what leads from the new tree to the old were taken back.
 	for i, c := range changes {
 		changes[i].Old, changes[i].New = c.New, c.Old

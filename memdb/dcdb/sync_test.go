@@ -209,8 +209,8 @@ func TestLockNotesOutliveASync(t *testing.T) {
 	dirs(t, leader, "priv/lock/new")
 	now = now.Add(time.Minute)
 	syncAll(t, leader, behind)
-	old, _ := behind.tree.Lock("priv/lock/old", now)
-	young, _ := behind.tree.Lock("priv/lock/new", now)
+	old, _ := behind.tree.ObserveLock("priv/lock/old", now)
+	young, _ := behind.tree.ObserveLock("priv/lock/new", now)
 	if !old.Since.Equal(time.Unix(1000, 0)) || !young.Since.Equal(now) {
 		t.Errorf("the old lock counts from %v, the new one from %v", old.Since, young.Since)
 	}

@@ -40,7 +40,7 @@ func (db *DB) Commit(changes []memdb.Change) error {
 		return err
 	}
 	db.version = version
-	db.doubt, db.mend = nil, nil
+	db.inDoubt, db.mend = nil, nil
 	db.stats.Transactions.Add(1)
 	db.obs.Committed(int(db.stats.Rows.Load()-rows), int(db.stats.Bytes.Load()-bytes), time.Since(begin))
 	db.wrote(2 * pageSize)
@@ -95,11 +95,11 @@ func (db *DB) tryCommit(changes []memdb.Change, version uint64) error {
 // Its pages may lie in the log, whole, and come to life when the log is read
 // anew; until a later transaction takes their place in it.
 func (db *DB) doubtful(changes []memdb.Change) {
-	if db.doubt == nil {
-		db.doubt = make(map[uint64]*memdb.Entry, len(changes))
+	if db.inDoubt == nil {
+		db.inDoubt = make(map[uint64]*memdb.Entry, len(changes))
 	}
 	for _, c := range changes {
-		db.doubt[c.Inode] = c.Old
+		db.inDoubt[c.Inode] = c.Old
 	}
 }
 
@@ -121,11 +121,11 @@ func (db *DB) reopen() error {
 		return err
 	}
 	got, err := w.fileVersion()
-	if err == nil && db.doubt != nil {
+	if err == nil && db.inDoubt != nil {
 		if got != db.version {
 			db.log.Warn("a transaction that was reported as failed is in the file; it is taken back", "path", db.path, "version", got)
 		}
-		if err = w.undo(db.doubt); err == nil {
+		if err = w.undo(db.inDoubt); err == nil {
 			got, err = w.fileVersion()
 		}
 	}
@@ -141,7 +141,7 @@ func (db *DB) reopen() error {
 	if err != nil {
 		return errors.Join(err, w.close())
 	}
-	db.w, db.doubt = w, nil
+	db.w, db.inDoubt = w, nil
 	return nil
 }
 

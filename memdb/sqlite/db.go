@@ -65,7 +65,7 @@ type DB struct {
 	others  int64                   // SQLite's count of other connections' transactions, when last looked at
 	foreign bool                    // another program's transaction was reported
 	mend    []*memdb.Entry          // whose rows are to be written as they should be, with the next transaction
-	doubt   map[uint64]*memdb.Entry // what rows held before transactions that failed but may come to life; nil: gone
+	inDoubt map[uint64]*memdb.Entry // what rows held before transactions that failed but may come to life; nil: gone
 	wal     *os.File                // the log, for Sync
 	changed time.Time               // of the last transaction
 	rested  bool                    // the checkpointer knows of no transaction that it has to wait for the end of

@@ -478,7 +478,7 @@ func TestTransactionThatTookEffectAfterAllIsTakenBack(t *testing.T) {
 	if !strings.Contains(s.log.String(), "taken back") {
 		t.Errorf("the log says %q", s.log.String())
 	}
-	if s.db.doubt != nil {
+	if s.db.inDoubt != nil {
 		t.Error("still in doubt")
 	}
 }

@@ -12,10 +12,9 @@
 // accessors cannot go out of bounds. Our own ring is only ever written by this
 // package, from entries that passed these checks.
 //
-// The text of a message is made ASCII and nearly fit for JSON when the entry is
-// packed (ascii.go), for that is what other nodes expect to receive. What is
-// still missing is made good when the log is dumped (dump.go), so that the dump
-// is valid JSON whatever a node or a user has sent.
+// Packing an entry converts its text to ASCII and escapes most of what JSON forbids
+// (ascii.go), as other nodes expect. Dumping the log escapes the rest (dump.go), so the dump is
+// valid JSON for any input of a node or a user.
 //
 // The package does no I/O and does not log; callers log the errors they get.
 package clusterlog

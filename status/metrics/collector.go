@@ -143,7 +143,7 @@ func (c *collector) tree() part {
 	oldest := gauge("lock_oldest_age_seconds", "How long this node has seen the oldest lock unchanged; 0: there is none.")
 	return func(to chan<- prometheus.Metric) {
 		now := c.now()
-		f := c.from.Tree.Figures(now)
+		f := c.from.Tree.Stats(now)
 		entries.value(to, float64(f.Entries))
 		maxEntries.value(to, memdb.MaxEntries)
 		bytes.value(to, float64(f.Bytes))

@@ -91,7 +91,7 @@ func newNodeOf(t testing.TB, m *Metrics, entries int, database sqlite.Observer, 
 	cluster.Received[group.SyncOwnJoin].Bytes.Store(400)
 	m.Watch(Sources{
 		Node: func() health.Node {
-			return health.Node{Cluster: true, Mounted: true, Up: true, Version: tree.Figures(time.Now()).Version,
+			return health.Node{Cluster: true, Mounted: true, Up: true, Version: tree.Stats(time.Now()).Version,
 				Config: health.Group{Connected: true, Mode: dfsm.ModeSynced}, Status: health.Group{Mode: dfsm.ModeSynced}}
 		},
 		Tree: tree, Database: db,

@@ -42,7 +42,7 @@ type Sources struct {
 
 // Tree is the tree (memdb.Tree).
 type Tree interface {
-	Figures(now time.Time) memdb.Figures
+	Stats(now time.Time) memdb.Stats
 }
 
 // IPC is the IPC service (ipc.Service).

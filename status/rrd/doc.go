@@ -1,11 +1,11 @@
-// Package rrd keeps what the nodes measure: the newest value of each key for
-// .rrd (Values), and the samples in RRD files (Writer).
+// Package rrd keeps the nodes' measurements: the newest value of each key for .rrd
+// (Values), and the samples in RRD files (Writer).
 //
 // # How samples reach the files
 //
-// A Writer takes samples without ever waiting: Submit copies them into a bounded
-// queue, which one goroutine works off. A disk that hangs or an rrdcached that
-// does not answer costs samples, never the store's time.
+// A Writer accepts samples without blocking: Submit copies them into a bounded
+// queue, which one goroutine drains. A hung disk or an rrdcached that does not
+// answer costs samples; the store never waits for them.
 //
 // Updates go through rrdcached while it answers, otherwise to the files.
 // rrdcached is spoken to in its own text protocol (rrdcached(1), PROTOCOL) over
@@ -26,11 +26,11 @@
 // A file that will never take a sample again (empty after a power cut, damaged, or with
 // a last sample of the future) is set aside as NAME.damaged, and begun anew.
 //
-// # What is let through
+// # Validation
 //
 // Keys and values come from peers. A key must have one of the known shapes, and
 // its parts must be plain names, so no key can lead out of the directory or into
-// another command of rrdcached's protocol. Columns must be numbers, for one
-// column that is none makes rrdcached lose all the samples that it has collected
-// for the file.
+// another command of rrdcached's protocol. Columns must be numbers: a single
+// column that is not a number makes rrdcached lose all samples that it has collected for
+// the file.
 package rrd

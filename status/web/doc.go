@@ -1,8 +1,8 @@
 // Package web is the daemon's HTTP server: one listener on TCP, for monitoring, with TLS
-// and passwords if a file says so (the format of Prometheus' own exporters), and one on
-// a Unix socket that only root, or whoever runs the daemon, can open.
+// and passwords if a file asks for them (in the format of Prometheus' own exporters), and one
+// on a Unix socket that only root, or the user of the daemon, can open.
 //
-// It knows nothing of what is served. It is built so that nothing that happens to it
-// concerns the daemon: an address that is taken, or not there yet, is logged and tried
-// again; what a client may cost is bounded in connections, time and bytes.
+// It doesn't know the handlers that it serves. No trouble of the server affects the daemon: an address
+// that is in use, or not there yet, is logged and retried; a client's connections,
+// time and bytes are bounded.
 package web

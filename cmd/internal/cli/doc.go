@@ -1,2 +1,2 @@
-// Package cli makes manual pages and shell completion of a command line's definition.
+// Package cli generates manual pages and shell completion from a command line's definition.
 package cli

@@ -43,16 +43,16 @@ type clusterConfig struct {
 type cluster struct {
 	store *dcdb.Cluster
 
-	cfg     clusterConfig
-	kv      *group.Group
-	peers   *peers.Service
-	known   chan struct{} // closed when there is cluster info
-	once    sync.Once     // closes known
-	info    atomic.Pointer[follow.ClusterInfo]
-	mirror  *follow.Mirror
-	gate    *follow.Gate
-	workers []*follow.Worker
-	figures corosyncFigures
+	cfg      clusterConfig
+	kv       *group.Group
+	peers    *peers.Service
+	known    chan struct{} // closed when there is cluster info
+	once     sync.Once     // closes known
+	info     atomic.Pointer[follow.ClusterInfo]
+	mirror   *follow.Mirror
+	gate     *follow.Gate
+	workers  []*follow.Worker
+	corosync corosyncStats
 }
 
 // newCluster returns a store that is not quorate; start does the rest.

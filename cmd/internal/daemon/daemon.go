@@ -103,28 +103,28 @@ type daemon struct {
 	logs *logging.Logs
 	log  *slog.Logger
 
-	name    string    // the node's
-	address string    // the node's; empty: unknown
-	begin   time.Time // of the start
-	db      *sqlite.DB
-	gid     uint32
-	lock    *os.File
-	samples *rrd.Writer
-	tree    *memdb.Tree
-	status  *status.Store
-	store   io.Closer   // closes the database
-	pulse   pulse       // the store's
-	cluster *cluster    // the store in cluster mode; nil: local mode
-	local   *dcdb.Local // the store in local mode
-	alive   health.Liveness
-	web     *web.Server
-	metrics *metrics.Metrics // nil: none
-	mount   *fuse.Mount
-	guard   *guard
-	tools   *toolService // nil: none
-	gc      *memoryTuner
-	pid     bool // the pid file is written
-	up      bool // everything was started
+	name     string    // the node's
+	address  string    // the node's; empty: unknown
+	begin    time.Time // of the start
+	db       *sqlite.DB
+	gid      uint32
+	lock     *os.File
+	samples  *rrd.Writer
+	tree     *memdb.Tree
+	status   *status.Store
+	store    io.Closer   // closes the database
+	liveness liveness    // the store's
+	cluster  *cluster    // the store in cluster mode; nil: local mode
+	local    *dcdb.Local // the store in local mode
+	alive    health.Liveness
+	web      *web.Server
+	metrics  *metrics.Metrics // nil: none
+	mount    *fuse.Mount
+	guard    *guard
+	tools    *toolService // nil: none
+	gc       *memoryTuner
+	pid      bool // the pid file is written
+	up       bool // everything was started
 
 	manager  serviceManager
 	watchdog *watchdog
@@ -332,12 +332,12 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 		if err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
-		d.store, d.pulse = d.cluster, d.cluster.store
+		d.store, d.liveness = d.cluster, d.cluster.store
 		mount.SetStore(d.cluster.store)
 		mount.Share()
 	} else {
 		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: d.observers(state, mount), Free: db.Free})
-		d.store, d.pulse = d.local, d.local
+		d.store, d.liveness = d.local, d.local
 		mount.SetStore(d.local)
 	}
 	d.watchMetrics(db, mount)

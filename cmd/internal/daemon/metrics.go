@@ -48,8 +48,8 @@ func (d *daemon) observers(always ...dcdb.Observer) observers {
 	return always
 }
 
-// corosyncFigures is what metrics tell of corosync's configuration.
-type corosyncFigures struct {
+// corosyncStats is what metrics tell of corosync's configuration.
+type corosyncStats struct {
 	running atomic.Uint64 // version
 	nodes   atomic.Int64
 }
@@ -77,8 +77,8 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 			return metrics.Corosync{
 				TreeVersion:    c.mirror.Version.Load(),
 				HostVersion:    confVersion(d.o.CorosyncConf),
-				RunningVersion: c.figures.running.Load(),
-				Nodes:          int(c.figures.nodes.Load()),
+				RunningVersion: c.corosync.running.Load(),
+				Nodes:          int(c.corosync.nodes.Load()),
 			}
 		}
 	}
@@ -105,8 +105,8 @@ func confVersion(path string) uint64 {
 
 // noteInfo takes in what corosync's map says.
 func (c *cluster) noteInfo(info follow.ClusterInfo) {
-	c.figures.running.Store(info.Version)
-	c.figures.nodes.Store(int64(len(info.Nodes)))
+	c.corosync.running.Store(info.Version)
+	c.corosync.nodes.Store(int64(len(info.Nodes)))
 	if c.cfg.metrics == nil {
 		return
 	}

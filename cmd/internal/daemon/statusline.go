@@ -14,8 +14,8 @@ import (
 	"pmxcfs/status/health"
 )
 
-// pulse is what a store lets know of its being alive.
-type pulse interface {
+// liveness is what a store lets know of its being alive.
+type liveness interface {
 	Ping(ctx context.Context) error
 	Waits() dcdb.Waits
 }
@@ -59,16 +59,16 @@ func (d *daemon) serve() {
 // checks are the parts that never may stand still.
 func (d *daemon) checks() []*check {
 	disk := func(least time.Duration) string {
-		if d.pulse.Waits().Disk >= least {
+		if d.liveness.Waits().Disk >= least {
 			return "the database's disk"
 		}
 		return ""
 	}
 	list := []*check{{
 		name: "the store",
-		ping: d.pulse.Ping,
+		ping: d.liveness.Ping,
 		waits: func(least time.Duration) string {
-			if d.pulse.Waits().Corosync >= least {
+			if d.liveness.Waits().Corosync >= least {
 				return "corosync"
 			}
 			return disk(least)
@@ -87,7 +87,7 @@ func (d *daemon) checks() []*check {
 			ping: d.guard.Ping,
 			waits: func(least time.Duration) string {
 				// Large writes that wait take up all room for requests.
-				if d.pulse.Waits().Deliveries > 0 {
+				if d.liveness.Waits().Deliveries > 0 {
 					return "corosync to deliver changes"
 				}
 				return disk(least)

@@ -1,11 +1,9 @@
-// Package diagnosis is behind the commands by which people look at a node: pmxcfs
-// status, log, locks, compare, doctor and report. It asks the running daemon
-// (status/inspect), and what it can see itself of the host and of corosync, so that
-// it has an answer too when the daemon, corosync or both are down. What it finds is
-// judged by functions that only look at what was gathered; how it is written, for
-// people or as JSON, is separate again.
+// Package diagnosis implements the commands for troubleshooting: pmxcfs status, log, locks,
+// compare, doctor and report. It gathers facts from the running daemon (status/inspect),
+// the host and corosync, so that it has an answer even when the daemon, corosync or both
+// are down. Pure functions judge the facts; separate code writes the result, for people
+// or as JSON.
 //
-// Everything that can hang, a mount without a daemon or a corosync that is stopped,
-// is asked with a time limit; what hangs is left behind, since the process ends
-// soon.
+// Every query that can hang (a mount without a daemon, a stopped corosync) has a time
+// limit. A hanging query is left behind, since the process ends soon.
 package diagnosis

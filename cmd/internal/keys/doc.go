@@ -1,6 +1,6 @@
-// Package keys makes and keeps what nodes of a cluster trust each other by: the cluster's
-// certificate authority and the nodes' certificates, and ssh's keys and known hosts.
+// Package keys makes and maintains the keys by which the nodes of a cluster trust each other: the
+// cluster's certificate authority, the nodes' certificates, ssh's keys and known hosts.
 //
-// certificate.go and ssh.go decide and make, from bytes to bytes; update.go is what
-// "pvecm updatecerts" does on a host with them.
+// certificate.go and ssh.go are pure functions from bytes to bytes; update.go applies them to a
+// host for "pvecm updatecerts".
 package keys

@@ -1,5 +1,5 @@
-// Package quorumtool shows how the cluster is as corosync sees it: quorum, votes, members
-// and the external vote.
+// Package quorumtool shows corosync's view of the cluster: quorum, votes, members and the
+// external vote.
 //
 // Read asks corosync through its libraries and returns a Snapshot; everything else is
 // a function of that. WriteStatus and WriteNodes print exactly what "corosync-quorumtool -siH"

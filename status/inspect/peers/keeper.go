@@ -119,13 +119,13 @@ func (k *keeper) run(ctx context.Context) {
 		case <-k.kick:
 		case <-timer.C:
 		}
-		timer.Reset(k.tend(time.Now()))
+		timer.Reset(k.expire(time.Now()))
 	}
 }
 
-// tend answers those whose waiting is over, drops what nobody asks for any more, and
+// expire answers those whose waiting is over, drops what nobody asks for any more, and
 // returns when to do so again.
-func (k *keeper) tend(now time.Time) time.Duration {
+func (k *keeper) expire(now time.Time) time.Duration {
 	var over []*wait
 	next := keepTime
 	k.mu.Lock()

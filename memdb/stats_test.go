@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// counted is what Figures should say, by looking at everything.
-func counted(tree *Tree, now time.Time) Figures {
+// counted is what Stats should say, by looking at everything.
+func counted(tree *Tree, now time.Time) Stats {
 	list, _ := tree.Guests()
 	bytes, entries := tree.Usage()
-	f := Figures{Version: tree.Root().Version, Entries: entries, Bytes: bytes, Guests: len(list)}
-	for _, l := range tree.Locks(now) {
+	f := Stats{Version: tree.Root().Version, Entries: entries, Bytes: bytes, Guests: len(list)}
+	for _, l := range tree.ObserveLocks(now) {
 		f.Locks++
 		if l.Expired(now) {
 			f.ExpiredLocks++
@@ -28,7 +28,7 @@ func TestFiguresFollowEveryChange(t *testing.T) {
 	var done Delta
 	check := func(what string) {
 		t.Helper()
-		if got, want := tree.Figures(now), counted(tree, now); got != want {
+		if got, want := tree.Stats(now), counted(tree, now); got != want {
 			t.Errorf("after %s: %+v, want %+v", what, got, want)
 		}
 	}
@@ -51,7 +51,7 @@ func TestFiguresFollowEveryChange(t *testing.T) {
 	apply(Op{Kind: OpWrite, Path: "nodes/a/qemu-server/100.conf", Data: []byte("memory: 512\n")})
 	now = now.Add(LockTimeout - time.Second/2) // both locks have expired now
 	check("two minutes")
-	if f := tree.Figures(now); f.Locks != 2 || f.ExpiredLocks != 2 || f.Guests != 1 || f.Bytes != 12 {
+	if f := tree.Stats(now); f.Locks != 2 || f.ExpiredLocks != 2 || f.Guests != 1 || f.Bytes != 12 {
 		t.Errorf("%+v", f)
 	}
 	apply(Op{Kind: OpMTime, Path: "priv/lock/two"}) // renewed
@@ -67,9 +67,9 @@ func TestFiguresFollowEveryChange(t *testing.T) {
 		}
 	}
 	tree.Replace(other)
-	tree.Locks(now) // as whoever replaces a tree does
+	tree.ObserveLocks(now) // as whoever replaces a tree does
 	check("a synchronisation")
-	if f := tree.Figures(now); f.Locks != 1 || f.Entries != 4 {
+	if f := tree.Stats(now); f.Locks != 1 || f.Entries != 4 {
 		t.Errorf("%+v", f)
 	}
 }
@@ -81,7 +81,7 @@ func TestFiguresAreReadWhileAWriterHoldsTheTree(t *testing.T) {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		if f := tree.Figures(time.Now()); f.Version != 1 || f.Entries != 1 || tree.Version() != 1 || tree.Changes() != 1 {
+		if f := tree.Stats(time.Now()); f.Version != 1 || f.Entries != 1 || tree.Version() != 1 || tree.Changes() != 1 {
 			t.Errorf("%+v, %d changes", f, tree.Changes())
 		}
 	}()
