@@ -66,7 +66,7 @@ func hostFlags() []cli.Flag {
 		&cli.StringFlag{Name: "socket", Category: category, Usage: "the daemon's Unix socket", DefaultText: daemon.SocketName + " in the run directory"},
 		&cli.StringFlag{Name: "node-name", Category: category, Usage: "this node's `NAME`", DefaultText: "the host's name up to the first dot"},
 		&cli.StringFlag{Name: "node-address", Category: category, Usage: "this node's `IP` address", DefaultText: "what its name resolves to"},
-		&cli.StringFlag{Name: "group", Category: category, Usage: "group that may read what is not private", DefaultText: "www-data"},
+		&cli.StringFlag{Name: "group", Category: category, Usage: "group that may read all but private files", DefaultText: "www-data"},
 	)
 }
 
@@ -154,7 +154,7 @@ func ended(status int) error {
 func statusCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "status",
-		Usage: "show how this node and its cluster are",
+		Usage: "show the state of this node and its cluster",
 		Description: "It also works while the daemon or corosync is down, and says so then.\n" +
 			"Status 0: fine; 1: it could not be found out; 2: something needs attention; 3: the node does not do its work.",
 		Flags: []cli.Flag{

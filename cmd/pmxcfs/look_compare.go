@@ -11,7 +11,7 @@ func compareCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "compare",
 		Usage: "compare the trees of all nodes, now",
-		Description: "Changes may go on meanwhile. It names the entries that differ, and what of them does.\n" +
+		Description: "Changes may go on meanwhile. It lists the entries that differ, and their differences.\n" +
 			"A stock daemon takes no part; the nodes' own hourly comparison covers it, too.\n" +
 			"Status 0: all nodes hold the same; 1: it could not be found out, also because changes went on; 2: those that were compared do, but not all were; 3: they differ.",
 		Flags: []cli.Flag{jsonFlag()},

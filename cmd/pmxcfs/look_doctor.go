@@ -10,8 +10,8 @@ import (
 func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
-		Usage: "look for whatever is wrong with this node, and say what to do",
-		Description: "Host name and addresses, group, FUSE, corosync and its configuration, versions, the database, disks, the clock, what earlier runs have left; on a host of Proxmox VE the files, settings and services that it needs. " +
+		Usage: "check this node for faults, and print remedies",
+		Description: "Host name and addresses, group, FUSE, corosync and its configuration, versions, the database, disks, the clock, remains of earlier runs; on a host with Proxmox VE the files, settings and services that it needs. " +
 			"It changes nothing, and also works while the daemon or corosync is down.\n" +
 			"Status 0: nothing is wrong; 1: wrong usage; 2: something needs attention; 3: something keeps the node from its work.",
 		Flags: []cli.Flag{jsonFlag()},

@@ -15,7 +15,7 @@ func locksCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "locks",
 		Usage: "show the cluster-wide locks, or break one",
-		Description: "A lock that has not been renewed for 2 minutes has expired: whoever wants it next may take it.\n" +
+		Description: "A lock that has not been renewed for 2 minutes has expired: the next process that wants it may take it.\n" +
 			"Status 0: done; 1: the daemon does not answer, or wrong usage.",
 		Flags: []cli.Flag{jsonFlag()},
 		Action: func(c *cli.Context) error {
@@ -43,10 +43,10 @@ func locksCommand() *cli.Command {
 			Name: "break", ArgsUsage: "NAME",
 			Usage: "break a lock",
 			Description: "What holds a lock relies on being alone: break it only when you know that its holder does nothing any more.\n" +
-				"An expired lock is broken by the nodes' agreement, as one who wants it would have it done; another one is removed.\n" +
+				"An expired lock is broken by agreement of the nodes, as when another process wants it; one that has not expired is removed.\n" +
 				"Status 0: broken; 1: it was not.",
 			Flags: []cli.Flag{
-				&cli.BoolFlag{Name: "yes", Usage: "do it; without this, only what would happen is said"},
+				&cli.BoolFlag{Name: "yes", Usage: "do it; without this option, only print the consequences"},
 				&cli.BoolFlag{Name: "force", Usage: "also if the lock has not expired"},
 			},
 			Action: func(c *cli.Context) error {

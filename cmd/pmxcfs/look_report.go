@@ -15,12 +15,12 @@ import (
 func reportCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "report",
-		Usage:     "gather what a bug report needs in one archive",
+		Usage:     "gather the data for a bug report in one archive",
 		ArgsUsage: "[FILE]",
-		Description: "A compressed tar file: what status, doctor and compare say, the cluster log, the journal, metrics, versions, a list of the tree, some configuration. " +
+		Description: "A compressed tar file with the output of status, doctor and compare, the cluster log, the journal, metrics, versions, a list of the tree, some configuration. " +
 			"Secrets are left out: all that is private, keys, tokens, passwords. " +
-			"Of logs it has only what is known to hold none: this daemon's events and known messages of known programs. " +
-			"With --with-logs it has their texts, which hold whatever programs and people wrote into them, passwords included; what looks like a secret is left out, but not all secrets do. " +
+			"Of logs it has only messages that are known to hold none: this daemon's events and known messages of known programs. " +
+			"With --with-logs it has the logs' full texts, which may hold anything that programs and people wrote, passwords included; text that looks like a secret is left out, but not all secrets look like one. " +
 			"Look through it in any case before you give it away. " +
 			"FILE must not exist; - is the standard output; without it the name tells node and time.\n" +
 			"Status 0: written; 1: not.",

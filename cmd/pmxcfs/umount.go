@@ -13,7 +13,7 @@ import (
 func umountCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "umount",
-		Usage: "unmount what a killed daemon has left at the mount point",
+		Usage: "unmount the dead mount of a killed daemon",
 		Description: "After a daemon was killed, every access to its mount point fails until the next one starts, or this is done. " +
 			"Options that move the mount point, the lock file or the pid file are given before the command, as they were to the daemon. " +
 			"A daemon that runs is left alone: stop it instead.\n" +
@@ -33,7 +33,7 @@ func umountCommand() *cli.Command {
 				return cli.Exit("umount: "+err.Error(), exit.Failure)
 			}
 			if n > 0 {
-				fmt.Fprintf(c.App.Writer, "unmounted what an earlier run had left on %s\n", o.MountPoint)
+				fmt.Fprintf(c.App.Writer, "unmounted the dead mount of an earlier run on %s\n", o.MountPoint)
 			}
 			return nil
 		},

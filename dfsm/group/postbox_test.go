@@ -64,7 +64,7 @@ func TestPostsThatCannotBeSentAreBoundedAndDroppedAloud(t *testing.T) {
 			if s.Dropped+uint64(s.Unsent)+2*turn < many || s.DroppedBytes < s.Dropped*size {
 				t.Errorf("%d messages with %d bytes are dropped, %d kept", s.Dropped, s.DroppedBytes, s.Unsent)
 			}
-			if log.count("the oldest of those that nobody waits for are dropped") != 1 {
+			if log.count("the oldest of those without a waiter are dropped") != 1 {
 				t.Error("the log does not say so, or too often")
 			}
 			resume()

@@ -128,7 +128,7 @@ func (g *Group) Post(subtype uint16, payload []byte) {
 	g.stats.dropped.Add(uint64(dropped))
 	g.stats.droppedBytes.Add(uint64(bytes))
 	if first && dropped > 0 {
-		g.cfg.Logger.Warn("corosync takes no messages: the oldest of those that nobody waits for are dropped",
+		g.cfg.Logger.Warn("corosync takes no messages: the oldest of those without a waiter are dropped",
 			"kept_bytes", maxPosted, event.MessagesDropped.Attr("unsent", g.Status().Unsent))
 	}
 	g.pump()

@@ -8,13 +8,13 @@ func (e Event) Remedy() string {
 	case DaemonFailed:
 		return "see why: journalctl -u pve-cluster -e; then: pmxcfs doctor"
 	case Stuck:
-		return "look at the load of the host; if it comes again, report it: pmxcfs report"
+		return "look at the load of the host; if it happens again, report it: pmxcfs report"
 	case HeldUp:
 		return "look at the database's disk (dmesg, iostat), and at corosync: systemctl status corosync"
 	case MountEnded:
 		return "find out who killed the daemon: journalctl -k (out of memory?)"
 	case ServiceTaken:
-		return "end that process; the daemon tries again by itself"
+		return "end that process; the daemon retries by itself"
 	case QuorumLost:
 		return "see which nodes are missing: pmxcfs status; check them and the network between them"
 	case ForeignCorosync:
@@ -22,25 +22,25 @@ func (e Event) Remedy() string {
 	case CorosyncAway:
 		return "see whether corosync runs: systemctl status corosync"
 	case LeftGroup:
-		return "nothing, if it came once; if it comes again, see the line before, and the database's disk"
+		return "nothing, if it happened once; if it happens again, see the line before, and the database's disk"
 	case OutOfGroup:
 		return "see the line before for the cause (a newer protocol needs a newer package), then: systemctl restart pve-cluster"
 	case VerificationFailed:
-		return "see what differs: pmxcfs compare"
+		return "list the differences: pmxcfs compare"
 	case NotDelivered:
-		return "try the change again; if it comes again, check the links: corosync-cfgtool -n"
+		return "retry the change; if it fails again, check the links: corosync-cfgtool -n"
 	case SplitLost:
 		return "look at the files where they are kept, beside the database, and copy back what is needed"
 	case MessagesDropped:
-		return "see why corosync does not go on: systemctl status corosync, corosync-cfgtool -n; later values take the place of those lost"
+		return "see why corosync does not go on: systemctl status corosync, corosync-cfgtool -n; later values replace the lost ones"
 	case DatabaseFailed, CheckpointFailed:
-		return "see to the disk of the database's directory: dmesg, df; the daemon tries again by itself"
+		return "check the disk of the database's directory: dmesg, df; the daemon retries by itself"
 	case DiskFull:
-		return "make room on the disk of the database's directory; the daemon tries again by itself"
+		return "make room on the disk of the database's directory; the daemon retries by itself"
 	case Exposed:
 		return "if others have an account on this node, renew the keys and passwords below /etc/pve/priv"
 	case BegunAnew:
-		return "in a cluster nothing; on a single node stop the daemon, and put a copy in its place: pmxcfs db check COPY, see what lies beside it"
+		return "in a cluster nothing; on a single node stop the daemon, look at the files beside the database, and put a good copy in its place: pmxcfs db check COPY"
 	case Meddled:
 		return "find out which program it was; only the daemon writes to its database while it runs"
 	case Duplicate:
@@ -48,7 +48,7 @@ func (e Event) Remedy() string {
 	case ConfIgnored:
 		return "see which copy of corosync.conf is right: pmxcfs status; change it in the tree, with a higher config_version"
 	case ConfFailed:
-		return "see to the file and its disk, and whether corosync takes it: corosync-cfgtool -R"
+		return "check the file and its disk, and whether corosync accepts it: corosync-cfgtool -R"
 	}
 	return ""
 }

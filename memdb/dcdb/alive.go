@@ -73,7 +73,7 @@ func (c *clocked) full() bool {
 	return err == nil && bytes < noRoom
 }
 
-// busy returns for how long the present transaction has lasted; 0: there is none.
+// busy returns for how long the present transaction has lasted; 0 means none.
 func (c *clocked) busy() time.Duration {
 	began := c.began.Load()
 	if began == 0 {

@@ -178,9 +178,9 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 func (db *DB) begunAnew(isNew, wasEmpty bool, traces []string) {
 	switch {
 	case wasEmpty:
-		db.log.Warn("the database was empty, of 0 bytes: begun anew, with an empty tree", "path", db.path, "beside_it", traces, event.BegunAnew.Attr())
+		db.log.Warn("the database was empty, with 0 bytes: a new one with an empty tree was made", "path", db.path, "beside_it", traces, event.BegunAnew.Attr())
 	case isNew && len(traces) > 0:
-		db.log.Warn("there was no database, but traces of an earlier one: begun anew, with an empty tree", "path", db.path, "beside_it", traces, event.BegunAnew.Attr())
+		db.log.Warn("there was no database, but traces of an earlier one: a new one with an empty tree was made", "path", db.path, "beside_it", traces, event.BegunAnew.Attr())
 	}
 }
 
@@ -395,7 +395,7 @@ func (db *DB) lookForOthers() error {
 	}
 	if !db.foreign {
 		db.foreign = true
-		db.log.Warn("another program has written to the database while the daemon runs: what it wrote is not shown, and may be overwritten; stop the daemon before changing its database",
+		db.log.Warn("another program has written to the database while the daemon runs: its changes are not shown, and may be overwritten; stop the daemon before changing its database",
 			"path", db.path, event.Meddled.Attr())
 	}
 	return nil

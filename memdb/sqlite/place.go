@@ -105,7 +105,7 @@ func protect(path string, log *slog.Logger) error {
 			if err := os.Chmod(path+suffix, 0o600); err != nil {
 				return fmt.Errorf("setting the mode of a file of the database: %w", err)
 			}
-			log.Warn("a file of the database had another mode than 0600; that was put right. Secrets are in it: whoever could read it may have them",
+			log.Warn("a file of the database had another mode than 0600; that was corrected. It holds secrets, which other users may have read",
 				"path", path+suffix, "mode", fmt.Sprintf("%04o", mode), event.Exposed.Attr())
 		}
 	}

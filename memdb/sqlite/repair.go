@@ -171,7 +171,7 @@ func (r *repair) findRoot() {
 	}
 	if r.root == nil {
 		r.root = &draft{name: versionName, typ: int64(memdb.TypeFile), version: max(last.version, 1), mtime: last.mtime}
-		r.fix(r.root, "the version row was missing; it was made anew with version %d, the greatest number in the file", r.root.version)
+		r.fix(r.root, "the version row was missing; it was recreated with version %d, the greatest number in the file", r.root.version)
 		return
 	}
 	r.list = slices.DeleteFunc(r.list, func(d *draft) bool { return d == r.root })

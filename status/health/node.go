@@ -165,7 +165,7 @@ func explain(m dfsm.Mode) string {
 	case dfsm.ModeStartSync:
 		return "the members are exchanging their states"
 	case dfsm.ModeUpdate:
-		return "this node is behind, and is receiving what it lacks"
+		return "this node is behind, and is receiving the missing entries"
 	case dfsm.ModeLeave:
 		return "out of step; it is about to join again"
 	}

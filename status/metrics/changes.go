@@ -81,7 +81,7 @@ type nodeKey struct {
 
 func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
 	c := &ChangeCounter{
-		changes: total("changes_total", "Changes applied to the tree, every node's, by operation and by what they were about.", "operation", "class"),
+		changes: total("changes_total", "Changes applied to the tree, every node's, by operation and class.", "operation", "class"),
 		content: total("change_bytes_total", "Bytes that were written by users, before the database makes rows and pages of them; every node's."),
 		revert:  total("changes_reverted_total", "Inodes that went back to an earlier state, because a transaction failed or a synchronisation replaced the tree."),
 		ofNode:  total("node_changes_total", "Changes applied to the tree, by the node that made them; \"local\" without a cluster.", "node"),
@@ -201,7 +201,7 @@ type failureCounter struct {
 }
 
 func newFailureCounter(reg prometheus.Registerer) *failureCounter {
-	vec := counter(reg, "change_failures_total", "Changes asked for on this node that failed, by the reason; \"refused\": the tree does not allow it, as where something exists already.", "reason")
+	vec := counter(reg, "change_failures_total", "Changes requested on this node that failed, by reason; \"refused\" means that the tree does not allow it, because the name exists already, for example.", "reason")
 	f := &failureCounter{}
 	for i, name := range failures {
 		f.by[i] = vec.WithLabelValues(name)

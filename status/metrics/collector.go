@@ -140,7 +140,7 @@ func (c *collector) tree() part {
 	guests := gauge("guests", "Guests in the cluster's VM list.")
 	locks := gauge("locks", "Cluster-wide locks that are held.")
 	expired := gauge("locks_expired", "Locks that have not been renewed for two minutes, by this node's clock.")
-	oldest := gauge("lock_oldest_age_seconds", "How long this node has seen the oldest lock unchanged; 0: there is none.")
+	oldest := gauge("lock_oldest_age_seconds", "How long this node has seen the oldest lock unchanged; 0 means none.")
 	return func(to chan<- prometheus.Metric) {
 		now := c.now()
 		f := c.from.Tree.Stats(now)
@@ -186,9 +186,9 @@ func (c *collector) fuse() part {
 	requests := total("fuse_requests_total", "Requests of the kernel's that were answered, by operation.", "operation")
 	took := total("fuse_request_duration_seconds", "Time to answer a request of the kernel's, by its operation; of those that are answered from memory one in 16 is timed (among them the setattr by which open empties a file and, without a cluster, writes: it is close that waits).", "operation")
 	inFlight := gauge("fuse_requests_in_flight", "Requests of the kernel's that are being served.")
-	oldest := gauge("fuse_oldest_request_age_seconds", "How long the oldest of them has been that are timed; 0: there is none.")
-	invalidations := total("fuse_invalidations_total", "Times that the kernel was told to forget something, by what and by its answer.", "kind", "result")
-	pending := gauge("fuse_invalidations_pending", "Things that the kernel is still to be told to forget.")
+	oldest := gauge("fuse_oldest_request_age_seconds", "How long the oldest of them has been that are timed; 0 means none.")
+	invalidations := total("fuse_invalidations_total", "Invalidations of the kernel's caches, by kind and by the kernel's answer.", "kind", "result")
+	pending := gauge("fuse_invalidations_pending", "Invalidations that wait to be sent to the kernel.")
 	return func(to chan<- prometheus.Metric) {
 		s := c.from.FUSE()
 		for op, n := range s.Requests {
@@ -208,7 +208,7 @@ func (c *collector) fuse() part {
 }
 
 func (c *collector) rrd() part {
-	samples := total("rrd_samples_total", "RRD samples, by what became of them: handed to rrdcached, written to a file, failed, or dropped because the queue was full.", "result")
+	samples := total("rrd_samples_total", "RRD samples by result: handed to rrdcached, written to a file, failed, or dropped because the queue was full.", "result")
 	created := total("rrd_files_created_total", "RRD files made.")
 	queued := gauge("rrd_queued_samples", "RRD samples that wait to be written.")
 	return func(to chan<- prometheus.Metric) {
@@ -234,7 +234,7 @@ func (c *collector) clusterLog() part {
 }
 
 func (c *collector) ipc() part {
-	clients := gauge("ipc_clients", "Clients connected to the IPC service, by what they may do.", "access")
+	clients := gauge("ipc_clients", "Clients connected to the IPC service, by access.", "access")
 	requests := total("ipc_requests_total", "Requests of the IPC service that were answered, by operation.", "operation")
 	return func(to chan<- prometheus.Metric) {
 		full, readOnly := c.from.IPC.Clients()
@@ -249,8 +249,8 @@ func (c *collector) ipc() part {
 
 func (c *collector) cluster() part {
 	refused := total("changes_refused_total", "Delivered changes, of all nodes, that the tree did not allow.")
-	entries := total("sync_entries_total", "Entries of the tree sent to nodes that were behind, or received being behind, by what began the synchronisation.", "direction", "reason")
-	bytes := total("sync_bytes_total", "Bytes of the messages with those entries.", "direction", "reason")
+	entries := total("sync_entries_total", "Entries of the tree sent to nodes that were behind, or received while behind, by the synchronisation's reason.", "direction", "reason")
+	bytes := total("sync_bytes_total", "Bytes of the messages with these entries.", "direction", "reason")
 	caughtUp := total("sync_catch_ups_total", "Times that this node was brought up to date by another one.")
 	return func(to chan<- prometheus.Metric) {
 		s := c.from.Cluster
@@ -278,11 +278,11 @@ func (c *collector) groups() part {
 	mode := gauge("group_mode", "1 for the mode that the group's state machine is in.", "group", "mode")
 	members := gauge("group_members", "Members of the group as this node sees it: those that have joined, and those of them that are synced.", "group", "state")
 	views := total("group_views_total", "Membership changes: each begins an epoch.", "group")
-	syncs := total("group_syncs_total", "Synchronisations after which this node was in step, by what began them.", "group", "reason")
+	syncs := total("group_syncs_total", "Synchronisations after which this node was in step, by reason.", "group", "reason")
 	connects := total("group_connects_total", "Connections made to corosync.", "group")
 	joins := total("group_joins_total", "Times that the group was joined.", "group")
 	leaves := total("group_leaves_total", "Times that the group was left because this node was out of step or failed.", "group")
-	messages := total("group_messages_total", "Messages of the group, by type and direction; what was sent is received, too.", "group", "type", "direction")
+	messages := total("group_messages_total", "Messages of the group, by type and direction; sent messages are received, too.", "group", "type", "direction")
 	bytes := total("group_message_bytes_total", "Bytes in these messages.", "group", "type", "direction")
 	batches := total("group_batches_total", "Times that messages were taken together from corosync.", "group")
 	waiting := gauge("group_waiting_calls", "Calls on this node that wait for their message to be delivered and applied.", "group")
@@ -290,11 +290,11 @@ func (c *collector) groups() part {
 	queued := gauge("group_queued_messages", "Delivered messages that wait for the end of a synchronisation.", "group")
 	queuedBytes := gauge("group_queued_bytes", "Bytes in these messages.", "group")
 	retries := total("group_send_retries_total", "Times that a message found the group's queues full.", "group")
-	dropped := total("group_dropped_messages_total", "Messages that nobody waited for, and that were dropped because the group took none for long.", "group")
+	dropped := total("group_dropped_messages_total", "Messages without a waiter that were dropped because the group accepted none for long.", "group")
 	droppedBytes := total("group_dropped_bytes_total", "Bytes in these messages.", "group")
 	replaced := total("group_replaced_messages_total", "Messages with a value that were not sent because a newer one had come.", "group")
-	verified := total("group_verifications_total", "Comparisons of this node's data with the others', by what they found.", "group", "result")
-	lastVerified := gauge("group_last_verification_timestamp_seconds", "When the last comparison ended; 0: there was none since the daemon's start.", "group")
+	verified := total("group_verifications_total", "Comparisons of this node's data with the others', by result.", "group", "result")
+	lastVerified := gauge("group_last_verification_timestamp_seconds", "When the last comparison ended; 0 means none since the daemon's start.", "group")
 	return func(to chan<- prometheus.Metric) {
 		for name, status := range c.from.Groups {
 			s, g := status(), string(name)
@@ -338,8 +338,8 @@ func (c *collector) groups() part {
 }
 
 func (c *collector) corosync() part {
-	version := gauge("corosync_config_version", "Version of corosync.conf: in the tree, in the host's copy, and of the running corosync; 0: there is none.", "copy")
-	nodes := gauge("cluster_nodes", "Nodes in corosync's configuration; 0: unknown.")
+	version := gauge("corosync_config_version", "Version of corosync.conf: in the tree, in the host's copy, and of the running corosync; 0 means none.", "copy")
+	nodes := gauge("cluster_nodes", "Nodes in corosync's configuration; 0 means unknown.")
 	return func(to chan<- prometheus.Metric) {
 		s := c.from.Corosync()
 		version.value(to, float64(s.TreeVersion), "tree")
@@ -350,8 +350,8 @@ func (c *collector) corosync() part {
 }
 
 func (c *collector) peers() part {
-	version := gauge("peer_database_version", "Version of another node's database, as it told last.", "node")
-	age := gauge("peer_database_version_age_seconds", "How long ago the other node told.", "node")
+	version := gauge("peer_database_version", "Version of another node's database, by its last report.", "node")
+	age := gauge("peer_database_version_age_seconds", "Age of the other node's last report.", "node")
 	return func(to chan<- prometheus.Metric) {
 		seen := make(map[string]int)
 		for i, p := range c.from.Peers() {

@@ -158,7 +158,7 @@ func (o *TimingsObserver) Stored(kind memdb.Kind, took time.Duration) {
 type SyncObserver struct{ took *histograms }
 
 func newSyncObserver(reg prometheus.Registerer) *SyncObserver {
-	return &SyncObserver{newHistograms(reg, "group_sync_duration_seconds", "Time from a membership change until this node was in step again, by group and by what began it.", "group", "reason")}
+	return &SyncObserver{newHistograms(reg, "group_sync_duration_seconds", "Time from a membership change until this node was in step again, by group and reason.", "group", "reason")}
 }
 
 // Of returns a function for group.Config.Synced and dcdb.ClusterConfig.Synced. It must be called

@@ -305,11 +305,11 @@ func (w *Writer) renew(p *pending) bool {
 		return false
 	}
 	if _, err := w.files.ensure(&p.sample); err != nil {
-		w.troubles.set(scopeKey+p.key, "RRD: cannot begin a damaged file anew", err, err, "key", p.key, "path", p.path)
+		w.troubles.set(scopeKey+p.key, "RRD: cannot replace a damaged file", err, err, "key", p.key, "path", p.path)
 		return false
 	}
 	w.renewed.Add(1)
-	w.log.Warn("RRD: a file that can't take samples any more was begun anew", "key", p.key, "path", p.path, "set_aside", aside, "error", cause)
+	w.log.Warn("RRD: a file that can't take samples any more was replaced by a new one", "key", p.key, "path", p.path, "set_aside", aside, "error", cause)
 	return true
 }
 

@@ -53,7 +53,7 @@ func Run(o Options, stderr io.Writer) error {
 	d := &daemon{o: o, logs: logs, log: logs.Domain("main")}
 	d.manager, err = inheritedManager()
 	if err != nil {
-		d.log.Warn("the service manager can't be told", "error", err)
+		d.log.Warn("can't notify the service manager", "error", err)
 	}
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
@@ -186,7 +186,7 @@ func (d *daemon) start() error {
 	if n, err := fuse.Leftover(d.o.MountPoint); err != nil {
 		return err
 	} else if n > 0 {
-		d.log.Info("unmounted what an earlier run had left", "path", d.o.MountPoint, "mounts", n)
+		d.log.Info("unmounted the dead mount of an earlier run", "path", d.o.MountPoint, "mounts", n)
 	}
 	d.awaitGuard()
 	if d.mount, err = tree.Mount(d.o.MountPoint); err != nil {
@@ -216,7 +216,7 @@ func (d *daemon) start() error {
 }
 
 // noGuardText is what the log says of a daemon without a guard.
-const noGuardText = "nobody will end the mount, should this daemon be killed and unable to"
+const noGuardText = "no guard will end the mount if this daemon is killed and can't"
 
 // awaitGuard returns when the guard looks on, or is not to be waited for any longer.
 func (d *daemon) awaitGuard() {

@@ -85,7 +85,7 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 	d.metrics.Watch(s)
 }
 
-// confVersion returns the version of a corosync.conf; 0: there is none.
+// confVersion returns the version of a corosync.conf; 0 means none.
 func confVersion(path string) uint64 {
 	f, err := os.Open(path)
 	if err != nil {

@@ -65,7 +65,7 @@ func rowsForRepair(w io.Writer, path string) ([]sqlite.Row, error) {
 		fmt.Fprintf(w, "recovering: %s\n", n)
 	}
 	if err == nil {
-		fmt.Fprintf(w, "recovered: %s; what lay on destroyed pages is lost, and what was deleted may be back\n", plural(len(rows), "row"))
+		fmt.Fprintf(w, "recovered: %s; rows on destroyed pages are lost, and deleted ones may be back\n", plural(len(rows), "row"))
 	}
 	return rows, err
 }

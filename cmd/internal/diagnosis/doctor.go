@@ -283,7 +283,7 @@ func (f *findings) databaseFile(h *Host, o *Overview) {
 	}
 	if before := begunAnew(d, h.Database); len(before) > 0 {
 		f.add(Warning, "if something is missing below "+h.MountPoint+": stop the daemon, and put a good copy in the database's place (pmxcfs db check COPY)",
-			"the database is new, of version %d, but beside it lies what tells of an earlier one: %s", d.Version, strings.Join(before, ", "))
+			"the database is new, of version %d, but beside it are traces of an earlier one: %s", d.Version, strings.Join(before, ", "))
 	}
 	for _, p := range d.Odd {
 		f.add(Warning, "pmxcfs db check lists what is odd", "odd row in the database: %s", p)

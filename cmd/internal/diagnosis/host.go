@@ -24,7 +24,7 @@ type Host struct {
 	CorosyncConf, RRDDir, RRDSocket, Socket string
 
 	Version string // of this program
-	Group   string // that may read what is not private
+	Group   string // that may read all but private files
 	// Discreet leaves out what must not leave the host: names below priv.
 	Discreet bool
 	// WithLogs has a report take the texts of logs in, of which nobody knows what is in

@@ -65,9 +65,9 @@ func (f *findings) daemon(o *Overview) {
 	switch {
 	case d.Answers:
 	case d.Running:
-		f.add(Failure, "see what it does: "+journal+"; if it is stuck: "+restart, "the daemon (pid %d) runs, but does not answer: %s", d.PID, d.Error)
+		f.add(Failure, "see its log: "+journal+"; if it is stuck: "+restart, "the daemon (pid %d) runs, but does not answer: %s", d.PID, d.Error)
 	case d.Locked:
-		f.add(Failure, "see what it does: "+journal, "a daemon holds the lock of the database, but is not up yet, or is ending: %s", d.Error)
+		f.add(Failure, "see its log: "+journal, "a daemon holds the lock of the database, but is not up yet, or is ending: %s", d.Error)
 	default:
 		f.add(Failure, "see why it ended: "+journal+"; start it: systemctl start pve-cluster", "the daemon is not running")
 	}
@@ -98,7 +98,7 @@ func (f *findings) mount(o *Overview) {
 	case m.Mounts == 0 && o.Daemon.Answers && o.Status.Ready:
 		f.add(Failure, restart, "nothing is mounted on %s here, though the daemon serves it (is this another mount namespace?)", m.Path)
 	case m.Mounts > 0 && !m.Answers:
-		f.add(Failure, "see what it does: "+journal+"; then: "+restart, "the file system on %s does not answer: %s", m.Path, m.Error)
+		f.add(Failure, "see its log: "+journal+"; then: "+restart, "the file system on %s does not answer: %s", m.Path, m.Error)
 	}
 }
 
@@ -117,7 +117,7 @@ func (f *findings) database(d *inspect.Database) {
 	f.check = "database"
 	full := func(what string, have, most float64, unit string) {
 		if have > worryFull*most {
-			f.add(Warning, "remove what is not needed below the mount point", "the tree has %.0f of %.0f %s: beyond that every change fails", have, most, unit)
+			f.add(Warning, "remove unneeded files below the mount point", "the tree has %.0f of %.0f %s: beyond that every change fails", have, most, unit)
 		}
 	}
 	full("entries", float64(d.Entries), float64(d.MaxEntries), "entries")
@@ -158,7 +158,7 @@ func (f *findings) locks(list []inspect.Lock) {
 		if n := len(names) - 3; n > 0 {
 			names, more = names[:3], fmt.Sprintf(" and %d more", n)
 		}
-		f.add(Info, "nothing: the next one who wants a lock takes it; or: pmxcfs locks break NAME", "locks have not been renewed for long, and have expired: %s%s", strings.Join(names, ", "), more)
+		f.add(Info, "nothing: the next process that wants a lock takes it; or: pmxcfs locks break NAME", "locks have not been renewed for long, and have expired: %s%s", strings.Join(names, ", "), more)
 	}
 }
 
@@ -223,7 +223,7 @@ func (f *findings) members(o *Overview) {
 		}
 		if p == nil {
 			if o.hearsItself() {
-				f.add(Info, "", "%s takes part, but tells nothing of itself (a stock daemon?)", m.Name)
+				f.add(Info, "", "%s is a member, but reports nothing about itself (a stock daemon?)", m.Name)
 			}
 			continue
 		}
@@ -234,7 +234,7 @@ func (f *findings) members(o *Overview) {
 			continue
 		}
 		if silent := o.Status.Time.Sub(p.Heard); silent > worrySilence {
-			f.add(Warning, "see there: pmxcfs status", "%s has told nothing for %s", m.Name, duration(silent))
+			f.add(Warning, "see there: pmxcfs status", "%s has reported nothing for %s", m.Name, duration(silent))
 			continue
 		}
 		if p.Lag < -worryLag && -p.Lag > behind {

@@ -132,7 +132,7 @@ func (p *Painter) LockWarning(l *inspect.Lock, now time.Time) {
 	holder := or(clean(l.Holder), fmt.Sprintf("node %d", l.ID))
 	p.printf("The lock %q is held by %s; it was taken or renewed %s ago.\n", clean(l.Name), holder, duration(now.Sub(l.Since)))
 	if l.Expired {
-		p.printf("It has expired: nobody has renewed it for more than %s.\n", duration(memdb.LockTimeout))
+		p.printf("It has expired: it was not renewed for more than %s.\n", duration(memdb.LockTimeout))
 		return
 	}
 	p.printf("%s It has NOT expired. If its holder is still at work, two will be at the same thing,\n", p.paint(red, "Warning:"))

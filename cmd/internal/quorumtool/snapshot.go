@@ -131,7 +131,7 @@ func membership(c *votequorum.Conn) (*votequorum.NodeList, error) {
 	for deadline := time.Now().Add(readTimeout); list == nil; {
 		left := time.Until(deadline)
 		if left <= 0 {
-			return nil, fmt.Errorf("corosync has not told its membership within %v", readTimeout)
+			return nil, fmt.Errorf("corosync has not reported its membership within %v", readTimeout)
 		}
 		events, err := c.Next(nil, left)
 		if err != nil {
