@@ -461,7 +461,7 @@ func TestFilesThatTakeNoSampleAreSetAsideAndBegunAnew(t *testing.T) {
 			}
 			settled = true
 			submit()
-			w.wantLog(`begun anew.*/100`, `begun anew.*/101`, `begun anew.*/102`, `begun anew.*/105`, `works again.*/105`)
+			w.wantLog(`replaced by a new one.*/100`, `replaced by a new one.*/101`, `replaced by a new one.*/102`, `replaced by a new one.*/105`, `works again.*/105`)
 			if s := w.Stats(); s.Direct+s.Cached != 5 || s.Failed != 1 || s.Renewed != 4 {
 				t.Errorf("%+v", s)
 			}
@@ -492,7 +492,7 @@ func TestFilesThatTakeNoSampleAreSetAsideAndBegunAnew(t *testing.T) {
 				}
 				w.clock.advance(time.Minute)
 				w.write("pve-vm-9.0/101", strings.Replace(later, fmt.Sprint(testNow.Unix()+60), fmt.Sprint(testNow.Unix()+120), 1))
-				w.wantLog(`begun anew.*/101`)
+				w.wantLog(`replaced by a new one.*/101`)
 				if aside("101") != 13 {
 					t.Errorf("%d bytes", aside("101"))
 				}
