@@ -10,7 +10,7 @@ var (
 	// ErrFatal marks an application's error after which the node must stay
 	// out of the group until the daemon is started anew.
 	ErrFatal = errors.New("dfsm: serious internal error")
-	// ErrDisconnected is the Reply to who waits when the connection or the
+	// ErrDisconnected is the Reply to waiters when the connection or the
 	// membership is lost, or submits without one. The message's fate is
 	// unknown: it may still be applied everywhere.
 	ErrDisconnected = errors.New("dfsm: not connected to the group")
@@ -34,12 +34,12 @@ type MemberState struct {
 	State  []byte
 }
 
-// Sync is what an application concluded from all states.
+// Sync is an application's conclusion from all states.
 type Sync struct {
 	// Synced tells for each state, in their order, whether its member needs
 	// no update. A short slice counts as false for the rest.
 	Synced []bool
-	// Leader says that this node sends what the others lack: everything of
+	// Leader means that this node sends the entries that others lack: everything of
 	// Updates and then, in any case, update-complete.
 	Leader bool
 	// Updates are the payloads to send; nil: none.
@@ -56,18 +56,18 @@ type Updates interface {
 	Next() (payload []byte, ok bool)
 }
 
-// Application is what the machine keeps alike on all nodes. All its methods
+// Application is the state that the machine keeps equal on all nodes. All its methods
 // are called by one goroutine, none while another one runs; what takes long in
 // them holds up the whole group's business here. The errors' meaning is that of
 // the event Applied.
 type Application interface {
 	// Apply makes the changes of a batch, in order, in one transaction if it
-	// has such. Whoever waits for one is told its result when Apply returns:
+	// has such. Callers that wait for one get its result when Apply returns:
 	// by then it is stored, or the result says how to wait for that.
 	Apply(batch []Message) Applied
 	// State returns the present state; the bytes are the machine's.
 	State() ([]byte, error)
-	// ProcessStates decides who is synced and what is sent to the others.
+	// ProcessStates decides which members are synced and what this node sends to the others.
 	ProcessStates(states []MemberState) (Sync, error)
 	// ApplyUpdates takes in updates for Commit. The slices are the
 	// application's to keep, not to change.

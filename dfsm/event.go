@@ -38,7 +38,7 @@ type (
 
 	// Submit asks to send a normal message. The Reply with the same ID comes
 	// when it has been delivered and applied here, or cannot be expected any
-	// more. IDs are the driver's and never reused; 0: nobody waits, no Reply.
+	// more. IDs are the driver's and never reused; 0 means no waiter and no Reply.
 	// Payload is copied.
 	Submit struct {
 		ID      uint64
@@ -47,7 +47,7 @@ type (
 	}
 
 	// Restart is a new initialisation: the connection to corosync was lost or
-	// made anew, or the group was left. Whoever waits is told ErrDisconnected,
+	// made anew, or the group was left. Waiters get ErrDisconnected,
 	// the queues are forgotten, and unless the mode is final the next View
 	// that has us in it begins again.
 	Restart struct{}

@@ -132,7 +132,7 @@ func (m *Machine) Queued() (messages, bytes int) {
 // Waiting returns how many local submissions have not been answered.
 func (m *Machine) Waiting() int { return m.waiting.len() }
 
-// Actions returns what is to be done, in order, and forgets it. The slice is
+// Actions returns the pending actions, in order, and forgets them. The slice is
 // valid until the next call of Actions.
 func (m *Machine) Actions() []Action {
 	a := m.actions
@@ -141,7 +141,7 @@ func (m *Machine) Actions() []Action {
 	return a
 }
 
-// Step takes in one event. What follows from it is in Actions.
+// Step takes in one event. Actions returns the resulting actions.
 func (m *Machine) Step(e Event) {
 	if m.awaiting != answerNone {
 		if !m.answered(e) {
@@ -154,7 +154,7 @@ func (m *Machine) Step(e Event) {
 	m.drain()
 }
 
-// drain processes what came while an answer was awaited.
+// drain processes the events that came while an answer was awaited.
 func (m *Machine) drain() {
 	for m.inboxed < len(m.inbox) && m.awaiting == answerNone {
 		if m.process(m.inbox[m.inboxed]) {
@@ -206,7 +206,7 @@ func (m *Machine) process(e Event) bool {
 	return true
 }
 
-// flush hands what has been collected to the application. It reports whether
+// flush passes the collected messages to the application. It reports whether
 // there was anything, and so whether an answer is awaited now.
 func (m *Machine) flush() bool {
 	switch {

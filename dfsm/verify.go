@@ -29,7 +29,7 @@ type verification struct {
 	own, theirs       [wire.ChecksumSize]byte
 }
 
-// forget drops what was saved, not the clock and the counters.
+// forget drops the saved states, not the clock and the counters.
 func (v *verification) forget() {
 	*v = verification{next: v.next, ids: v.ids, good: v.good, bad: v.bad}
 }

@@ -121,5 +121,5 @@ func (x *Index) Storable() error {
 // IndexError says why bytes are not an index.
 type IndexError struct{ What string }
 
-// Error says what is wrong.
+// Error describes the fault.
 func (e *IndexError) Error() string { return "memdb: malformed index: " + e.What }

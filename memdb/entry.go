@@ -87,7 +87,7 @@ func (e *Entry) IndexDigest() Digest {
 }
 
 // Digest returns the digest that names e in exactly this state, inode
-// included: what lock messages carry.
+// included. Lock messages carry it.
 func (e *Entry) Digest() Digest { return e.sum(true) }
 
 // sum hashes e, with or without its inode. What is small is put together on

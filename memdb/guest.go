@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// GuestType says what kind of guest a configuration describes.
+// GuestType is the kind of guest that a configuration describes.
 type GuestType uint8
 
 const (

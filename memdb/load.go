@@ -19,7 +19,7 @@ type Problem struct {
 	Unsound bool
 }
 
-// String names the row and what is wrong with it.
+// String describes the row and its fault.
 func (p Problem) String() string {
 	return fmt.Sprintf("inode %d (%q): %s", p.Inode, p.Name, p.What)
 }
@@ -54,7 +54,7 @@ func (e *DuplicateError) Error() string {
 }
 
 // Build makes a tree of entries, which must hold the root and may come in any
-// order. A *LoadError says what is wrong if they are no tree. The duplicates are
+// order. A *LoadError describes the fault if they are no tree. The duplicates are
 // the guest configurations that the VM list had to leave out; whether that is
 // a failure is for the caller to say.
 func Build(entries []*Entry) (*Tree, []Duplicate, error) {
@@ -125,7 +125,7 @@ func (s severity) problem(e *Entry, format string, args ...any) Problem {
 }
 
 // Check returns everything that keeps entries from being a tree, and warnings
-// about what is odd but can be loaded.
+// about oddities that can be loaded.
 func Check(entries []*Entry) []Problem {
 	var bad []Problem
 	report := func(e *Entry, s severity, format string, args ...any) {

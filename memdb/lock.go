@@ -10,7 +10,7 @@ import (
 // agrees to break it.
 const LockTimeout = 120 * time.Second
 
-// lockNote is what this node remembers of a lock: in which state it saw the
+// lockNote is this node's memory of a lock: the state in which it saw the
 // directory, and since when.
 type lockNote struct {
 	digest Digest

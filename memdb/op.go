@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Kind is what an operation does. The values are those of the configuration
+// Kind is the kind of an operation. The values are those of the configuration
 // database's messages.
 type Kind uint16
 
@@ -63,12 +63,12 @@ type Change struct {
 	New   *Entry // nil: the entry is gone
 }
 
-// Result is what an operation that succeeded did.
+// Result holds the changes of an operation that succeeded.
 type Result struct {
 	Changes []Change // in order; the root's new version comes last
 }
 
-// Change returns what happened to the entry that the operation was about.
+// Change returns the change of the operation's own entry.
 func (r Result) Change() Change {
 	if len(r.Changes) < 2 {
 		return Change{}
@@ -100,7 +100,7 @@ func (t *Tree) Refusal(op *Op) error {
 // Room reports whether the tree's limits leave room for op: nil, or a
 // *fs.PathError around ENOSPC, ENAMETOOLONG for the name that it would give, EIO at the
 // end of all version numbers. An operation that Apply would refuse needs no space.
-// Apply itself does not ask, for what has been delivered must be applied on
+// Apply itself does not ask, because a delivered operation must be applied on
 // every node alike; the node that a user writes on asks before it sends.
 func (t *Tree) Room(op *Op) error {
 	t.mu.RLock()

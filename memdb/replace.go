@@ -5,8 +5,8 @@ package memdb
 // VM list is next's, with a new version. Notes of locks that are unchanged are
 // kept; Locks begins the others.
 //
-// It returns what differs, ascending by inode; the root comes first, if it
-// differs. Whoever changes t in other ways must wait meanwhile, or his changes
+// It returns the differences, ascending by inode; the root comes first, if it
+// differs. Callers that change t in other ways must wait meanwhile, or their changes
 // are lost.
 func (t *Tree) Replace(next *Tree) []Change {
 	changes := t.compare(next)

@@ -2,7 +2,7 @@ package memdb
 
 import "syscall"
 
-// step is what an operation that is allowed will do.
+// step is the plan of an allowed operation.
 type step struct {
 	path   string // clean
 	node   *node  // the entry concerned; nil if it is to be made

@@ -15,7 +15,7 @@ const (
 	MaxNameLen   = 255       // bytes in one name that a change made here gives: see ValidName
 )
 
-// MaxShownName is how many bytes a name may have that a mount shows: what every
+// MaxShownName is the length in bytes of the longest name that a mount shows: the one that every
 // kernel takes from a FUSE file system, and the stock daemon's limit.
 const MaxShownName = 1024
 
@@ -107,7 +107,7 @@ func (t *Tree) setRoot(e *Entry) {
 	t.root.e = e
 }
 
-// Info is what a look-up answers: an entry, and what its place in the tree
+// Info is the result of a look-up: an entry, and what its place in the tree
 // says about it.
 type Info struct {
 	*Entry

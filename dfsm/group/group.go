@@ -119,7 +119,7 @@ func (g *Group) Run(ctx context.Context) {
 	g.stop()
 }
 
-// wait does what is due, and returns how long to wait for events.
+// wait does the work that is due, and returns how long to wait for events.
 func (g *Group) wait() time.Duration {
 	if g.conn == nil && g.leaving {
 		g.left() // there is nothing to leave
@@ -156,7 +156,7 @@ func (g *Group) untilNextTry() time.Duration {
 	return min(idle, max(0, time.Until(g.notBefore)))
 }
 
-// round waits for events and handles them, and what others have asked for.
+// round waits for events and handles them, and the requests of other goroutines.
 func (g *Group) round(wait time.Duration) {
 	err := g.await(wait)
 	g.mu.Lock()
@@ -207,7 +207,7 @@ func (g *Group) dispatch() {
 		e := &g.events[i]
 		if b := e.Bytes; e.View == nil {
 			g.stats.delivered.add(b)
-			// Whatever is not a normal message may change who is synced.
+			// Any other message may change the set of synced members.
 			g.viewDirty = g.viewDirty || len(b) >= 2 && b[0]|b[1] != 0
 			if g.owed > 0 && e.From == g.self {
 				g.owed--
@@ -235,7 +235,7 @@ func (g *Group) tick() {
 	}
 }
 
-// step hands an event to the machine, and does what it asks for.
+// step passes an event to the machine and performs its actions.
 func (g *Group) step(e dfsm.Event) {
 	g.machine.Step(e)
 	for {
@@ -259,7 +259,7 @@ func (g *Group) step(e dfsm.Event) {
 	}
 }
 
-// perform does what is the driver's to do.
+// perform carries out the driver's actions.
 func (g *Group) perform(a dfsm.Action) {
 	switch a := a.(type) {
 	case dfsm.Send:
@@ -417,7 +417,7 @@ func (g *Group) disconnect(err error) {
 	g.left()
 }
 
-// stop leaves, and tells all who wait.
+// stop leaves, and answers all waiters.
 func (g *Group) stop() {
 	if g.conn != nil && g.joined {
 		g.leaving, g.leaveBy = true, time.Now().Add(stopTimeout)
@@ -445,7 +445,7 @@ func (g *Group) stop() {
 	g.stats.waiting.Store(0)
 }
 
-// end takes what comes up to now, and nothing any more.
+// end takes the input that came until now, and no more.
 func (g *Group) end() {
 	for {
 		g.mu.Lock()

@@ -10,7 +10,7 @@ import (
 	"pmxcfs/dfsm/wire"
 )
 
-// outbox holds what has not been sent. Normal messages and the protocol's own
+// outbox holds the unsent messages. Normal messages and the protocol's own
 // are two queues, served in turns: a long sync does not hold up the writers,
 // nor they the sync.
 type outbox struct {
@@ -102,7 +102,7 @@ func (o *outbox) next() []byte {
 	return nil
 }
 
-// taken says that what next returned has been sent.
+// taken notes that the message returned by next has been sent.
 func (o *outbox) taken() {
 	if o.frame != nil {
 		o.frame = nil

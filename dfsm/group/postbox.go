@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	// maxPosted bounds the messages that nobody waits for and that the group does
+	// maxPosted bounds the messages without a waiter that the group does
 	// not take: in bytes, each counting postCost more than its payload. They may
 	// come without end, as samples do, while corosync stands still.
 	maxPosted = 4 << 20
 	postCost  = 64
-	// maxUnsent bounds in the same way what callers wait for or have given up.
+	// maxUnsent bounds in the same way the messages that callers wait for or have given up.
 	maxUnsent = 64 << 20
 )
 
@@ -33,7 +33,7 @@ type postbox struct {
 	replaced int            // since the box was last empty
 }
 
-// post is a message that nobody waits for.
+// post is a message without a waiter.
 type post struct {
 	key     string // "": none
 	subtype uint16

@@ -10,7 +10,7 @@ import (
 	"pmxcfs/dfsm/wire"
 )
 
-// Status is a snapshot of what a Group is doing.
+// Status is a snapshot of a Group's state and counters.
 type Status struct {
 	Connected bool
 	Mode      dfsm.Mode
@@ -42,7 +42,7 @@ type Status struct {
 	Syncs         [SyncReasons]uint64 // syncs that ended with this node in step, by what began them
 }
 
-// SyncReason is what began a sync, as this node saw it.
+// SyncReason is the cause of a sync, as this node saw it.
 type SyncReason uint8
 
 const (
@@ -57,8 +57,8 @@ func (r SyncReason) String() string {
 	return [...]string{"own_join", "member_joined", "member_left"}[r]
 }
 
-// Traffic counts messages and bytes by type; what is beyond the known types
-// counts under the last one plus one.
+// Traffic counts messages and bytes by type; unknown types count under the last one
+// plus one.
 type Traffic struct {
 	Messages [trafficKinds]uint64
 	Bytes    [trafficKinds]uint64
@@ -85,8 +85,8 @@ func (t *traffic) read() (r Traffic) {
 	return r
 }
 
-// figures are what Status is made of. They are written by who holds own, and read without a
-// lock: whoever watches holds nobody up.
+// counters are the values behind Status. The holder of own writes them; reading them takes no
+// lock, so observers delay no one.
 type counters struct {
 	state   atomic.Pointer[state]
 	self    atomic.Pointer[dfsm.Member]
@@ -154,7 +154,7 @@ func (g *Group) Status() Status {
 	return s
 }
 
-// publish puts what the machine knows into the figures.
+// publish copies the machine's state into the counters.
 func (g *Group) publish() {
 	m, f := g.machine, &g.stats
 	queued, bytes := m.Queued()
@@ -204,7 +204,7 @@ func (g *Group) syncBegins(v *dfsm.View, before dfsm.Mode) {
 	}
 }
 
-// SyncReason returns what began the present sync. It is for the application, from within
+// SyncReason returns the cause of the present sync. It is for the application, from within
 // ProcessStates.
 func (g *Group) SyncReason() SyncReason { return g.syncReason }
 

@@ -38,7 +38,7 @@ func (g *Group) Submit(ctx context.Context, subtype uint16, payload []byte) erro
 	}
 }
 
-// Submission is a message that somebody waits for.
+// Submission is a message with a waiter.
 type Submission struct {
 	group  *Group
 	id     uint64
@@ -106,7 +106,7 @@ func gaveUp(cause error, withdrawn bool) error {
 	return err
 }
 
-// Post sends a message that nobody waits for. Without membership it is
+// Post sends a message without a waiter. Without membership it is
 // dropped. While the group takes no messages it may be replaced by a newer one of the same
 // key, or be dropped, the oldest first: what is kept is bounded. The payload must not be
 // changed afterwards. The application may call it from within its methods.
@@ -160,7 +160,7 @@ const (
 	maxDirect = 512 << 10
 )
 
-// pump carries out what is queued, unless somebody is about to: whoever holds own looks
+// pump processes the queues, unless another goroutine is about to: the holder of own looks
 // again when they have let go of it. So a message leaves without waiting for another
 // goroutine to wake up, and in the order of the counts.
 func (g *Group) pump() {
@@ -180,7 +180,7 @@ func (g *Group) pump() {
 	}
 }
 
-// sendDirectly sends what is to be sent, and reports whether that was all. The rest, and
+// sendDirectly sends the queued messages, and reports whether that was all. The rest, and
 // all errors, are Run's.
 func (g *Group) sendDirectly() bool {
 	if g.conn == nil || g.leaving {
@@ -216,7 +216,7 @@ func (g *Group) reply(id uint64, err error) {
 	}
 }
 
-// takeInput steps what came from other goroutines since the last time, and reports
+// takeInput steps the input of other goroutines since the last time, and reports
 // whether there was anything. own is held.
 func (g *Group) takeInput() bool {
 	g.mu.Lock()

@@ -82,7 +82,7 @@ func (c *clocked) busy() time.Duration {
 	return max(1, time.Since(c.epoch)-time.Duration(began))
 }
 
-// Waits are what a store waits for that is not its own to hasten.
+// Waits describes a store's waiting for things outside the daemon.
 type Waits struct {
 	// Disk is for how long the present transaction has been in the database; 0:
 	// there is none.
@@ -105,14 +105,14 @@ func (l *Local) Ping(ctx context.Context) error {
 	return nil // a transaction that failed was one
 }
 
-// Waits says what the store waits for.
+// Waits returns the things that the store waits for.
 func (l *Local) Waits() Waits { return Waits{Disk: l.db.busy()} }
 
 // Ping returns nil when the goroutine that applies changes has come around once
 // more. The only error is ctx's.
 func (c *Cluster) Ping(ctx context.Context) error { return c.group.Ping(ctx) }
 
-// Waits says what the store waits for.
+// Waits returns the things that the store waits for.
 func (c *Cluster) Waits() Waits {
 	return Waits{Disk: c.app.db.busy(), Corosync: c.group.Outside(), Deliveries: c.group.Status().Waiting}
 }

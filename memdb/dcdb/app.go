@@ -66,7 +66,7 @@ func (a *app) start() {
 	}
 }
 
-// errClosed is the error of what comes after Close: corosync may let go of the group's
+// errClosed is the error of deliveries after Close: corosync may let go of the group's
 // goroutine late.
 var errClosed = errors.New("dcdb: the store is closed")
 
@@ -80,7 +80,7 @@ type success struct {
 
 func (*success) Error() string { return "dcdb: applied" }
 
-// transaction is what Apply makes of a batch.
+// transaction is the state of Apply for one batch.
 type transaction struct {
 	results []error
 	begin   time.Time
@@ -90,8 +90,8 @@ type transaction struct {
 	confOwn bool // by this node
 }
 
-// Apply implements dfsm.Application. It returns when what callers of this node wait for is
-// stored, with all before it. What nobody waits for, as other nodes' changes, joins the
+// Apply implements dfsm.Application. It returns once the changes that callers of this node wait
+// for are stored, with all before them. Changes without a waiter, such as other nodes', join the
 // next transaction, which follows within writeDelay: it is in the tree here, and in the
 // file where it came from.
 func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
@@ -106,7 +106,7 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 		return dfsm.Applied{Err: errClosed}
 	}
 	if err := a.health.err.Load(); err != nil {
-		// What was applied last has been taken back, and this node is about to leave.
+		// The last changes have been rolled back, and this node is about to leave.
 		a.saver.mu.Unlock()
 		return dfsm.Applied{Err: *err}
 	}
@@ -222,7 +222,7 @@ func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Mes
 	return commit
 }
 
-// unlockRequested has everybody delete a lock that has expired here, if this is
+// unlockRequested makes all nodes delete a lock that has expired here, if this is
 // the node to do so.
 func (a *app) unlockRequested(path string, digest memdb.Digest, now time.Time) {
 	if len(a.members) == 0 || a.members[0] != a.self() {

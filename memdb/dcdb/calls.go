@@ -8,7 +8,7 @@ import (
 	"pmxcfs/memdb"
 )
 
-// calls are this node's own messages that somebody waits for. A change that a
+// calls are this node's own messages that have waiters. A change that a
 // waiting call has made is told to the kernel by that call's answer; any other
 // the kernel must be made to look at. A message does not say which call sent it,
 // so calls go by what they have sent: which of two that sent the same is meant

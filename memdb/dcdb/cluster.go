@@ -15,7 +15,7 @@ import (
 	"pmxcfs/memdb"
 )
 
-// ClusterConfig is what the store of a cluster's node is made of.
+// ClusterConfig configures the store of a node in a cluster.
 type ClusterConfig struct {
 	Config
 	// Connect makes a connection for the group GroupName.
@@ -118,7 +118,7 @@ func (c *Cluster) Run(ctx context.Context) {
 	c.group.Run(ctx)
 }
 
-// Close stores what is not stored yet, and closes the database. What the group delivers
+// Close stores the remaining changes and closes the database. Messages that the group delivers
 // after that, if Run has not returned, is not applied.
 func (c *Cluster) Close() error {
 	s := c.app.saver
@@ -131,10 +131,10 @@ func (c *Cluster) Close() error {
 // Tree returns the tree, for reading.
 func (c *Cluster) Tree() *memdb.Tree { return c.app.tree }
 
-// SetQuorate tells what the quorum service says.
+// SetQuorate sets the quorum service's last answer.
 func (c *Cluster) SetQuorate(quorate bool) { c.app.quorate.Store(quorate) }
 
-// Quorate reports what SetQuorate told last.
+// Quorate returns the value of the last SetQuorate.
 func (c *Cluster) Quorate() bool { return c.app.quorate.Load() }
 
 // Do sends one operation and returns when it was applied here, in its place in
@@ -318,7 +318,7 @@ func (c *Cluster) await(cancel <-chan struct{}, s *group.Submission) error {
 	}
 }
 
-// logTimeout says what a change waited for in vain.
+// logTimeout logs the cause of a change's timeout.
 func (c *Cluster) logTimeout(op *memdb.Op) {
 	s := c.group.Status()
 	c.app.log.Warn("a change was not delivered in time",

@@ -36,7 +36,7 @@ const unlockHeader = memdb.DigestSize
 // u32 length of the name, its NUL counted, u8 type, name, content of a file.
 const updateHeader = 41
 
-// malformedError says what is wrong with a message.
+// malformedError describes the fault of a message.
 type malformedError struct{ what string }
 
 func (e *malformedError) Error() string { return "dcdb: malformed message: " + e.what }

@@ -12,7 +12,7 @@ import (
 	"pmxcfs/memdb"
 )
 
-// Database stores changes. It is what a committer needs of sqlite.DB.
+// Database stores changes: the part of sqlite.DB that a committer needs.
 type Database interface {
 	// Commit stores changes in one transaction, or nothing of them.
 	Commit(changes []memdb.Change) error
@@ -23,7 +23,7 @@ type Database interface {
 }
 
 const (
-	// writeDelay is how long a change that nobody waits for may stay out of the
+	// writeDelay is how long a change without a waiter may stay out of the
 	// file. It leaves time for the transaction within the promised 100 ms.
 	writeDelay = 50 * time.Millisecond
 
@@ -79,7 +79,7 @@ type committer struct {
 	db   Database
 	log  *slog.Logger
 
-	// reverted is told what a failed transaction has taken back. It is called
+	// reverted gets the changes that a failed transaction has rolled back. It is called
 	// with mu held and must not block.
 	reverted func([]memdb.Change)
 
@@ -121,7 +121,7 @@ func (c *committer) add(changes []memdb.Change, bytes int) *Commit {
 	return c.next
 }
 
-// later makes sure that t is carried out soon, although nobody waits for it. mu
+// later makes sure that t is committed soon, although it has no waiter. mu
 // is held.
 func (c *committer) later(t *Commit) {
 	if t.timer == nil && c.delay >= 0 {
@@ -185,7 +185,7 @@ func (c *committer) wait(t *Commit, cancel <-chan struct{}, left func()) error {
 	return syscall.EINTR
 }
 
-// lead carries out t, which its caller was told to. What was applied between
+// lead commits t as its leader. What was applied between
 // the telling and now is part of it.
 func (c *committer) lead(t *Commit) {
 	c.mu.Lock()
@@ -230,7 +230,7 @@ func (c *committer) run(t *Commit) {
 	c.running = false
 }
 
-// revert takes back t's changes and those made since, and tells everybody. mu
+// revert rolls back t's changes and those made since, and reports them. mu
 // is held.
 func (c *committer) revert(t *Commit, err error) {
 	c.failure.Store(&err)
@@ -256,7 +256,7 @@ func (c *committer) revert(t *Commit, err error) {
 	}
 }
 
-// well says that the file can be written again: somebody has tried it.
+// well notes that the file can be written again, after a successful attempt.
 func (c *committer) well() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

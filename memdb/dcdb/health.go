@@ -22,7 +22,7 @@ const (
 	maxRetryWait = time.Minute
 )
 
-// health is what is known of the database's file.
+// health is the state of the database's file.
 type health struct {
 	err     atomic.Pointer[error] // why it can't be written; nil: it can, for all we know
 	mu      sync.Mutex            // guards the rest

@@ -24,7 +24,7 @@ type Observer interface {
 	Reset(changes []memdb.Change)
 }
 
-// Config is what a store is made of.
+// Config configures a store.
 type Config struct {
 	Tree     *memdb.Tree
 	DB       Database
@@ -34,7 +34,7 @@ type Config struct {
 	Free     func() (uint64, error) // bytes of room for the database; nil: there is enough
 }
 
-// complete puts in what was left out.
+// complete fills in the defaults.
 func (c *Config) complete() {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -109,7 +109,7 @@ func trimTree(tree *memdb.Tree, quit <-chan struct{}) {
 // Tree returns the tree, for reading.
 func (l *Local) Tree() *memdb.Tree { return l.tree }
 
-// Quorate reports true: without a cluster there is nobody to ask.
+// Quorate returns true: a node without a cluster needs no quorum.
 func (l *Local) Quorate() bool { return true }
 
 // Failing returns the error of the last transaction, or nil if it did not fail.
@@ -169,7 +169,7 @@ func (l *Local) Write(cancel <-chan struct{}, op *memdb.Op, wait bool) (memdb.Ch
 	}
 }
 
-// wait waits for what was applied. The committer's lock is held, and released.
+// wait waits until the applied changes are stored. The committer's lock is held, and released.
 func (l *Local) wait(cancel <-chan struct{}, op *memdb.Op, a applied) error {
 	err := l.c.wait(a.commit, cancel, func() {
 		if len(a.untold) > 0 { // the answer does not tell the kernel of it
@@ -200,7 +200,7 @@ func (l *Local) Sync(cancel <-chan struct{}) error {
 	return l.db.Sync()
 }
 
-// Close stores what is not stored yet and closes the database. No other method
+// Close stores the remaining changes and closes the database. No other method
 // may be called any more.
 func (l *Local) Close() error {
 	close(l.quit)

@@ -27,7 +27,7 @@ type Lost struct {
 // group with it. The group's goroutine uses it.
 type parted map[corosync.NodeID]uint64
 
-// left takes note of who was a member and is none any more.
+// left notes the members that have left.
 func (p parted) left(before, now []dfsm.Member, version uint64) {
 	for _, m := range before {
 		if !slices.ContainsFunc(now, func(n dfsm.Member) bool { return n.Node == m.Node }) {
@@ -79,7 +79,7 @@ func (a *app) lost(changes []memdb.Change, next *memdb.Tree, common uint64) (lis
 	return list
 }
 
-// keep has what is lost kept, and says so.
+// keep saves the lost files and logs that.
 func (a *app) keep(list []Lost) {
 	if len(list) == 0 {
 		return

@@ -6,7 +6,7 @@ import (
 	"pmxcfs/dfsm/group"
 )
 
-// Stats counts what a Cluster has done. Fields may be read at any time.
+// Stats counts the work of a Cluster. Fields may be read at any time.
 type Stats struct {
 	Batches    atomic.Int64 // of messages that were delivered together
 	Changes    atomic.Int64 // messages that changed the tree
@@ -15,7 +15,7 @@ type Stats struct {
 	Timeouts   atomic.Int64 // changes that were given up because of the deadline
 	Interrupts atomic.Int64 // changes that their callers gave up
 
-	// Updates by what began the sync: sent as its leader, and received being behind.
+	// Updates by the reason of the sync: sent as its leader, and received while behind.
 	Sent, Received [group.SyncReasons]Volume
 }
 
@@ -30,7 +30,7 @@ func (v *Volume) add(message []byte) {
 // Stats returns the counters, which go on counting.
 func (c *Cluster) Stats() *Stats { return &c.app.stats }
 
-// ClusterStatus is a snapshot of what a Cluster is doing.
+// ClusterStatus is a snapshot of a Cluster's state.
 type ClusterStatus struct {
 	Group    group.Status
 	Quorate  bool

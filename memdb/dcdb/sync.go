@@ -15,7 +15,7 @@ import (
 	"pmxcfs/memdb"
 )
 
-// behind is what a node that is behind gathers in a sync.
+// behind is the state of a node that is behind, during a sync.
 type behind struct {
 	leader   []byte // the leader's index
 	from     dfsm.Member
@@ -58,7 +58,7 @@ func (a *app) ProcessStates(states []dfsm.MemberState) (dfsm.Sync, error) {
 	if self < 0 {
 		return dfsm.Sync{}, errors.New("dcdb: no state of our own")
 	}
-	// A mere error, not a fatal one: whoever sends this may go again.
+	// A plain error, not a fatal one: the member that sends this may leave again.
 	if err := indexes[lead].Storable(); err != nil {
 		return dfsm.Sync{}, fmt.Errorf("dcdb: the tree of %v can't be followed: %w", states[lead].Member, err)
 	}
@@ -111,7 +111,7 @@ func rank(a, b []byte) int {
 	return cmp.Or(cmp.Compare(le.Uint64(a), le.Uint64(b)), cmp.Compare(le.Uint32(a[20:]), le.Uint32(b[20:])))
 }
 
-// lacking returns the entries that somebody lacks or has otherwise.
+// lacking returns the entries that some member lacks or has in another state.
 func (a *app) lacking(leader []byte, indexes []*memdb.Index, synced []bool) (dfsm.Updates, error) {
 	entries := a.tree.Entries()
 	if !bytes.Equal(memdb.EncodeIndex(entries), leader) {
@@ -258,11 +258,11 @@ func (s *behind) merge(old []*memdb.Entry) (entries []*memdb.Entry, changes []me
 	return entries, changes, nil
 }
 
-// replace shows the new tree, and tells everybody.
+// replace shows the new tree, and reports the changes.
 func (a *app) replace(next *memdb.Tree) {
 	changes := a.tree.Replace(next)
 	a.tree.ObserveLocks(a.clock())
-	// As if what leads from the new tree to the old were taken back.
+	// As if the changes from the new tree to the old one were rolled back.
 	for i, c := range changes {
 		changes[i].Old, changes[i].New = c.New, c.Old
 	}

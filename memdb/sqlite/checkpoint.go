@@ -40,7 +40,7 @@ func (db *DB) wakeCheckpointer() {
 
 // boundLog waits for a checkpoint if the log has become too long. mu is held,
 // and released while waiting. It waits for one checkpoint and no more: one that
-// fails, or that a reader of old pages keeps from its end, holds nobody up.
+// fails, or that a reader of old pages delays, does not hold up the writer.
 func (db *DB) boundLog() {
 	if db.unlooked < 1<<20 {
 		return

@@ -91,7 +91,7 @@ func (db *DB) tryCommit(changes []memdb.Change, version uint64) error {
 	return db.failed(call, err)
 }
 
-// doubtful remembers what rows held before a transaction whose COMMIT failed.
+// doubtful remembers the content of rows before a transaction whose COMMIT failed.
 // Its pages may lie in the log, whole, and come to life when the log is read
 // anew; until a later transaction takes their place in it.
 func (db *DB) doubtful(changes []memdb.Change) {
@@ -145,7 +145,7 @@ func (db *DB) reopen() error {
 	return nil
 }
 
-// undo brings rows back to what they held, in one transaction.
+// undo restores rows to their former content, in one transaction.
 func (w *writer) undo(rows map[uint64]*memdb.Entry) error {
 	return w.atomically(func() error {
 		for inode, e := range rows {
@@ -247,7 +247,7 @@ func (db *DB) wroteRow(content int) {
 	db.wrote(int64(content) + pageSize)
 }
 
-// wrote counts what went to the log, about.
+// wrote counts, roughly, the bytes written to the log.
 func (db *DB) wrote(bytes int64) {
 	db.unsaved += bytes
 	db.unlooked += bytes

@@ -62,8 +62,8 @@ func openMemory(pageSize int64) (conn, error) {
 	return c, err
 }
 
-// harden sets limits to what a file's schema can have SQLite do: it may come from
-// anywhere. The limits are several times what the one table takes.
+// harden limits what SQLite does for a file's schema, since the file may come from
+// anywhere. The limits are several times those that the one table needs.
 func (c conn) harden() (conn, error) {
 	for id, limit := range map[int]int{
 		sqlite3.SQLITE_LIMIT_LENGTH:          64 << 20,

@@ -30,7 +30,7 @@ type Config struct {
 	Rest time.Duration
 }
 
-// Observer is told of what succeeded. Its methods are called with locks held: they
+// Observer is told of successful operations. Its methods are called with locks held: they
 // must be quick.
 type Observer interface {
 	// Committed tells of a transaction: the rows written or deleted, without the
@@ -94,7 +94,7 @@ type DB struct {
 // where it was.
 const lookInterval = time.Second
 
-// Stats counts what a DB has done. Fields may be read at any time.
+// Stats counts the work of a DB. Fields may be read at any time.
 type Stats struct {
 	Transactions atomic.Int64
 	Rows         atomic.Int64 // written or deleted, version rows not counted

@@ -42,7 +42,7 @@ func (e *Error) errno() syscall.Errno {
 	return syscall.EIO
 }
 
-// ErrChanged says that the file no longer holds what this process wrote to it:
+// ErrChanged means that the file no longer holds this process's writes:
 // another program has changed, replaced or removed it.
 var ErrChanged = errors.New("the file was changed by another program")
 

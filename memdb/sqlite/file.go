@@ -20,7 +20,7 @@ import (
 // an administrator, beside a running daemon or without one. None of them
 // changes the file that it reads.
 
-// Contents is what a database file holds.
+// Contents is the content of a database file.
 type Contents struct {
 	Entries  []*memdb.Entry  // ascending by inode, the version row as the root; rows too broken to be entries are left out
 	Problems []memdb.Problem // of single rows and of the tree as a whole
@@ -96,7 +96,7 @@ func (c conn) integrity() (found []string, err error) {
 	return found, err
 }
 
-// oddLog says what is wrong with a log that SQLite takes for an empty one; "" if
+// oddLog describes the fault of a log that SQLite takes for an empty one; "" if
 // there is none, or it begins as it should.
 func oddLog(path string) (string, error) {
 	path, err := resolve(path)
@@ -302,7 +302,7 @@ func withReader(path string, f func(conn) error) error {
 	return &Error{Path: path, Call: "reading", Err: errors.New("other programs open and close it all the time, or its log was removed while it is open")}
 }
 
-// stat refuses what is no file of a database.
+// stat refuses files that can't be a database.
 func stat(path string) (fs.FileInfo, error) {
 	st, err := os.Stat(path)
 	switch {

@@ -26,7 +26,7 @@ type Fix struct {
 	What  string
 }
 
-// String names the row and what was done about it.
+// String describes the row and its repair.
 func (f Fix) String() string { return fmt.Sprintf("inode %d (%q): %s", f.Inode, f.Name, f.What) }
 
 // Repair makes a valid tree of rows, whatever they hold, and tells everything it
@@ -272,7 +272,7 @@ func (r *repair) newInode() uint64 {
 	return r.root.version
 }
 
-// shape settles what is a file and what a directory.
+// shape decides which entries are files and which are directories.
 func (r *repair) shape() {
 	children := make(map[uint64]int)
 	for _, d := range r.list {
@@ -330,7 +330,7 @@ func (r *repair) place() {
 	}
 }
 
-// rename gives a possible name to what has none.
+// rename gives a valid name to entries without one.
 func (r *repair) rename() {
 	unreachable := strings.NewReplacer("/", "_", "\x00", "_")
 	for _, d := range r.list {
@@ -398,7 +398,7 @@ func (r *repair) duplicates() {
 	r.list = slices.DeleteFunc(r.list, func(d *draft) bool { return merged[d] })
 }
 
-// attach puts what is adrift into LostAndFound.
+// attach moves entries without a parent into LostAndFound.
 func (r *repair) attach() {
 	if !slices.ContainsFunc(r.list, func(d *draft) bool { return d.adrift }) {
 		return
