@@ -28,5 +28,5 @@ func (s *Store) Log(m clusterlog.Message) {
 // The caller owns it.
 func (s *Store) ClusterLog(max int, user string) []byte { return s.journal.log.Dump(max, user) }
 
-// LogCounts returns how many entries the cluster log has taken in.
-func (s *Store) LogCounts() clusterlog.Counts { return s.journal.log.Counts() }
+// LogStats returns how many entries the cluster log has taken in.
+func (s *Store) LogStats() clusterlog.Stats { return s.journal.log.Stats() }

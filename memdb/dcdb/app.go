@@ -41,7 +41,7 @@ type app struct {
 	post        func(subtype uint16, payload []byte) // sends a message that nobody waits for
 	failed      func(error)                          // ends the membership; it does not block
 	confChanged func(own bool)
-	timings     Timings
+	latencies   LatencyObserver
 
 	quorate atomic.Bool
 	fatal   atomic.Bool // out of the group for good
@@ -58,7 +58,7 @@ type app struct {
 // start completes a new app.
 func (a *app) start() {
 	a.saver = newCommitter(a.tree, a.db, a.log, func(changes []memdb.Change) { a.calls.reset(changes, a.unstored) })
-	a.saver.timings = a.timings
+	a.saver.latencies = a.latencies
 	a.parted = make(parted)
 	a.saver.onFailure = func(err error) {
 		a.failing(err)

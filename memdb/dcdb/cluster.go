@@ -31,8 +31,8 @@ type ClusterConfig struct {
 	// although the leader never had them, and returns where they are. It is called by
 	// the goroutine that applies changes.
 	KeepLost func([]Lost) (dir string, err error)
-	// Timings, if not nil, is told how long changes take.
-	Timings Timings
+	// Latencies, if not nil, is told the durations of changes.
+	Latencies LatencyObserver
 	// Synced, if not nil, is told of the end of each sync; see group.Config.
 	Synced func(reason group.SyncReason, took time.Duration)
 	// Backoff is the least time between two attempts to connect or to join,
@@ -42,9 +42,9 @@ type ClusterConfig struct {
 	Patience time.Duration
 }
 
-// Timings is told how long changes take, by the kind of operation. Its methods are
+// LatencyObserver is told the durations of changes, by the kind of operation. Its methods are
 // called by the goroutine that applies changes or by callers, and must be quick.
-type Timings interface {
+type LatencyObserver interface {
 	// Delivered tells how long it took from a call of this node until its change
 	// came back, to be applied.
 	Delivered(kind memdb.Kind, took time.Duration)
@@ -53,10 +53,10 @@ type Timings interface {
 	Stored(kind memdb.Kind, took time.Duration)
 }
 
-type untimed struct{}
+type noLatencies struct{}
 
-func (untimed) Delivered(memdb.Kind, time.Duration) {}
-func (untimed) Stored(memdb.Kind, time.Duration)    {}
+func (noLatencies) Delivered(memdb.Kind, time.Duration) {}
+func (noLatencies) Stored(memdb.Kind, time.Duration)    {}
 
 const defaultTimeout = 10 * time.Second
 
@@ -68,23 +68,23 @@ const defaultTimeout = 10 * time.Second
 // end of Run's context, Run's return, Close. The other methods may be called from
 // any goroutine from NewCluster to Close.
 type Cluster struct {
-	app     *app
-	group   *group.Group
-	timeout time.Duration
-	timings Timings
+	app       *app
+	group     *group.Group
+	timeout   time.Duration
+	latencies LatencyObserver
 }
 
 // NewCluster returns a store that is not quorate and not connected. The database
 // must hold what the tree does; it is Close that closes it.
 func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 	cfg.complete()
-	if cfg.Timings == nil {
-		cfg.Timings = untimed{}
+	if cfg.Latencies == nil {
+		cfg.Latencies = noLatencies{}
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
-	c := &Cluster{timeout: cfg.Timeout, timings: cfg.Timings}
+	c := &Cluster{timeout: cfg.Timeout, latencies: cfg.Latencies}
 	c.app = &app{
 		tree: cfg.Tree, db: newClocked(cfg.DB, cfg.Free), log: cfg.Log, clock: cfg.Clock,
 		calls:       newCalls(cfg.Observer),
@@ -93,7 +93,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 		post:        func(subtype uint16, payload []byte) { c.group.Post(subtype, payload) },
 		failed:      func(err error) { c.group.Call(func() error { return err }) },
 		confChanged: cfg.ConfChanged,
-		timings:     cfg.Timings,
+		latencies:   cfg.Latencies,
 		keepLost:    cfg.KeepLost,
 	}
 	c.app.start()
@@ -277,7 +277,7 @@ func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte)
 	c.app.calls.end(waiting, ok)
 	switch {
 	case ok:
-		c.timings.Delivered(memdb.Kind(subtype), done.delivered.Sub(begin))
+		c.latencies.Delivered(memdb.Kind(subtype), done.delivered.Sub(begin))
 		return *done, nil
 	case errors.Is(err, group.ErrInterrupted):
 		c.app.stats.Interrupts.Add(1)

@@ -83,10 +83,10 @@ type committer struct {
 	// with mu held and must not block.
 	reverted func([]memdb.Change)
 
-	delay     time.Duration // before a change that nobody waits for is stored; negative: until somebody waits for another
-	onFailure func(error)   // nil: nobody; called like reverted, after it
-	timings   Timings       // are told of operations that were stored
-	short     func() bool   // reports whether there is little room for the file; nil: there is enough
+	delay     time.Duration   // before a change that nobody waits for is stored; negative: until somebody waits for another
+	onFailure func(error)     // nil: nobody; called like reverted, after it
+	latencies LatencyObserver // are told of operations that were stored
+	short     func() bool     // reports whether there is little room for the file; nil: there is enough
 
 	mu      sync.Mutex // guards the fields below, and makes applying a change and joining a batch one step
 	next    *Commit    // gathers changes
@@ -219,7 +219,7 @@ func (c *committer) run(t *Commit) {
 		}
 		now := time.Now()
 		for _, a := range t.timed {
-			c.timings.Stored(a.kind, now.Sub(a.at))
+			c.latencies.Stored(a.kind, now.Sub(a.at))
 		}
 		close(t.done)
 	}

@@ -84,12 +84,12 @@ var quiet = slog.New(slog.DiscardHandler)
 func newTestApp(tree *memdb.Tree, db Database) *app {
 	a := &app{
 		tree: tree, db: newClocked(db, nil), log: quiet, clock: time.Now,
-		calls:   newCalls(nobody{}),
-		self:    func() dfsm.Member { return dfsm.Member{Node: 1, PID: 1} },
-		reason:  func() group.SyncReason { return group.SyncOwnJoin },
-		post:    func(uint16, []byte) {},
-		timings: untimed{},
-		failed:  func(error) {},
+		calls:     newCalls(nobody{}),
+		self:      func() dfsm.Member { return dfsm.Member{Node: 1, PID: 1} },
+		reason:    func() group.SyncReason { return group.SyncOwnJoin },
+		post:      func(uint16, []byte) {},
+		latencies: noLatencies{},
+		failed:    func(error) {},
 	}
 	a.start()
 	a.saver.delay = 0 // no timers

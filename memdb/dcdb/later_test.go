@@ -36,7 +36,7 @@ func TestOthersChangesAreStoredWithTheNextOwnOne(t *testing.T) {
 func TestOthersChangesAreStoredSoonByThemselves(t *testing.T) {
 	a, file := laterApp(time.Millisecond)
 	w := &timed{}
-	a.saver.timings = w
+	a.saver.latencies = w
 	apply(t, a, opFrom(2, mkdir("a")))
 	testutil.WaitFor(t, "stored", func() bool { return file.tree(t).Checksum() == a.tree.Checksum() })
 	testutil.WaitFor(t, "timed from its delivery on", func() bool {

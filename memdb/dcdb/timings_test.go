@@ -9,7 +9,7 @@ import (
 	"pmxcfs/memdb"
 )
 
-// timed is a Timings that counts.
+// timed is a LatencyObserver that counts.
 type timed struct {
 	mu                sync.Mutex
 	delivered, stored map[memdb.Kind]int
@@ -41,7 +41,7 @@ func TestChangesAreTimedWhereTheyAreMadeAndWhereTheyAreStored(t *testing.T) {
 	var nodes []*testNode
 	for i := range watch {
 		watch[i] = &timed{}
-		nodes = append(nodes, r.start(t, i+1, func(c *ClusterConfig) { c.Timings = watch[i] }))
+		nodes = append(nodes, r.start(t, i+1, func(c *ClusterConfig) { c.Latencies = watch[i] }))
 	}
 	for _, n := range nodes {
 		n.synced(t, 2)

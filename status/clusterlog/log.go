@@ -34,16 +34,16 @@ type Log struct {
 	newest  map[uint64]stamp // by node digest; what is not newer is a repetition
 }
 
-// Counts are how many entries a Log has taken in since it was made, syncs aside.
-type Counts struct {
+// Stats are how many entries a Log has taken in since it was made, syncs aside.
+type Stats struct {
 	Own      uint64 // this node's
 	Foreign  uint64 // other nodes'
 	Repeated uint64 // other nodes', known already
 }
 
-// Counts returns the counts. It takes no lock.
-func (l *Log) Counts() Counts {
-	return Counts{Own: l.own.Load(), Foreign: l.foreign.Load(), Repeated: l.repeated.Load()}
+// Stats returns the counters. It takes no lock.
+func (l *Log) Stats() Stats {
+	return Stats{Own: l.own.Load(), Foreign: l.foreign.Load(), Repeated: l.repeated.Load()}
 }
 
 // stamp is a node's own order of its entries.

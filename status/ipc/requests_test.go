@@ -322,7 +322,7 @@ func TestRequestsAreCountedAndObserved(t *testing.T) {
 	if timed[OpVersion] != 4 || timed[OpRRDDump] != 4*timeEvery {
 		t.Errorf("timed are %v", timed)
 	}
-	want := Counts{0: 1, OpVersion: 4 * timeEvery, OpGetConfig: 1, OpRRDDump: 4 * timeEvery}
+	want := Stats{0: 1, OpVersion: 4 * timeEvery, OpGetConfig: 1, OpRRDDump: 4 * timeEvery}
 	if got := c.service.Requests(); got != want {
 		t.Errorf("counted are %v, want %v", got, want)
 	}

@@ -48,8 +48,8 @@ type Observer interface {
 // twice and keeping the result takes longer than most answers.
 const timeEvery = 16
 
-// Counts is how many requests of each op have been answered; 0: of numbers that are none.
-type Counts [OpGuestProperties + 1]uint64
+// Stats is how many requests of each op have been answered; 0: of numbers that are none.
+type Stats [OpGuestProperties + 1]uint64
 
 // Service is a running pve2.
 type Service struct {
@@ -59,7 +59,7 @@ type Service struct {
 
 	mu             sync.Mutex   // held while a client is let in
 	full, readOnly atomic.Int32 // connected clients
-	requests       [len(Counts{})]atomic.Uint64
+	requests       [len(Stats{})]atomic.Uint64
 }
 
 // Start serves until Stop. The error wraps EADDRINUSE if another process serves under
@@ -131,7 +131,7 @@ func (s *Service) connected(access Access) *atomic.Int32 {
 
 // Requests returns how many requests have been answered. It may be called from any
 // goroutine.
-func (s *Service) Requests() (c Counts) {
+func (s *Service) Requests() (c Stats) {
 	for op := range s.requests {
 		c[op] = s.requests[op].Load()
 	}

@@ -25,12 +25,12 @@ type Metrics struct {
 	reg *prometheus.Registry
 	log *slog.Logger
 
-	FUSE     *FUSEObserver
-	IPC      *IPCObserver
-	Database *DatabaseObserver
-	Timings  *TimingsObserver
-	Changes  *ChangeCounter
-	Syncs    *SyncObserver
+	FUSE      *FUSEObserver
+	IPC       *IPCObserver
+	Database  *DatabaseObserver
+	Latencies *LatencyObserver
+	Changes   *ChangeCounter
+	Syncs     *SyncObserver
 }
 
 // New returns metrics of which nothing has been observed.
@@ -42,7 +42,7 @@ func New(cfg Config) *Metrics {
 	m.FUSE = newFUSEObserver(m.reg)
 	m.IPC = newIPCObserver(m.reg)
 	m.Database = newDatabaseObserver(m.reg)
-	m.Timings = newTimingsObserver(m.reg)
+	m.Latencies = newLatencyObserver(m.reg)
 	m.Changes = newChangeCounter(m.reg)
 	m.Syncs = newSyncObserver(m.reg)
 	m.reg.MustRegister(

@@ -103,7 +103,7 @@ func newNodeOf(t testing.TB, m *Metrics, entries int, database sqlite.Observer, 
 			return s
 		},
 		RRD:     func() rrd.Stats { return rrd.Stats{Cached: 1, Direct: 2, Failed: 3, Dropped: 4, Created: 5, Queued: 6} },
-		Log:     func() clusterlog.Counts { return clusterlog.Counts{Own: 1, Foreign: 2, Repeated: 3} },
+		Log:     func() clusterlog.Stats { return clusterlog.Stats{Own: 1, Foreign: 2, Repeated: 3} },
 		IPC:     fakeIPC{},
 		Cluster: cluster, Groups: map[GroupName]func() group.Status{ConfigGroup: of, StatusGroup: of},
 		Corosync: func() Corosync { return Corosync{TreeVersion: 5, HostVersion: 4, RunningVersion: 3, Nodes: 3} },
@@ -117,7 +117,7 @@ func newNodeOf(t testing.TB, m *Metrics, entries int, database sqlite.Observer, 
 type fakeIPC struct{}
 
 func (fakeIPC) Clients() (full, readOnly int) { return 2, 7 }
-func (fakeIPC) Requests() ipc.Counts          { return ipc.Counts{ipc.OpLog: 8} }
+func (fakeIPC) Requests() ipc.Stats           { return ipc.Stats{ipc.OpLog: 8} }
 
 func scrape(t testing.TB, m *Metrics) string {
 	t.Helper()
@@ -145,10 +145,10 @@ func TestWhatSourcesTellIsGiven(t *testing.T) {
 	m.FUSE.Failed(fuse.OpRename, 100000)
 	m.IPC.Took(ipc.OpGetConfig, time.Millisecond)
 	m.IPC.Failed(0, syscall.ECHRNG)
-	m.Timings.Delivered(memdb.OpCreate, time.Second)
-	m.Timings.Stored(memdb.OpCreate, time.Second)
-	m.Timings.Stored(0, time.Second)
-	m.Timings.Stored(99, time.Second)
+	m.Latencies.Delivered(memdb.OpCreate, time.Second)
+	m.Latencies.Stored(memdb.OpCreate, time.Second)
+	m.Latencies.Stored(0, time.Second)
+	m.Latencies.Stored(99, time.Second)
 	m.Syncs.Of(StatusGroup)(group.SyncOwnJoin, 100*time.Millisecond)
 	out := scrape(t, m)
 	for _, line := range []string{

@@ -16,11 +16,11 @@ import (
 )
 
 var (
-	_ fuse.Observer   = (*FUSEObserver)(nil)
-	_ ipc.Observer    = (*IPCObserver)(nil)
-	_ sqlite.Observer = (*DatabaseObserver)(nil)
-	_ dcdb.Timings    = (*TimingsObserver)(nil)
-	_ dcdb.Observer   = (*ChangeCounter)(nil)
+	_ fuse.Observer        = (*FUSEObserver)(nil)
+	_ ipc.Observer         = (*IPCObserver)(nil)
+	_ sqlite.Observer      = (*DatabaseObserver)(nil)
+	_ dcdb.LatencyObserver = (*LatencyObserver)(nil)
+	_ dcdb.Observer        = (*ChangeCounter)(nil)
 )
 
 // errorCounter counts errors by operation and errno. A series begins to exist with its first
@@ -55,7 +55,7 @@ func (o *FUSEObserver) ChangeFailed(err error, quorate bool) { o.changes.count(e
 
 // IPCObserver observes the requests of Proxmox's tools.
 type IPCObserver struct {
-	took   [len(ipc.Counts{})]*tally.Histogram
+	took   [len(ipc.Stats{})]*tally.Histogram
 	errors errorCounter
 }
 
@@ -123,32 +123,32 @@ func (o *DatabaseObserver) Synced(took time.Duration) { o.synced.Took(took) }
 // Checkpointed implements sqlite.Observer.
 func (o *DatabaseObserver) Checkpointed(took time.Duration) { o.checkpointed.Took(took) }
 
-// TimingsObserver observes changes on their way through the cluster.
-type TimingsObserver struct {
+// LatencyObserver observes changes on their way through the cluster.
+type LatencyObserver struct {
 	delivered, stored [kinds]*tally.Histogram
 }
 
 const kinds = int(memdb.OpMTime) + 1
 
-func newTimingsObserver(reg prometheus.Registerer) *TimingsObserver {
+func newLatencyObserver(reg prometheus.Registerer) *LatencyObserver {
 	delivered := newHistograms(reg, "change_delivery_duration_seconds", "Time from a call on this node until its change came back from the group, by operation.", "operation")
 	stored := newHistograms(reg, "change_commit_duration_seconds", "Time from a change's delivery until it was in the database file, by operation; of all nodes' changes.", "operation")
-	o := &TimingsObserver{}
+	o := &LatencyObserver{}
 	for k := memdb.OpWrite; k <= memdb.OpMTime; k++ {
 		o.delivered[k], o.stored[k] = delivered.times(k.String()), stored.times(k.String())
 	}
 	return o
 }
 
-// Delivered implements dcdb.Timings.
-func (o *TimingsObserver) Delivered(kind memdb.Kind, took time.Duration) {
+// Delivered implements dcdb.LatencyObserver.
+func (o *LatencyObserver) Delivered(kind memdb.Kind, took time.Duration) {
 	if kind >= memdb.OpWrite && kind <= memdb.OpMTime {
 		o.delivered[kind].Took(took)
 	}
 }
 
-// Stored implements dcdb.Timings.
-func (o *TimingsObserver) Stored(kind memdb.Kind, took time.Duration) {
+// Stored implements dcdb.LatencyObserver.
+func (o *LatencyObserver) Stored(kind memdb.Kind, took time.Duration) {
 	if kind >= memdb.OpWrite && kind <= memdb.OpMTime {
 		o.stored[kind].Took(took)
 	}

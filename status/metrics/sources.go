@@ -31,7 +31,7 @@ type Sources struct {
 	Database Database
 	FUSE     func() fuse.Stats
 	RRD      func() rrd.Stats
-	Log      func() clusterlog.Counts
+	Log      func() clusterlog.Stats
 	IPC      IPC
 
 	Cluster  *dcdb.Stats
@@ -48,7 +48,7 @@ type Tree interface {
 // IPC is the IPC service (ipc.Service).
 type IPC interface {
 	Clients() (full, readOnly int)
-	Requests() ipc.Counts
+	Requests() ipc.Stats
 }
 
 // Database is the database file (sqlite.DB).

@@ -61,7 +61,7 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 	}
 	s := metrics.Sources{
 		Node: d.node, Tree: d.tree, Database: db, FUSE: mount.Stats,
-		RRD: d.samples.Stats, Log: d.status.LogCounts,
+		RRD: d.samples.Stats, Log: d.status.LogStats,
 	}
 	if d.tools != nil {
 		s.IPC = d.tools
@@ -120,7 +120,7 @@ func (c *cluster) noteInfo(info follow.ClusterInfo) {
 // observe has metrics told of what happens in the groups.
 func (c *cluster) observe(store *dcdb.ClusterConfig, kv *group.Config) {
 	if m := c.cfg.metrics; m != nil {
-		store.Timings = m.Timings
+		store.Latencies = m.Latencies
 		store.Synced = m.Syncs.Of(metrics.ConfigGroup)
 		kv.Synced = m.Syncs.Of(metrics.StatusGroup)
 	}

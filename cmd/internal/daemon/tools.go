@@ -128,7 +128,7 @@ func (s *toolService) Clients() (full, readOnly int) {
 }
 
 // Requests is the service's.
-func (s *toolService) Requests() (c ipc.Counts) {
+func (s *toolService) Requests() (c ipc.Stats) {
 	if service := s.serving.Load(); service != nil {
 		return service.Requests()
 	}
