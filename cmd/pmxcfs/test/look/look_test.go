@@ -258,7 +258,7 @@ func TestExpiredLockIsBrokenByAgreement(t *testing.T) {
 	if status != 1 {
 		t.Errorf("without --yes: status %d", status)
 	}
-	only(t, out, "It has expired: nobody has renewed it")
+	only(t, out, "It has expired: it was not renewed")
 	o.WantDir("priv/lock/left")
 	if out, status = look(o, "locks", "break", "--yes", "left"); status != 0 {
 		t.Errorf("status %d: %s", status, out)
