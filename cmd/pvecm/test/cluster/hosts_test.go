@@ -65,7 +65,7 @@ mkdir -p /etc/corosync /etc/ssh
 ssh-keygen -q -t rsa -b 2048 -N '' -f /etc/ssh/ssh_host_rsa_key
 ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
 ssh-keygen -q -t rsa -b 2048 -N '' -f /root/.ssh/id_rsa
-printf 'UsePAM no\nPermitRootLogin prohibit-password\nStrictModes no\n' > /etc/ssh/sshd_config
+printf 'UsePAM no\nPermitRootLogin prohibit-password\nStrictModes no\nSubsystem sftp internal-sftp\n' > /etc/ssh/sshd_config
 printf 'search lab.example\n' > /etc/resolv.conf
 getent group www-data > /dev/null || groupadd www-data
 systemctl start ssh pve-cluster
