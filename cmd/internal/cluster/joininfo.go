@@ -2,12 +2,9 @@ package cluster
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -15,6 +12,7 @@ import (
 	"strings"
 
 	"pmxcfs/cmd/internal/host"
+	"pmxcfs/cmd/internal/keys"
 	"pmxcfs/cmd/internal/plan"
 	"pmxcfs/corosync/conf"
 )
@@ -85,21 +83,7 @@ func WebFingerprint(h *host.Host, node string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return "", fmt.Errorf("the certificate of node %s is no PEM file", node)
-	}
-	return Fingerprint(block.Bytes), nil
-}
-
-// Fingerprint is the SHA-256 of a certificate, as Proxmox VE shows it.
-func Fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
-	var pairs []string
-	for _, b := range sum {
-		pairs = append(pairs, fmt.Sprintf("%02X", b))
-	}
-	return strings.Join(pairs, ":")
+	return keys.Fingerprint(text)
 }
 
 // Text is the JSON that the join information holds in base64.

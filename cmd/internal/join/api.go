@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"pmxcfs/cmd/internal/cluster"
+	"pmxcfs/cmd/internal/keys"
 	"pmxcfs/cmd/internal/plan"
 )
 
@@ -70,7 +71,7 @@ func (a *api) verify(state tls.ConnectionState) error {
 		return errors.New("the peer has no certificate")
 	}
 	leaf := state.PeerCertificates[0]
-	got := cluster.Fingerprint(leaf.Raw)
+	got := keys.FingerprintOf(leaf.Raw)
 	if a.fingerprint != "" {
 		if got == a.fingerprint {
 			return nil

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"pmxcfs/cmd/internal/cluster"
+	"pmxcfs/cmd/internal/keys"
 	"pmxcfs/cmd/internal/plan"
 	"pmxcfs/corosync/conf"
 )
@@ -100,7 +100,7 @@ func (w *webServer) to(fingerprint string, ask func(string) bool) *api {
 	return a
 }
 
-func (w *webServer) fingerprint() string { return cluster.Fingerprint(w.Certificate().Raw) }
+func (w *webServer) fingerprint() string { return keys.FingerprintOf(w.Certificate().Raw) }
 
 func links(t *testing.T, values ...string) map[int]conf.Link {
 	t.Helper()
@@ -224,7 +224,7 @@ func TestALoginThatFails(t *testing.T) {
 		out.Write([]byte(`{"data":null}`))
 	}))
 	defer w.Close()
-	p := newAPI("127.0.0.1", cluster.Fingerprint(w.Certificate().Raw), Credentials{Password: "wrong"}, nil)
+	p := newAPI("127.0.0.1", keys.FingerprintOf(w.Certificate().Raw), Credentials{Password: "wrong"}, nil)
 	p.base = w.URL
 	if _, err := p.Facts(context.Background()); plan.CodeOf(err) != plan.Trust || strings.Contains(err.Error(), "--use_ssh") {
 		t.Errorf("%v", err)

@@ -21,6 +21,7 @@ import (
 
 	"pmxcfs/cmd/internal/cluster"
 	"pmxcfs/cmd/internal/host"
+	"pmxcfs/cmd/internal/keys"
 	"pmxcfs/cmd/internal/plan"
 	"pmxcfs/corosync/conf"
 	"pmxcfs/memdb"
@@ -354,7 +355,7 @@ func (w *world) webPeer() func(context.Context, *host.Host, *Options) (Peer, str
 	}))
 	w.t.Cleanup(server.Close)
 	return func(_ context.Context, _ *host.Host, _ *Options) (Peer, string, error) {
-		a := newAPI("127.0.0.1", cluster.Fingerprint(server.Certificate().Raw), Credentials{Password: "secret"}, nil)
+		a := newAPI("127.0.0.1", keys.FingerprintOf(server.Certificate().Raw), Credentials{Password: "secret"}, nil)
 		a.base = server.URL
 		return a, "api", nil
 	}

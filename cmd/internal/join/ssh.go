@@ -17,6 +17,7 @@ import (
 
 	"pmxcfs/cmd/internal/cluster"
 	"pmxcfs/cmd/internal/host"
+	"pmxcfs/cmd/internal/keys"
 	"pmxcfs/cmd/internal/plan"
 	"pmxcfs/corosync/conf"
 )
@@ -82,7 +83,7 @@ func hostKey(scan, fingerprint string) (line string, seen []string) {
 		sum := sha256.Sum256(blob)
 		text := base64.RawStdEncoding.EncodeToString(sum[:])
 		seen = append(seen, "SHA256:"+text)
-		if !plain && cluster.Fingerprint(blob) == want || plain && text == strings.TrimRight(want, "=") {
+		if !plain && keys.FingerprintOf(blob) == want || plain && text == strings.TrimRight(want, "=") {
 			line = strings.TrimSpace(l)
 		}
 	}
