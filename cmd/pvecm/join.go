@@ -74,11 +74,6 @@ func add(ctx context.Context, c *call) error {
 	case c.isSet("abort"):
 		return c.finish(&plan.Report{}, false, join.Abort(ctx, c.env.host, s, *o))
 	}
-	if o.CopyID && !o.DryRun { // a fresh host has no key to copy
-		if err := keys.EnsureRootKey(ctx, c.env.host); err != nil {
-			return err
-		}
-	}
 	r, done, err := join.Add(ctx, c.env.host, s, *o)
 	return c.finish(r, done, err)
 }

@@ -296,6 +296,12 @@ func newDialogue(ctx context.Context, s *shell) (*dialogue, error) {
 			err = errStock
 		}
 	}
+	if told := (*plan.Error)(nil); r.Error != "" && errors.As(err, &told) {
+		for i := range told.Problems { // "this host" is the peer
+			told.Problems[i].Text = s.peer + " says: " + told.Problems[i].Text
+			told.Problems[i].Remedy = ""
+		}
+	}
 	if err == nil && (r.Facts == nil || r.Version < 1) {
 		err = errStock
 	}

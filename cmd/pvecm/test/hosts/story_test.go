@@ -41,8 +41,10 @@ func (s *hosts) createAndJoin(t *testing.T) {
 	}
 	first.fails(t, plan.Refused, []string{"cluster"}, "create", "other")
 	first.sh(t, guests)
-	for i, h := range s.all[1:3] {
+	for _, h := range s.all[1:] {
 		first.letsIn(t, h)
+	}
+	for i, h := range s.all[1:3] {
 		add := []string{"add", "node1", "--via", "ssh", "--fingerprint", first.hostKey(t)}
 		begin := time.Now()
 		out := h.pvecm(t, add...)
