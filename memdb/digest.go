@@ -111,7 +111,7 @@ func (x *Index) Storable() error {
 		return &IndexError{fmt.Sprintf("the version %d is not between 1 and %d", x.Version, uint64(MaxVersion))}
 	}
 	for _, e := range x.Entries {
-		if e.Inode >= reservedInodes && e.Inode < endOfReserved {
+		if impossible(e.Inode) {
 			return &IndexError{fmt.Sprintf("inode %d is one of those that a mount uses for itself", e.Inode)}
 		}
 	}

@@ -158,3 +158,18 @@ func FuzzDecodeIndex(f *testing.F) {
 		}
 	})
 }
+
+// What an index names can be followed if a database with it can be loaded, and only then.
+func TestWhatCanBeLoadedCanBeFollowed(t *testing.T) {
+	for _, inode := range []uint64{1, 2, MaxVersion, reservedInodes, reservedInodes + 1, 1 << 63, endOfReserved - 1, endOfReserved, 1<<64 - 1} {
+		entries := []*Entry{NewEntry(RootInode, RootInode, MaxVersion, 0, 0, TypeDir, "", nil), NewEntry(inode, RootInode, 2, 0, 0, TypeFile, "f", nil)}
+		x, err := DecodeIndex(EncodeIndex(entries))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, load := Build(entries)
+		if follow := x.Storable(); (load == nil) != (follow == nil) {
+			t.Errorf("inode %d: loading says %v, following %v", inode, load, follow)
+		}
+	}
+}

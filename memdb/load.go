@@ -196,10 +196,15 @@ func Check(entries []*Entry) []Problem {
 	return append(bad, checkLoops(entries, byID)...)
 }
 
+// impossible tells whether no row may have an inode: an index that names it is refused, too.
+// Inode 1 is none of these: no change has it, but db repair gives it, the stock daemon follows
+// it, and a mount shows it by another number.
+func impossible(inode uint64) bool { return inode >= reservedInodes && inode < endOfReserved }
+
 // checkNumbers reports an inode or version that no change can have had.
 func checkNumbers(e, root *Entry, report func(*Entry, severity, string, ...any)) {
 	switch {
-	case e.Inode >= reservedInodes && e.Inode < endOfReserved:
+	case impossible(e.Inode):
 		report(e, fatally, "the inode is one of those that a mount uses for itself, from %d on", uint64(reservedInodes))
 	case e.Inode >= endOfReserved:
 		report(e, unsound, "the inode is negative: %d in the file", int64(e.Inode))

@@ -3,6 +3,7 @@ package dcdb
 import (
 	"bytes"
 	"log/slog"
+	"path/filepath"
 	"slices"
 
 	"pmxcfs/corosync"
@@ -12,15 +13,23 @@ import (
 )
 
 // When both sides of a split have made changes, one tree wins as a whole. What is lost
-// by that on this node is kept: files that were made or written here after the node had last been in
+// by that on this node is kept: what was made or written here after the node had last been in
 // a group with those that have the winner's tree.
 
-// Lost is a file of this node's that a synchronisation replaces or drops, and that the
-// winner never had.
+// SplitDir is the directory in which the daemon of a database keeps what splits have cost:
+// one directory for each time, named by LostName.
+func SplitDir(database string) string { return filepath.Join(filepath.Dir(database), "split") }
+
+// LostName is the layout of the time with which the names of directories in SplitDir
+// begin, in UTC.
+const LostName = "20060102T150405Z"
+
+// Lost is a file or a directory of this node's that a synchronisation replaces or drops, and
+// that the winner never had.
 type Lost struct {
 	Path     string
 	Entry    *memdb.Entry
-	Replaced bool // by another content; false: it is gone
+	Replaced bool // by something else; false: it is gone
 }
 
 // parted is, by node, the version of this node's tree when the node was last in the
@@ -59,19 +68,19 @@ func (p parted) shared(winners []dfsm.Member, updates map[uint64]*memdb.Entry, m
 	return common
 }
 
-// lost returns the files that the changes of a synchronisation, from a.tree to next, take away
-// and that the winner never had.
+// lost returns what the changes of a synchronisation, from a.tree to next, take away
+// and the winner never had. A lock is no loss: its holder has lost it with the quorum.
 func (a *app) lost(changes []memdb.Change, next *memdb.Tree, common uint64) (list []Lost) {
 	for _, c := range changes {
-		if c.Old == nil || c.Old.IsDir() || c.Old.Version <= common {
+		if c.Old == nil || c.Inode == memdb.RootInode || c.Old.Version <= common {
 			continue
 		}
 		path, ok := a.tree.Path(c.Inode)
-		if !ok {
+		if !ok || c.Old.IsDir() && filepath.Dir(path) == memdb.LockDir {
 			continue
 		}
 		there, ok := next.Lookup(path)
-		if ok && !there.IsDir() && bytes.Equal(there.Data(), c.Old.Data()) {
+		if ok && there.IsDir() == c.Old.IsDir() && bytes.Equal(there.Data(), c.Old.Data()) {
 			continue
 		}
 		list = append(list, Lost{path, c.Old, ok})
@@ -89,18 +98,18 @@ func (a *app) keep(list []Lost) {
 	for _, l := range list[:min(named, len(list))] {
 		paths = append(paths, l.Path)
 	}
-	fields := []any{"files", len(list), "paths", paths, "leader", a.sync.from.String()}
+	fields := []any{"entries", len(list), "paths", paths, "leader", a.sync.from.String()}
 	if a.keepLost == nil {
-		a.log.Warn("both sides of a split have changed the tree: files of this node are replaced by the leader's tree",
+		a.log.Warn("both sides of a split have changed the tree: what was made on this node's side is replaced by the leader's tree",
 			append(fields, event.SplitLost.Attr())...)
 		return
 	}
 	dir, err := a.keepLost(list)
 	if err != nil {
-		a.log.Error("both sides of a split have changed the tree: files of this node are replaced by the leader's tree, and can't be kept",
+		a.log.Error("both sides of a split have changed the tree: what was made on this node's side is replaced by the leader's tree, and can't be kept",
 			append(fields, slog.Any("error", err), event.SplitLost.Attr())...)
 		return
 	}
-	a.log.Warn("both sides of a split have changed the tree: files of this node are replaced by the leader's tree; they are kept",
+	a.log.Warn("both sides of a split have changed the tree: what was made on this node's side is replaced by the leader's tree; it is kept",
 		append(fields, "kept", dir, event.SplitLost.Attr("bring_back", "cp "+dir+"/PATH MOUNT/PATH"))...)
 }

@@ -26,6 +26,10 @@ func TestWhatTheWinnerOfASplitNeverHadIsKept(t *testing.T) {
 				opFrom(1, memdb.Op{Kind: memdb.OpWrite, Path: "both", Data: []byte("mine"), Truncate: true}),
 				opFrom(1, memdb.Op{Kind: memdb.OpWrite, Path: "same", Data: []byte("equal"), Truncate: true}))
 		}, []string{"both+", "m.cfg"}},
+		{"split, with directories", false, func(t *testing.T, a *app) {
+			apply(t, a, opFrom(1, mkdir("new")), opFrom(1, mkdir("new/empty")), opFrom(1, mkdir("now-a-file")), opFrom(1, mkdir("priv/lock/held")),
+				opFrom(1, memdb.Op{Kind: memdb.OpMTime, Path: "d", MTime: 7}))
+		}, []string{"new", "new/empty", "now-a-file+"}},
 		{"split, and restarted", true, func(t *testing.T, a *app) {
 			apply(t, a, opFrom(1, create("x1")), opFrom(1, create("x2")), opFrom(1, create("x3")),
 				opFrom(1, memdb.Op{Kind: memdb.OpWrite, Path: "both", Data: []byte("mine"), Truncate: true}))
@@ -49,7 +53,7 @@ func TestWhatTheWinnerOfASplitNeverHadIsKept(t *testing.T) {
 			winner.keepLost = func([]Lost) (string, error) { t.Error("the winner loses something"); return "", nil }
 			for _, a := range []*app{loser, winner} {
 				a.ViewChanged([]dfsm.Member{one, two})
-				apply(t, a, opFrom(2, mkdir("d")), opFrom(2, create("both")), opFrom(2, create("same")), opFrom(2, create("d/old")))
+				apply(t, a, opFrom(2, mkdir("priv")), opFrom(2, mkdir("priv/lock")), opFrom(2, mkdir("d")), opFrom(2, create("both")), opFrom(2, create("same")), opFrom(2, create("d/old")))
 			}
 			loser.ViewChanged([]dfsm.Member{one})
 			winner.ViewChanged([]dfsm.Member{two})
@@ -57,7 +61,7 @@ func TestWhatTheWinnerOfASplitNeverHadIsKept(t *testing.T) {
 			if c.restart {
 				loser.parted, loser.members = make(parted), nil
 			}
-			apply(t, winner, opFrom(2, create("early")))
+			apply(t, winner, opFrom(2, create("early")), opFrom(2, create("now-a-file")))
 			for i := range 20 {
 				apply(t, winner, opFrom(2, memdb.Op{Kind: memdb.OpWrite, Path: "both", Data: fmt.Append(nil, i), Truncate: true}),
 					opFrom(2, memdb.Op{Kind: memdb.OpWrite, Path: "same", Data: []byte("equal"), Truncate: true}))

@@ -140,7 +140,7 @@ func Open(cfg Config) (db *DB, entries []*memdb.Entry, created bool, err error) 
 	if cfg.Rest == 0 {
 		cfg.Rest = 5 * time.Second
 	}
-	path, err := resolve(cfg.Path)
+	path, err := Resolve(cfg.Path)
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("finding the database %s: %w", cfg.Path, err)
 	}

@@ -99,7 +99,7 @@ func (c conn) integrity() (found []string, err error) {
 // oddLog describes the fault of a log that SQLite takes for an empty one; "" if
 // there is none, or it begins as it should.
 func oddLog(path string) (string, error) {
-	path, err := resolve(path)
+	path, err := Resolve(path)
 	if err != nil {
 		return "", err
 	}
@@ -278,7 +278,7 @@ const maxFile = 8 * memdb.MaxTreeBytes
 // process must not have the database open itself then: copying would end SQLite's
 // locks.
 func withReader(path string, f func(conn) error) error {
-	path, err := resolve(path)
+	path, err := Resolve(path)
 	if err != nil {
 		return err
 	}

@@ -16,9 +16,9 @@ import (
 	"pmxcfs/internal/event"
 )
 
-// resolve follows the symbolic links in path, as SQLite does before it appends "-wal"
+// Resolve follows the symbolic links in path, as SQLite does before it appends "-wal"
 // to it. What the last of them leads to need not exist.
-func resolve(path string) (string, error) {
+func Resolve(path string) (string, error) {
 	given := path
 	for range 40 { // the kernel's limit, too
 		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
@@ -116,7 +116,7 @@ func protect(path string, log *slog.Logger) error {
 // its log, copies of it, and the stock tools' directory of backups. They are empty
 // on a node that is new.
 func Traces(path string) []string {
-	path, err := resolve(path)
+	path, err := Resolve(path)
 	if err != nil {
 		return nil
 	}

@@ -56,7 +56,7 @@ func ReadRows(path string) (rows []Row, err error) {
 // one that Debian 12 ships was built without the virtual table that it reads pages
 // by, and answers "no such table: sqlite_dbpage".
 func Recover(path string) (rows []Row, notes []string, err error) {
-	if path, err = resolve(path); err != nil {
+	if path, err = Resolve(path); err != nil {
 		return nil, nil, err
 	}
 	if _, err := stat(path); err != nil {

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,7 +83,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 		},
 		Connect:     follow.Guarded(c.gate.Check, overcpg.Connect(dcdb.GroupName)),
 		ConfChanged: c.mirror.Changed,
-		KeepLost:    keepLost(filepath.Join(filepath.Dir(cfg.db.Path()), "split"), time.Now),
+		KeepLost:    keepLost(dcdb.SplitDir(cfg.db.Path()), time.Now),
 		Backoff:     follow.ReconnectAfter,
 		Patience:    follow.Patience,
 	}

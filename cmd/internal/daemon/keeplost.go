@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	// lostLimit bounds what all of them take, in bytes of content, each file counting
-	// lostCost more; and lostDirs how many there are. The oldest make room.
+	// lostLimit bounds what all of them take, in bytes of content, each file and directory
+	// counting lostCost more; and lostDirs how many there are. The oldest make room.
 	lostLimit = 64 << 20
 	lostCost  = 4 << 10
 	lostDirs  = 32
 )
 
-// keepLost returns a function that writes files which a merge of trees takes away into a
+// keepLost returns a function that writes what a merge of trees takes away into a
 // new directory below dir, for root only, and says which.
 func keepLost(dir string, now func() time.Time) func([]dcdb.Lost) (string, error) {
 	return func(list []dcdb.Lost) (string, error) {
@@ -41,7 +41,7 @@ func keepLost(dir string, now func() time.Time) func([]dcdb.Lost) (string, error
 		if err := prune(dir, min(size, lostLimit)); err != nil {
 			return "", fmt.Errorf("keeping what a merge replaces: making room: %w", err)
 		}
-		to, err := os.MkdirTemp(dir, now().UTC().Format("20060102T150405Z-"))
+		to, err := os.MkdirTemp(dir, now().UTC().Format(dcdb.LostName+"-"))
 		if err != nil {
 			return "", fmt.Errorf("keeping what a merge replaces: %w", err)
 		}
@@ -55,7 +55,7 @@ func keepLost(dir string, now func() time.Time) func([]dcdb.Lost) (string, error
 			errs = append(errs, writeLost(root, l))
 		}
 		if fit < len(list) {
-			errs = append(errs, fmt.Errorf("%d files are left out: all are more than %d MiB", len(list)-fit, lostLimit>>20))
+			errs = append(errs, fmt.Errorf("%d files and directories are left out: all are more than %d MiB", len(list)-fit, lostLimit>>20))
 		}
 		if err := errors.Join(errs...); err != nil {
 			return to, fmt.Errorf("keeping what a merge replaces in %s, which is not complete: %w", to, err)
@@ -64,8 +64,11 @@ func keepLost(dir string, now func() time.Time) func([]dcdb.Lost) (string, error
 	}
 }
 
-// writeLost writes one file, so that it survives a power cut.
+// writeLost writes one file, so that it survives a power cut, or makes a directory.
 func writeLost(root *os.Root, l dcdb.Lost) error {
+	if l.Entry.IsDir() {
+		return root.MkdirAll(l.Path, 0o700)
+	}
 	if dir := filepath.Dir(l.Path); dir != "." {
 		if err := root.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -92,14 +95,18 @@ func prune(dir string, room int64) error {
 	total := room
 	for i, e := range entries {
 		err := filepath.WalkDir(filepath.Join(dir, e.Name()), func(_ string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
+			if err != nil {
 				return err
+			}
+			sizes[i] += lostCost
+			if d.IsDir() {
+				return nil
 			}
 			info, err := d.Info()
 			if err != nil {
 				return err
 			}
-			sizes[i] += info.Size() + lostCost
+			sizes[i] += info.Size()
 			return nil
 		})
 		if err != nil {

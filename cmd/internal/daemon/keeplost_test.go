@@ -17,9 +17,13 @@ func lostFile(path string, version uint64, data []byte) dcdb.Lost {
 
 func TestWhatAMergeTakesAwayIsKeptForRootOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "split")
-	to, err := keepLost(dir, time.Now)([]dcdb.Lost{lostFile("m.cfg", 5, []byte("m")), lostFile("nodes/a/qemu-server/500.conf", 6, []byte("g"))})
+	empty := dcdb.Lost{Path: "nodes/b/lxc", Entry: memdb.NewEntry(7, 0, 7, 1, 1000, memdb.TypeDir, "lxc", nil)}
+	to, err := keepLost(dir, time.Now)([]dcdb.Lost{lostFile("m.cfg", 5, []byte("m")), lostFile("nodes/a/qemu-server/500.conf", 6, []byte("g")), empty})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if st, err := os.Stat(filepath.Join(to, "nodes/b/lxc")); err != nil || !st.IsDir() || st.Mode().Perm() != 0o700 {
+		t.Errorf("the empty directory: %v, %v", st, err)
 	}
 	for path, want := range map[string]string{"m.cfg": "m", "nodes/a/qemu-server/500.conf": "g"} {
 		name := filepath.Join(to, path)

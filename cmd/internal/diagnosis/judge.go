@@ -49,6 +49,7 @@ func judge(o *Overview) []Finding {
 		f.corosync(o)
 	}
 	f.members(o)
+	f.kept(o)
 	rank := []Severity{Failure, Warning, Info, OK}
 	slices.SortStableFunc(f.list, func(a, b Finding) int {
 		return slices.Index(rank, a.Severity) - slices.Index(rank, b.Severity)

@@ -73,6 +73,8 @@ func TestJudge(t *testing.T) {
 		{"conf not loaded", func(o *Overview) { o.Status.Conf.Running = 3 }, "warning corosync.conf", ExitAttention},
 		{"conf unusable", func(o *Overview) { o.Status.Conf.Tree = 0 }, "warning corosync.conf", ExitAttention},
 		{"conf with a stray brace", func(o *Overview) { o.Status.Conf.Mistake = "line 64: the section is not closed" }, "error corosync.conf", ExitBroken},
+		{"files lost by a split", func(o *Overview) { o.Kept = []Kept{{Dir: "/d", Files: 1, Example: "f"}} }, "warning split", ExitAttention},
+		{"what a split has cost can't be seen", func(o *Overview) { o.KeptError = "no" }, "info split", ExitFine},
 		{"expired lock", func(o *Overview) { o.Status.Locks = []inspect.Lock{{Name: "a", Expired: true}} }, "info locks", ExitFine},
 		{"error of today", func(o *Overview) { o.Status.Errors = []inspect.Problem{{Level: "error", Last: now}} }, "warning log", ExitAttention},
 		{"error of yesterday", func(o *Overview) {

@@ -23,7 +23,10 @@ type Overview struct {
 	Status   *inspect.Status `json:"status,omitempty"`   // the daemon's; nil: it does not answer
 	Corosync *Corosync       `json:"corosync,omitempty"` // nil: this is no node of a cluster
 	Offline  *Offline        `json:"offline,omitempty"`  // the database, when the daemon does not answer
-	Findings []Finding       `json:"findings"`           // the worst first
+	// Kept is what a split has cost this node.
+	Kept      []Kept    `json:"kept,omitempty"`
+	KeptError string    `json:"kept_error,omitempty"` // why it can't be seen
+	Findings  []Finding `json:"findings"`             // the worst first
 }
 
 // Look gathers an overview, and judges it.
@@ -54,6 +57,12 @@ func Look(ctx context.Context, h *Host) *Overview {
 	}
 	var all sync.WaitGroup
 	all.Go(func() { o.Mount = h.mount() })
+	all.Go(func() {
+		var err error
+		if o.Kept, err = within(askTime, h.kept); err != nil {
+			o.KeptError = err.Error()
+		}
+	})
 	switch {
 	case o.foreign():
 		// Its quorum and its nodes are not this cluster's.

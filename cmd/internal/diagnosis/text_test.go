@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"pmxcfs/memdb/dcdb"
 	"pmxcfs/status/health"
 	"pmxcfs/status/inspect"
 )
@@ -68,6 +69,22 @@ func TestStatusIsWrittenForPeople(t *testing.T) {
 	o.Findings = judge(o)
 	o.Verdict = verdict(o.Findings)
 	golden(t, "status-broken", func(p *Painter) { p.Overview(o) })
+}
+
+func TestWhatASplitHasCostIsWrittenForPeople(t *testing.T) {
+	o := well()
+	for i, k := range []Kept{
+		{Files: 3, Empty: 1, Example: "nodes/node1/qemu-server/500.conf"}, {Files: 1, Example: "a file's\x1b name"},
+		{Empty: 2, Example: "nodes/new"}, {Files: 1, Example: "f"}, {Files: 1, Example: "g"},
+	} {
+		k.Time = now.Add(-time.Duration(i) * time.Hour)
+		k.Dir = "/var/lib/pve-cluster/split/" + k.Time.Format(dcdb.LostName) + "-1"
+		o.Kept = append(o.Kept, k)
+	}
+	o.Findings = judge(o)
+	o.Verdict = verdict(o.Findings)
+	golden(t, "status-split", func(p *Painter) { p.Overview(o) })
+	golden(t, "doctor-split", func(p *Painter) { p.Examination(&Examination{Verdict: o.Verdict, Findings: o.Findings}) })
 }
 
 func TestComparisonIsWrittenForPeople(t *testing.T) {
