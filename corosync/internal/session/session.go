@@ -7,6 +7,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,11 @@ const Forever time.Duration = -1
 type Session struct {
 	fd    int // the library's, readable when there is something to dispatch
 	event int // eventfd that ends a wait
+
+	// Only the goroutine in Next: where it waits while nothing goes on, nil if there is
+	// no such place; and how many events have come soon one after the other.
+	parking *os.File
+	row     int
 
 	call sync.Mutex // around calls of the library, except dispatching
 	next sync.Mutex // held by Next: there is one dispatcher
@@ -52,7 +58,7 @@ func New(fd int) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("corosync: eventfd: %w", err)
 	}
-	return &Session{fd: fd, event: event}, nil
+	return &Session{fd: fd, event: event, parking: parking(fd, event)}, nil
 }
 
 // Err turns the code of the C function op into an error, nil for OK.
@@ -138,27 +144,94 @@ func (s *Session) Next(timeout time.Duration, op string, dispatch func() corosyn
 	return err
 }
 
+// How Next waits. Under load it blocks in poll(2), which has the next events here soonest.
+// While nothing goes on it parks in the runtime's own poller: of a thread that blocks in a
+// system call the runtime's monitor doesn't know that it will be long, and looks after it
+// for 10 ms, some fifty times for each event.
+const (
+	// soon is within which time events count as coming one upon the other.
+	soon = 5 * time.Millisecond
+	// brisk is after how many such events blocking begins.
+	brisk = 16
+)
+
 // wait gives the events on the library's descriptor: 0 after a timeout or a
 // wake-up.
 func (s *Session) wait(timeout time.Duration) (int16, error) {
-	var limit *unix.Timespec
+	began := time.Now()
+	ready, some, err := s.waitOnce(timeout, began)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%w: poll: %w", corosync.ErrConnectionLost, err)
+	case !some:
+	case time.Since(began) < soon:
+		s.row = min(s.row+1, brisk)
+	default:
+		s.row = 0
+	}
+	return ready, nil
+}
+
+// waitOnce waits in one way, and if that takes long, in the other. some tells whether there
+// was an event or a wake-up.
+func (s *Session) waitOnce(timeout time.Duration, began time.Time) (ready int16, some bool, err error) {
+	if s.row >= brisk || s.parking == nil {
+		block := timeout
+		if s.parking != nil && (timeout < 0 || timeout > soon) {
+			block = soon
+		}
+		if ready, some, err = s.poll(block); some || err != nil || block == timeout {
+			return ready, some, err
+		}
+		s.row = 0
+	}
 	var deadline time.Time
 	if timeout >= 0 {
+		deadline = began.Add(timeout)
+	}
+	if err = s.parking.SetReadDeadline(deadline); err != nil {
+		return 0, false, err
+	}
+	raw, err := s.parking.SyscallConn()
+	if err != nil {
+		return 0, false, err
+	}
+	var failed error
+	err = raw.Read(func(uintptr) bool {
+		ready, some, failed = s.poll(0)
+		return some || failed != nil
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return s.poll(0) // it may have passed before anything was looked at
+	}
+	return ready, some, errors.Join(failed, err)
+}
+
+// poll looks at both descriptors, and waits for them at most for timeout.
+func (s *Session) poll(timeout time.Duration) (ready int16, some bool, err error) {
+	var limit *unix.Timespec
+	var deadline time.Time
+	if timeout > 0 {
 		deadline = time.Now().Add(timeout)
 	}
 	fds := [2]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(s.event), Events: unix.POLLIN}}
 	for {
 		if timeout >= 0 {
-			ts := unix.NsecToTimespec(int64(max(0, time.Until(deadline))))
+			var left time.Duration
+			if timeout > 0 {
+				left = max(0, time.Until(deadline))
+			}
+			ts := unix.NsecToTimespec(int64(left))
 			limit = &ts
 		}
-		_, err := unix.Ppoll(fds[:], limit, nil)
+		n, err := unix.Ppoll(fds[:], limit, nil)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			return 0, fmt.Errorf("%w: poll: %w", corosync.ErrConnectionLost, err)
+			return 0, false, err
 		}
+		some = n > 0
 		break
 	}
 	if fds[1].Revents != 0 {
@@ -166,7 +239,32 @@ func (s *Session) wait(timeout time.Duration) (int16, error) {
 		_, _ = unix.Read(s.event, count[:])
 		s.woken.Store(false)
 	}
-	return fds[0].Revents, nil
+	return fds[0].Revents, some, nil
+}
+
+// parking returns an epoll descriptor over both of a session, which the runtime's poller takes in;
+// nil if it doesn't.
+func parking(fd, event int) *os.File {
+	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil
+	}
+	for _, fd := range []int{fd, event} {
+		if err := unix.EpollCtl(set, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
+			unix.Close(set)
+			return nil
+		}
+	}
+	if err := unix.SetNonblock(set, true); err != nil {
+		unix.Close(set)
+		return nil
+	}
+	f := os.NewFile(uintptr(set), "corosync events")
+	if err := f.SetReadDeadline(time.Time{}); err != nil {
+		f.Close()
+		return nil
+	}
+	return f
 }
 
 // Wake makes the Next that waits now, or else the next one, return.
@@ -196,6 +294,9 @@ func (s *Session) Close(op string, finalize func() corosync.Code) error {
 	defer s.next.Unlock()
 	s.call.Lock()
 	defer s.call.Unlock()
+	if s.parking != nil {
+		_ = s.parking.Close() // before the number of the library's descriptor is another's
+	}
 	err := Err(op, finalize())
 	if s.lost.Load() != nil {
 		err = nil // nobody is there to be told
