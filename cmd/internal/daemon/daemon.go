@@ -223,7 +223,7 @@ func (d *daemon) awaitGuard() {
 	if d.guard == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), guardCheck)
+	ctx, cancel := context.WithTimeout(context.Background(), guardStart)
 	defer cancel()
 	if err := d.guard.Ping(ctx); err != nil {
 		d.log.Warn(noGuardText, "error", err)

@@ -44,7 +44,8 @@ const (
 const (
 	guardSignal  = syscall.SIGUSR1        // what the guard gets when the daemon is killed
 	guardGrace   = 300 * time.Millisecond // a killed daemon's to end by itself
-	guardCheck   = 5 * time.Second        // between looks without a signal
+	guardCheck   = time.Minute            // between looks without a signal, which never gets lost
+	guardStart   = 5 * time.Second        // for the first to look on
 	guardRestart = time.Second            // between two guards, should one be killed
 )
 

@@ -71,11 +71,12 @@ func (l *probeLine) ask(ctx context.Context) error {
 		l.asked = true
 	}
 	var text []byte
-	for b := make([]byte, 1); len(text) == 0 || text[len(text)-1] != '\n'; {
-		if _, err := l.conn.Read(b); err != nil {
+	for b := make([]byte, 64); len(text) == 0 || text[len(text)-1] != '\n'; { // one answer to one question
+		n, err := l.conn.Read(b)
+		if err != nil {
 			return ctx.Err()
 		}
-		text = append(text, b[0])
+		text = append(text, b[:n]...)
 	}
 	l.asked = false
 	number, ok := strings.CutPrefix(strings.TrimSpace(string(text)), probeAnswer)

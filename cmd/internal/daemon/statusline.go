@@ -53,7 +53,9 @@ func (d *daemon) serve() {
 	}
 	d.watchdog = startWatchdog(d.manager.watchdog, d.checks(), func() { d.tell(notifyWatchdog) }, d.log)
 	d.alive.Add(health.Check{Name: "watchdog", Run: func(context.Context) error { return d.watchdog.stuck() }})
-	d.reporter = startReporter(d.statusText, func(text string) { d.tell(statusLine(text)) })
+	if d.manager.socket != "" {
+		d.reporter = startReporter(d.statusText, func(text string) { d.tell(statusLine(text)) })
+	}
 }
 
 // checks are the parts that never may stand still.
@@ -85,6 +87,7 @@ func (d *daemon) checks() []*check {
 		list = append(list, &check{
 			name: "the mount",
 			ping: d.guard.Ping,
+			rest: mountRest,
 			waits: func(least time.Duration) string {
 				// Large writes that wait take up all room for requests.
 				if d.liveness.Waits().Deliveries > 0 {
@@ -167,24 +170,30 @@ type reporter struct {
 	done chan struct{}
 }
 
-// reportInterval is the least time between two reports.
-const reportInterval = time.Second
+// The time between two looks at the status: the least while it changes, and up to the most
+// while it doesn't.
+const (
+	reportLeast = time.Second
+	reportMost  = 8 * time.Second
+)
 
 func startReporter(status func() string, report func(string)) *reporter {
 	r := &reporter{quit: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
-		tick := time.NewTicker(reportInterval)
-		defer tick.Stop()
-		for last := ""; ; {
+		wait := reportLeast
+		clock := time.NewTimer(wait)
+		defer clock.Stop()
+		for last := ""; ; clock.Reset(wait) {
+			wait = min(2*wait, reportMost)
 			if text := status(); text != last {
-				last = text
+				last, wait = text, reportLeast
 				report(text)
 			}
 			select {
 			case <-r.quit:
 				return
-			case <-tick.C:
+			case <-clock.C:
 			}
 		}
 	}()

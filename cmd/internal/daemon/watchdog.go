@@ -41,6 +41,10 @@ type check struct {
 	// long; "": nothing.
 	waits func(least time.Duration) string
 
+	// rest is how many looks after a good answer it is not pinged at.
+	rest int
+
+	resting int  // looks that are left of that
 	pending bool // a ping is on its way
 	missed  int  // ticks that it has been
 	err     error
@@ -65,6 +69,9 @@ const (
 	// stuck for less than a quarter does no harm, and one that remains so keeps
 	// the manager waiting for a last message half its time ago.
 	watchdogMissed = 2
+	// mountRest has the mount probed once in the manager's time: each probe takes the kernel,
+	// the guard and the runtime some sixty switches, most of what an idle daemon does.
+	mountRest = 3
 	// watchdogStop is how long the end waits for pings.
 	watchdogStop = time.Second
 )
@@ -145,12 +152,19 @@ func (w *watchdog) look(ctx context.Context, tick time.Duration) {
 		if c.pending {
 			continue
 		}
+		if c.resting > 0 {
+			c.resting--
+			continue
+		}
 		c.pending = true
 		w.pending.Go(func() {
 			err := c.ping(ctx)
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			c.pending, c.missed, c.err = false, 0, err
+			if err == nil && c.state == checkWell {
+				c.resting = c.rest
+			}
 		})
 	}
 	if len(errs) > 0 {

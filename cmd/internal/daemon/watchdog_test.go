@@ -87,6 +87,49 @@ func TestWatchdogIsFedFourTimesInItsInterval(t *testing.T) {
 	})
 }
 
+// A part that rests is pinged at every fourth look, and at each while it is not well.
+func TestAPartRestsAfterAGoodAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pings atomic.Int32
+		var broken atomic.Bool
+		part := &check{name: "the part", rest: 3, ping: func(context.Context) error {
+			pings.Add(1)
+			if broken.Load() {
+				return errors.New("broken")
+			}
+			return nil
+		}}
+		w := startWatchdog(4*time.Second, []*check{part}, func() {}, slog.New(slog.DiscardHandler))
+		defer w.stop()
+		time.Sleep(100 * time.Millisecond)
+		count := func(d time.Duration) int32 {
+			before := pings.Load()
+			time.Sleep(d)
+			synctest.Wait()
+			return pings.Load() - before
+		}
+		if n := count(time.Minute); n != 15 {
+			t.Errorf("%d pings in 60 looks", n)
+		}
+		broken.Store(true)
+		time.Sleep(5 * time.Second)
+		if w.stuck() == nil {
+			t.Error("it is not seen that the part is broken")
+		}
+		if n := count(time.Minute); n != 60 {
+			t.Errorf("%d pings in 60 looks of a broken part", n)
+		}
+		broken.Store(false)
+		time.Sleep(2 * time.Second)
+		if err := w.stuck(); err != nil {
+			t.Errorf("well again: %v", err)
+		}
+		if n := count(time.Minute); n != 15 {
+			t.Errorf("%d pings in 60 looks afterwards", n)
+		}
+	})
+}
+
 func TestAStuckPartStopsTheFeedingUntilItAnswers(t *testing.T) {
 	p := &part{}
 	watch(t, p, func(w *watchdog, fed *atomic.Int32, log *bytes.Buffer) {
