@@ -1,3 +1,4 @@
 // Package qbclient binds libqb's IPC client (qbipcc.h), with which Proxmox's programs call a
-// service. It is for tests and measurements: the daemon calls nobody this way.
+// service. pvecm writes to the cluster log with it; the
+// rest is tests and measurements. The daemon itself calls nobody this way.
 package qbclient
