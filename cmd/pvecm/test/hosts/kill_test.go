@@ -69,8 +69,7 @@ type started struct {
 	pid int
 }
 
-// start starts pvecm and stops it where it has noted that it begins a phase; it goes on
-// with a SIGCONT.
+// stopAt starts pvecm and stops it where it has noted that it begins a phase.
 func (h host) stopAt(t *testing.T, phase join.Phase, args ...string) *started {
 	t.Helper()
 	dir, err := h.Path(filepath.Dir(journal))
@@ -93,34 +92,58 @@ func (h host) stopAt(t *testing.T, phase join.Phase, args ...string) *started {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(2 * time.Minute)
+	eventually(t, settles, func() error {
+		if p.pid = child(p.cmd.Process.Pid); p.pid == 0 {
+			return errors.New("pvecm doesn't run yet")
+		}
+		return nil
+	})
 	buffer := make([]byte, 4096)
-	for time.Now().Before(deadline) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(fds, 1000); n == 0 || err != nil {
+	for unix.Kill(p.pid, 0) == nil {
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000); n == 0 || err != nil {
 			continue
 		}
 		if _, err := unix.Read(fd, buffer); err != nil {
 			t.Fatal(err)
 		}
-		if p.pid == 0 {
-			p.pid = child(p.cmd.Process.Pid)
-		}
-		// It may be a bit further by now, but no phase.
-		if err := unix.Kill(p.pid, unix.SIGSTOP); err != nil {
-			break
-		}
-		var note join.Journal
-		if text, err := os.ReadFile(filepath.Join(dir, filepath.Base(journal))); err == nil && json.Unmarshal(text, &note) == nil && note.Phase == phase {
+		if p.phase(dir) == phase {
+			if err := unix.Kill(p.pid, unix.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			if now := p.phase(dir); now != phase {
+				t.Errorf("pvecm went on to phase %q before it was stopped in %q", now, phase)
+			}
 			return p
 		}
-		if err := unix.Kill(p.pid, unix.SIGCONT); err != nil {
-			break
-		}
 	}
-	err = p.cmd.Wait()
+	err = p.wait()
 	t.Fatalf("pvecm %s never was in phase %s: %v:\n%s", strings.Join(args, " "), phase, err, &p.out)
 	return nil
+}
+
+// phase is how far the join is that is noted in a directory; empty: there is no note.
+func (p *started) phase(dir string) join.Phase {
+	var note join.Journal
+	text, err := os.ReadFile(filepath.Join(dir, filepath.Base(journal)))
+	if err != nil || json.Unmarshal(text, &note) != nil {
+		return ""
+	}
+	return note.Phase
+}
+
+// wait waits until pvecm has ended. nsenter stops when its child does, and goes on when it
+// is told to.
+func (p *started) wait() error {
+	done := make(chan error)
+	go func() { done <- p.cmd.Wait() }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(50 * time.Millisecond):
+			_ = p.cmd.Process.Signal(unix.SIGCONT)
+		}
+	}
 }
 
 // child is the process that nsenter made for a program.
@@ -150,7 +173,7 @@ func (p *started) kill(t *testing.T) {
 	if err := unix.Kill(p.pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	_ = p.cmd.Wait()
+	_ = p.wait()
 }
 
 // ends lets pvecm go on to its end, and returns its status.
@@ -159,7 +182,7 @@ func (p *started) ends(t *testing.T) int {
 	if err := unix.Kill(p.pid, unix.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	err := p.cmd.Wait()
+	err := p.wait()
 	var exit *exec.ExitError
 	if err == nil {
 		return 0
