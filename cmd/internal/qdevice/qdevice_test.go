@@ -69,7 +69,6 @@ type world struct {
 	has      map[string]string // or finds although it should not
 	voting   func() ([]string, error)
 	reloads  int
-	noLogin  bool
 	elsewhen time.Duration
 }
 

@@ -36,8 +36,6 @@ type testNode struct {
 	conn *busConn
 }
 
-const patience = 20 * time.Second
-
 func newCluster(t testing.TB, n int, tree func() *memdb.Tree) *cluster {
 	c := &cluster{t: t, bus: &bus{}, names: map[uint32]string{}}
 	for i := range n {
