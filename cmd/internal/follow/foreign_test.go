@@ -3,6 +3,7 @@ package follow
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,9 +87,11 @@ func TestForeignCorosyncIsTold(t *testing.T) {
 func TestForeignCorosyncGivesNoQuorum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, logger := newLogText()
-		now := running("debian", 1, Node{ID: 1, Name: "node1", Address: "127.0.0.1"})
+		var now atomic.Pointer[ClusterInfo]
+		run := func(info ClusterInfo) { now.Store(&info) }
+		run(running("debian", 1, Node{ID: 1, Name: "node1", Address: "127.0.0.1"}))
 		gate := &Gate{Conf: func() ([]byte, bool) { return []byte(ourConf), true }, Node: "a", Log: logger,
-			ask: func() (ClusterInfo, error) { return now, nil }}
+			ask: func() (ClusterInfo, error) { return *now.Load(), nil }}
 		var conns list[fakeQuorum]
 		var got list[bool]
 		w := &quorumWatch{log: logger, report: got.add, trouble: trouble{log: logger, what: "no connection"},
@@ -110,7 +113,7 @@ func TestForeignCorosyncGivesNoQuorum(t *testing.T) {
 		if n := log.count("foreign-corosync"); n != 1 || log.count("no connection") > 0 {
 			t.Errorf("it was told %d times:\n%s", n, log)
 		}
-		now = running("prod", 1, Node{ID: 1, Name: "a", Address: "192.0.2.1"})
+		run(running("prod", 1, Node{ID: 1, Name: "a", Address: "192.0.2.1"}))
 		time.Sleep(ReconnectAfter)
 		synctest.Wait()
 		if !got.last() || gate.Foreign() != nil {
