@@ -33,7 +33,8 @@ func TestRRDFilesOnEveryNode(t *testing.T) {
 	t.Parallel()
 	lab.Require(t, "rrdtool", "rrdcached")
 	c := labtest.Hosts(t, lab.New(t, 3))
-	r := &rrdTest{c: c, at: time.Now().Truncate(time.Minute).Unix()}
+	// Each sample is a minute after the one before, and none may be of the future.
+	r := &rrdTest{c: c, at: time.Now().Truncate(time.Minute).Add(-2 * time.Hour).Unix()}
 	for _, n := range c.Nodes[:2] {
 		n.Must(os.Mkdir(n.Host.Path(rrdDir), 0o755))
 	}
