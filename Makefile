@@ -89,7 +89,7 @@ lint: deps-build
 # random histories of the simulated group in their full number. -p 2: many
 # packages start clusters of their own.
 test: deps lint build
-	PMXCFS_REQUIRE_LAB=1 go test -race -p 2 -timeout 14m ./...
+	PMXCFS_REQUIRE_LAB=1 go test -race -p 2 -timeout 25m ./...
 	go test -count=1 -timeout 10m ./dfsm/dfsmtest ./memdb/dcdb -run 'Random|Seeds'
 
 FUZZTIME ?= 30s
