@@ -314,7 +314,7 @@ func TestAnEmptyDatabaseThatWasNoneBeforeIsWarnedAbout(t *testing.T) {
 		says   []string
 	}{
 		"new node":          {nil, false, nil},
-		"0 bytes":           {nil, true, []string{"the database was empty, of 0 bytes"}},
+		"0 bytes":           {nil, true, []string{"the database was empty, with 0 bytes"}},
 		"log":               {map[string]string{"config.db-wal": "x"}, false, []string{"traces of an earlier one", "config.db-wal"}},
 		"backup beside it":  {map[string]string{"config.db.bak": "x"}, false, []string{"traces of an earlier one", "config.db.bak"}},
 		"stock backups":     {map[string]string{"backup/config-1.sql.gz": "x"}, false, []string{"traces of an earlier one", "backup"}},
