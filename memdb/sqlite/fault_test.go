@@ -199,8 +199,8 @@ func TestCrashAfterAFailedTransactionFindsASoundFile(t *testing.T) {
 		fired := control.fired > 0
 		*control = faultControl{}
 		if !fired {
-			if at < 3 {
-				t.Errorf("only %d calls", at)
+			if at < 2 { // the log gets a transaction in one call
+				t.Error("no call failed")
 			}
 			return
 		}
