@@ -174,13 +174,13 @@ func (d *daemon) start() error {
 	if d.guard, err = startGuard(d.o.MountPoint, name, d.log); err != nil {
 		d.log.Warn(noGuardText, "error", err)
 	}
+	if d.o.IPCName != "" {
+		d.tools = &toolService{log: d.log, every: toolsRetry}
+	}
 	d.tell(statusLine("loading the database"), extension(d.loadTime()))
 	tree, err := d.openStore(name, address, begin)
 	if err != nil {
 		return err
-	}
-	if d.o.IPCName != "" {
-		d.tools = &toolService{log: d.log, every: toolsRetry}
 	}
 	d.startWeb()
 	if n, err := fuse.Leftover(d.o.MountPoint); err != nil {
