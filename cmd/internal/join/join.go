@@ -191,14 +191,14 @@ func connect(ctx context.Context, h *host.Host, o *Options) (Peer, string, error
 	return nil, "", errors.Join(err, s.Close())
 }
 
-// Resume goes on with a join that was interrupted.
-func Resume(ctx context.Context, h *host.Host, s Services, o Options) error {
+// unfinished returns the join that the host's journal tells of, with its options in o.
+func unfinished(h *host.Host, s Services, o *Options) (*join, error) {
 	j, err := ReadJournal(h)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if j == nil {
-		return plan.Fail(plan.Refused, "nothing-unfinished", "", "no join is unfinished on this host")
+		return nil, plan.Fail(plan.Refused, "nothing-unfinished", "", "no join is unfinished on this host")
 	}
 	o.Peer, o.Request = j.Peer, j.Request
 	if o.Fingerprint == "" {
@@ -207,7 +207,16 @@ func Resume(ctx context.Context, h *host.Host, s Services, o Options) error {
 	if o.Via = j.Via; o.Via == "dialogue" {
 		o.Via = "ssh"
 	}
-	x := &join{h: h, s: s, o: &o, journal: j}
+	return &join{h: h, s: s, o: o, journal: j}, nil
+}
+
+// Resume goes on with a join that was interrupted.
+func Resume(ctx context.Context, h *host.Host, s Services, o Options) error {
+	x, err := unfinished(h, s, &o)
+	if err != nil {
+		return err
+	}
+	j := x.journal
 	return h.Flock(ctx, cluster.Lock, func() (err error) {
 		switch from := j.Phase; from {
 		case Finished:
@@ -241,21 +250,11 @@ func Resume(ctx context.Context, h *host.Host, s Services, o Options) error {
 
 // Abort takes back what a join that was interrupted has done.
 func Abort(ctx context.Context, h *host.Host, s Services, o Options) error {
-	j, err := ReadJournal(h)
+	x, err := unfinished(h, s, &o)
 	if err != nil {
 		return err
 	}
-	if j == nil {
-		return plan.Fail(plan.Refused, "nothing-unfinished", "", "no join is unfinished on this host")
-	}
-	o.Peer, o.Request = j.Peer, j.Request
-	if o.Fingerprint == "" {
-		o.Fingerprint = j.Fingerprint
-	}
-	if o.Via = j.Via; o.Via == "dialogue" {
-		o.Via = "ssh"
-	}
-	x := &join{h: h, s: s, o: &o, journal: j}
+	j := x.journal
 	if j.Phase == Finished {
 		return plan.Fail(plan.Refused, "is-member", "\"pvecm add --resume\" completes it", "this host is a member of the cluster already")
 	}
