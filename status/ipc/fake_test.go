@@ -151,6 +151,13 @@ func (f *fakes) lastLogged(t *testing.T) LogEntry {
 	return f.logged[len(f.logged)-1]
 }
 
+// count returns how many entries were logged and how many values there are.
+func (f *fakes) count() (logged, values int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.logged), len(f.values)
+}
+
 // fakeLog and fakeRRD give fakes' two Dump methods their types.
 type fakeLog struct{ *fakes }
 
