@@ -14,20 +14,20 @@ func main() {
 	goCommand := flag.String("go", "go", "the go `COMMAND`")
 	modules := flag.Bool("modules", false, "list the modules only")
 	flag.Parse()
-	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: notices [-go COMMAND] [-modules] PACKAGE")
+	if flag.NArg() == 0 {
+		fmt.Fprintln(os.Stderr, "usage: notices [-go COMMAND] [-modules] PACKAGE...")
 		os.Exit(2)
 	}
 	out := bufio.NewWriter(os.Stdout)
-	err := run(out, *goCommand, flag.Arg(0), *modules)
+	err := run(out, *goCommand, *modules, flag.Args()...)
 	if err := errors.Join(err, out.Flush()); err != nil {
 		fmt.Fprintf(os.Stderr, "notices: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(w io.Writer, goCommand, pkg string, modulesOnly bool) error {
-	list, err := linked(goCommand, pkg)
+func run(w io.Writer, goCommand string, modulesOnly bool, programs ...string) error {
+	list, err := linked(goCommand, programs...)
 	if err != nil {
 		return err
 	}

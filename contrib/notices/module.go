@@ -36,9 +36,9 @@ type pkg struct {
 	}
 }
 
-// linked returns the modules whose packages a program is made of, Go's first, the
+// linked returns the modules whose packages the programs are made of, Go's first, the
 // others in the order of their paths. One without a licence is an error.
-func linked(goCommand, program string) ([]module, error) {
+func linked(goCommand string, programs ...string) ([]module, error) {
 	root, err := output(goCommand, "env", "GOROOT")
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func linked(goCommand, program string) ([]module, error) {
 	if err := std.collect(root, root); err != nil {
 		return nil, err
 	}
-	packages, err := output(goCommand, "list", "-deps", "-json=ImportPath,Dir,Standard,Module", program)
+	packages, err := output(goCommand, append([]string{"list", "-deps", "-json=ImportPath,Dir,Standard,Module"}, programs...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func output(command string, args ...string) (string, error) {
 // write writes the text of all notices.
 func write(w io.Writer, list []module) error {
 	line := strings.Repeat("=", 78)
-	_, err := fmt.Fprintf(w, "pmxcfs is linked with the following, each under a licence of its own.\n")
+	_, err := fmt.Fprintf(w, "pmxcfs and pvecm are linked with the following, each under a licence of its own.\n")
 	for _, m := range list {
 		_, e := fmt.Fprintf(w, "\n%s\n%s %s\n", line, m.Path, m.Version)
 		err = errors.Join(err, e)

@@ -3,30 +3,40 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
 
-const daemon = "pmxcfs/cmd/pmxcfs"
+// programs are what the packages hold.
+var programs = []string{"pmxcfs/cmd/pmxcfs", "pmxcfs/cmd/pvecm"}
 
-func TestEveryLinkedModuleIsInTheCopyrightFile(t *testing.T) {
+func TestTheCopyrightFileNamesTheLinkedModules(t *testing.T) {
 	copyright, err := os.ReadFile("../../debian/copyright")
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := linked("go", daemon)
+	list, err := linked("go", programs...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	named := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^(?:Files:)? vendor/(\S+)/\*$`).FindAllStringSubmatch(string(copyright), -1) {
+		named[m[1]] = true
+	}
 	for _, m := range list[1:] {
-		if !strings.Contains(string(copyright), "\n vendor/"+m.Path+"/*\n") && !strings.Contains(string(copyright), "\nFiles: vendor/"+m.Path+"/*\n") {
+		if !named[m.Path] {
 			t.Errorf("%s is linked in, and debian/copyright has no paragraph for vendor/%s/*", m.Path, m.Path)
 		}
+		delete(named, m.Path)
+	}
+	for path := range named {
+		t.Errorf("debian/copyright has a paragraph for vendor/%s/*, which is not linked in", path)
 	}
 }
 
 func TestTheNoticesOfAllModulesAreWhole(t *testing.T) {
-	list, err := linked("go", daemon)
+	list, err := linked("go", programs...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +58,7 @@ func TestTheNoticesOfAllModulesAreWhole(t *testing.T) {
 			}
 		}
 	}
-	if list, err = linked("go", daemon); err != nil {
+	if list, err = linked("go", programs...); err != nil {
 		t.Fatal(err)
 	}
 	if err := write(&again, list); err != nil || again.String() != out.String() {
