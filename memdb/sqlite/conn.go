@@ -41,6 +41,9 @@ func openThrough(vfs, path, mode string) (conn, error) {
 	if vfs != "" {
 		query.Set("vfs", vfs)
 	}
+	if err := defendConnections(); err != nil {
+		return conn{}, err
+	}
 	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + query.Encode()
 	c, err := (&sqlite3.SQLiteDriver{}).Open(dsn)
 	if err != nil {
@@ -51,6 +54,9 @@ func openThrough(vfs, path, mode string) (conn, error) {
 
 // openMemory makes an empty database in memory.
 func openMemory(pageSize int64) (conn, error) {
+	if err := defendConnections(); err != nil {
+		return conn{}, err
+	}
 	driver, err := (&sqlite3.SQLiteDriver{}).Open("file::memory:?_mutex=no")
 	if err != nil {
 		return conn{}, err

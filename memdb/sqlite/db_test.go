@@ -631,3 +631,25 @@ func TestReadNeverTouchesAFile(t *testing.T) {
 		t.Errorf("/dev/null was read: %v", err)
 	}
 }
+
+func TestConnectionsAreDefensive(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.db")
+	writer, err := open(path, "rwc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	memory, err := openMemory(4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	for name, c := range map[string]conn{"file": writer, "memory": memory} {
+		if err := errors.Join(c.exec(schema), c.exec("PRAGMA writable_schema=ON")); err != nil {
+			t.Fatal(name, err)
+		}
+		if err := c.exec("UPDATE sqlite_schema SET sql='CREATE TABLE tree (inode)'"); err == nil {
+			t.Errorf("%s: the schema can be changed as text", name)
+		}
+	}
+}

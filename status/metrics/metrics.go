@@ -1,9 +1,14 @@
 package metrics
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,7 +69,7 @@ func (m *Metrics) Watch(s Sources) { m.reg.MustRegister(newCollector(s)) }
 // native histograms, as the scraper asks for.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelWarn),
+		ErrorLog: scrapeLog{m.log},
 		// What can be told is told.
 		ErrorHandling:       promhttp.ContinueOnError,
 		EnableOpenMetrics:   true,
@@ -72,6 +77,20 @@ func (m *Metrics) Handler() http.Handler {
 		MaxRequestsInFlight: 4,
 		Timeout:             10 * time.Second,
 	})
+}
+
+// scrapeLog logs what goes wrong in a scrape. A scraper that hangs up is no fault of
+// this node, and it fails every family that was still to come.
+type scrapeLog struct{ log *slog.Logger }
+
+func (l scrapeLog) Println(v ...any) {
+	level := slog.LevelWarn
+	for _, a := range v {
+		if err, ok := a.(error); ok && (errors.Is(err, context.Canceled) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+			level = slog.LevelDebug
+		}
+	}
+	l.log.Log(context.Background(), level, strings.TrimSuffix(fmt.Sprintln(v...), "\n"))
 }
 
 func counter(reg prometheus.Registerer, name, help string, labels ...string) *prometheus.CounterVec {

@@ -1,14 +1,17 @@
 package metrics
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -470,5 +473,20 @@ func BenchmarkScrape(b *testing.B) {
 			}
 			b.ReportMetric(float64(size), "bytes")
 		})
+	}
+}
+
+func TestAScraperThatHangsUpIsNotLogged(t *testing.T) {
+	var out strings.Builder
+	l := scrapeLog{slog.New(slog.NewTextHandler(&out, nil))}
+	const doing = "error encoding and sending metric family:"
+	l.Println(doing, context.Canceled)
+	l.Println(doing, &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.EPIPE)})
+	if out.Len() > 0 {
+		t.Errorf("logged:\n%s", out.String())
+	}
+	l.Println(doing, http.ErrHandlerTimeout)
+	if !strings.Contains(out.String(), doing+" "+http.ErrHandlerTimeout.Error()) {
+		t.Errorf("another fault is not logged: %q", out.String())
 	}
 }

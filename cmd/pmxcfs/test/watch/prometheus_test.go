@@ -156,6 +156,9 @@ func (p *prometheus) alerts() ([]string, error) {
 	return slices.Sorted(maps.Keys(m)), err
 }
 
+// ofSpeed are the alerts that a busy machine explains; pmxcfs-alerts.test.yml tests them.
+var ofSpeed = []string{"PmxcfsSlowDelivery", "PmxcfsSlowDisk"}
+
 // wantAlerts waits until these fire, and none that is neither among them nor may.
 func (p *prometheus) wantAlerts(what string, want []string, may ...string) {
 	p.t.Helper()
@@ -171,7 +174,7 @@ func (p *prometheus) wantAlerts(what string, want []string, may ...string) {
 		}
 		for _, a := range got {
 			name, _, _ := strings.Cut(a, " ")
-			if !slices.Contains(want, a) && !slices.Contains(may, name) {
+			if !slices.Contains(want, a) && !slices.Contains(may, name) && !slices.Contains(ofSpeed, name) {
 				return fmt.Errorf("%q fires, too", a)
 			}
 		}
