@@ -133,7 +133,7 @@ func rrdtool(n *node, args ...string) (string, error) {
 // newest gives the times of the last samples that the files hold; 0: no file, or
 // nothing in it.
 func newest(n *node, files []string) (map[string]int64, error) {
-	args := []string{"bash", "-c", `cd "$0"; for f; do rrdtool lastupdate "$f" 2>&1 | tail -n 1; done`, rrdDir}
+	args := []string{"bash", "-c", `cd "$0"; for f; do echo "lastupdate $f"; done | rrdtool - 2>&1 | grep -E '^(ERROR|[0-9]+:)'`, rrdDir}
 	out, err := n.Host.Exec(n.T.Context(), append(args, files...)...)
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	if err != nil || len(lines) != len(files) {

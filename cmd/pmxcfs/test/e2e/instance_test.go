@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -184,21 +185,18 @@ func (n *instance) start(extra ...string) {
 func (n *instance) waitUp() {
 	n.t.Helper()
 	pid := strconv.Itoa(n.cmd.Process.Pid) + "\n"
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	testutil.EventuallyWithin(n.t, patience, func() error {
 		select {
 		case <-n.done:
 			n.t.Fatalf("the daemon ended at its start, exit code %d", n.cmd.ProcessState.ExitCode())
 		default:
 		}
-		if b, err := os.ReadFile(filepath.Join(n.root, "run/pve-cluster.pid")); err == nil && string(b) == pid {
-			if _, err := os.ReadFile(n.path(".version")); err == nil {
-				return
-			}
+		if b, err := os.ReadFile(filepath.Join(n.root, "run/pve-cluster.pid")); err != nil || string(b) != pid {
+			return fmt.Errorf("the daemon does not get ready: pid file %q, %v", b, err)
 		}
-		if time.Now().After(deadline) {
-			n.t.Fatal("the daemon does not get ready")
-		}
-	}
+		_, err := os.ReadFile(n.path(".version"))
+		return err
+	})
 }
 
 func (n *instance) running() bool {

@@ -240,8 +240,8 @@ func TestNothingAcknowledgedIsLostByKills(t *testing.T) {
 	t.Parallel()
 	s := seed(t)
 	kills, nodes := 300, 3
-	if testing.Short() {
-		kills = 30
+	if testing.Short() || raceDetector {
+		kills = 60
 	}
 	if *longFlag {
 		kills = 5000
