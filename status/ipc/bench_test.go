@@ -1,15 +1,14 @@
 package ipc
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"testing"
 )
 
-// guestConf is a configuration of ordinary size.
-func guestConf(vmid int) []byte {
-	return fmt.Appendf(nil, `#A guest of the benchmark.
+// ordinaryConf is a configuration of ordinary size.
+func ordinaryConf(vmid int) string {
+	return fmt.Sprintf(`#A guest of the benchmark.
 agent: 1
 boot: order=scsi0;ide2;net0
 cores: 4
@@ -35,50 +34,85 @@ name: guest-%d
 `, vmid, vmid>>8&255, vmid&255, vmid, vmid, vmid, vmid)
 }
 
-func benchFakes(guests int) *fakes {
-	f := newFakes()
-	f.version = bytes.Repeat([]byte("v"), 2000)
-	f.vmlist = bytes.Repeat([]byte("l"), 60*guests)
-	f.files["small"] = bytes.Repeat([]byte("c"), 1024)
-	f.files["large"] = bytes.Repeat([]byte("c"), 1<<20-24)
-	f.values[[2]string{"", "k"}] = bytes.Repeat([]byte("s"), 512)
+func benchSite(t testing.TB, guests int) *site {
+	s := newSite(t)
 	for i := range guests {
-		f.guests[uint32(100+i)] = guestConf(100 + i)
+		s.write(t, confOf(uint32(100+i)), ordinaryConf(100+i))
 	}
-	return f
+	return s
 }
 
 // BenchmarkProperties measures the making of the answer alone, over 1,000 guests.
 func BenchmarkProperties(b *testing.B) {
-	f := benchFakes(1000)
+	s := benchSite(b, 1000)
 	props := []string{"name", "tags", "memory"}
 	for _, n := range []int{1, 3} {
 		b.Run(fmt.Sprintf("%d/new", n), func(b *testing.B) {
 			for b.Loop() {
 				var c propCache
-				c.all(f, props[:n])
+				c.all(s.tree, props[:n])
 			}
 		})
 		b.Run(fmt.Sprintf("%d/one-changed", n), func(b *testing.B) {
 			var c propCache
 			for b.Loop() {
-				f.setGuest(500, guestConf(500))
-				c.all(f, props[:n])
+				s.write(b, confOf(500), ordinaryConf(500))
+				c.all(s.tree, props[:n])
 			}
 		})
 		b.Run(fmt.Sprintf("%d/ready", n), func(b *testing.B) {
 			var c propCache
-			c.all(f, props[:n])
+			c.all(s.tree, props[:n])
 			for b.Loop() {
-				c.all(f, props[:n])
+				c.all(s.tree, props[:n])
+			}
+		})
+	}
+}
+
+func BenchmarkGuests1000(b *testing.B) {
+	s := benchSite(b, 1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(appendGuests(nil, s.tree)) != 1000 {
+			b.Fatal("guests are missing")
+		}
+	}
+}
+
+// BenchmarkServe measures the making of answers, without libqb.
+func BenchmarkServe(b *testing.B) {
+	s := benchSite(b, 1000)
+	s.write(b, "storage.cfg", "dir: local")
+	s.set(b, "k", "v")
+	c := s.direct(b, Full)
+	for _, r := range []struct {
+		name string
+		op   int32
+		data []byte
+	}{
+		{"version", OpVersion, nil},
+		{"guest-list", OpGuestList, nil},
+		{"get-status", OpGetStatus, cat(name256("k"), name256(""))},
+		{"set-status", OpSetStatus, cat(name256("k"), "v")},
+		{"get-config", OpGetConfig, cat("storage.cfg", 0)},
+		{"property", OpGuestProperty, cat(u(500), "name", 0)},
+		{"property-of-all", OpGuestProperty, cat(u(0), "name", 0)},
+	} {
+		b.Run(r.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, errno := c.Serve(r.op, r.data); errno != 0 {
+					b.Fatal(errno)
+				}
 			}
 		})
 	}
 }
 
 func TestPropertiesOfAThousandGuests(t *testing.T) {
-	f := benchFakes(1000)
-	out, errno := f.direct(t, ReadOnly).Serve(OpGuestProperties, cat(u(0), 3, "name", 0, "tags", 0, "memory", 0))
+	s := benchSite(t, 1000)
+	out, errno := s.direct(t, ReadOnly).Serve(OpGuestProperties, cat(u(0), 3, "name", 0, "tags", 0, "memory", 0))
 	if errno != 0 {
 		t.Fatal(errno)
 	}

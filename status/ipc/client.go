@@ -52,11 +52,11 @@ func (c *client) serve(op int32, data []byte) ([]byte, syscall.Errno) {
 	cfg := &c.service.cfg
 	switch op {
 	case OpVersion:
-		return withoutData(data, cfg.Status.Version)
+		return withoutData(data, cfg.Store.Version)
 	case OpClusterInfo:
-		return withoutData(data, cfg.Status.ClusterInfo)
+		return withoutData(data, cfg.Store.Members)
 	case OpGuestList:
-		return withoutData(data, cfg.Status.GuestList)
+		return withoutData(data, cfg.Store.VMList)
 	case OpSetStatus:
 		return nil, c.setStatus(data)
 	case OpGetStatus:
@@ -70,9 +70,9 @@ func (c *client) serve(op int32, data []byte) ([]byte, syscall.Errno) {
 		if errno != 0 {
 			return nil, errno
 		}
-		return cfg.Log.Dump(r.max, r.user), 0
+		return cfg.Store.ClusterLog(r.max, r.user), 0
 	case OpRRDDump:
-		return withoutData(data, func() []byte { return withNUL(cfg.RRD.Dump()) })
+		return withoutData(data, cfg.Store.RRDWithNUL)
 	case OpGuestProperty:
 		return c.properties(decodeGuestProperty(data))
 	case OpVerifyToken:
@@ -91,14 +91,7 @@ func withoutData(data []byte, answer func() []byte) ([]byte, syscall.Errno) {
 	return answer(), 0
 }
 
-func withNUL(b []byte) []byte {
-	if len(b) > 0 && b[len(b)-1] == 0 {
-		return b
-	}
-	return append(append(make([]byte, 0, len(b)+1), b...), 0)
-}
-
-// errnoOf is the errno that answers a source's error.
+// errnoOf is the errno that answers an error of the store.
 func errnoOf(err error) syscall.Errno {
 	if err == nil {
 		return 0
@@ -117,7 +110,7 @@ func (c *client) setStatus(data []byte) syscall.Errno {
 	if errno != 0 {
 		return errno
 	}
-	return errnoOf(c.service.cfg.Status.Set(r.key, r.value))
+	return errnoOf(c.service.cfg.Store.Set(r.key, r.value))
 }
 
 func (c *client) getStatus(data []byte) ([]byte, syscall.Errno) {
@@ -125,7 +118,7 @@ func (c *client) getStatus(data []byte) ([]byte, syscall.Errno) {
 	if errno != 0 {
 		return nil, errno
 	}
-	value, ok := c.service.cfg.Status.Get(r.node, r.key)
+	value, ok := c.service.cfg.Store.Get(r.key, r.node)
 	if !ok {
 		return nil, syscall.ENOENT
 	}
@@ -143,7 +136,7 @@ func (c *client) getConfig(data []byte) ([]byte, syscall.Errno) {
 	if path == "" || notInDatabase(path) {
 		return nil, syscall.ENOENT
 	}
-	content, ok := c.service.cfg.Configs.ReadFile(path)
+	content, ok := readFile(c.service.cfg.Tree, path)
 	if !ok {
 		return nil, syscall.ENOENT
 	}
@@ -154,15 +147,16 @@ func (c *client) log(data []byte) syscall.Errno {
 	if c.access != Full {
 		return syscall.EPERM
 	}
-	e, errno := decodeLog(data)
+	m, errno := decodeLog(data)
 	if errno != 0 {
 		return errno
 	}
-	if e.Priority > maxPriority {
+	if m.Priority > maxPriority {
 		return 0 // clients count on no error, and nothing logged
 	}
-	e.PID = uint32(c.peer.PID)
-	return errnoOf(c.service.cfg.Log.Add(e))
+	m.PID = uint32(c.peer.PID)
+	c.service.cfg.Store.Log(m)
+	return 0
 }
 
 func (c *client) properties(r guestProps, errno syscall.Errno) ([]byte, syscall.Errno) {
@@ -171,9 +165,9 @@ func (c *client) properties(r guestProps, errno syscall.Errno) ([]byte, syscall.
 	}
 	s := c.service
 	if r.vmid == 0 {
-		return s.props.all(s.cfg.Configs, r.props), 0
+		return s.props.all(s.cfg.Tree, r.props), 0
 	}
-	g, ok := s.cfg.Configs.Guest(r.vmid)
+	g, ok := findGuest(s.cfg.Tree, r.vmid)
 	if !ok {
 		return nil, syscall.ENOENT
 	}
@@ -185,7 +179,7 @@ func (c *client) verifyToken(data []byte) syscall.Errno {
 	if errno != 0 {
 		return errno
 	}
-	file, ok := c.service.cfg.Configs.ReadFile(tokenFile)
+	file, ok := readFile(c.service.cfg.Tree, tokenFile)
 	if !ok || !hasToken(file, token) {
 		return syscall.ENOENT
 	}

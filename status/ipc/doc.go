@@ -3,9 +3,8 @@
 // list, status values, the cluster log, guests' properties.
 //
 // A request is decoded by a pure function of its bytes (request.go), checked against the
-// client's access, and answered from sources that this package declares
-// (sources.go) and others implement.
+// client's access, and answered from the tree and the status store. Neither waits for a
+// writer or for another node.
 //
-// Decoding makes all checks that need only the request's bytes. Sources never see a
-// length, a NUL or a path that a client made up.
+// Decoding checks lengths, NULs and paths; the store checks values.
 package ipc

@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"pmxcfs/internal/jsontext"
+	"pmxcfs/memdb"
 )
 
 // A property is a line NAME: VALUE of a guest's configuration, as offsets into it.
@@ -59,26 +60,26 @@ func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
 // appendGuest appends a guest's line of the answer, or nothing if it has none of the properties.
 // Of several lines of one property the last one counts.
-func appendGuest(dst []byte, g Guest, props []string) []byte {
-	found := parseProperties(g.Conf)
+func appendGuest(dst []byte, g guest, props []string) []byte {
+	found := parseProperties(g.conf)
 	any := false
 	for _, name := range props {
 		for i := len(found) - 1; i >= 0; i-- {
 			q := found[i]
-			if string(g.Conf[q.name:q.nameEnd]) != name {
+			if string(g.conf[q.name:q.nameEnd]) != name {
 				continue
 			}
 			if any {
 				dst = append(dst, ',')
 			} else {
 				dst = append(dst, '\n', '"')
-				dst = strconv.AppendUint(dst, uint64(g.VMID), 10)
+				dst = strconv.AppendUint(dst, uint64(g.vmid), 10)
 				dst = append(dst, `": {`...)
 				any = true
 			}
 			dst = jsontext.AppendString(dst, name)
 			dst = append(dst, ':')
-			dst = jsontext.AppendString(dst, g.Conf[q.value:q.valueEnd])
+			dst = jsontext.AppendString(dst, g.conf[q.value:q.valueEnd])
 			break
 		}
 	}
@@ -89,7 +90,7 @@ func appendGuest(dst []byte, g Guest, props []string) []byte {
 }
 
 // oneGuest answers for a single guest.
-func oneGuest(g Guest, props []string) []byte {
+func oneGuest(g guest, props []string) []byte {
 	return closeObject(appendGuest([]byte{'{'}, g, props))
 }
 
@@ -114,11 +115,11 @@ const maxKept = 1 << 20
 type propAnswer struct {
 	props   []string
 	asked   uint64 // when, by propCache.asked
-	changes uint64 // Configs' number before the guests were read
+	changes uint64 // the tree's number of changes before the guests were read
 	text    []byte // never written to again
-	guests  []Guest
+	guests  []guest
 	lines   []span // each guest's in text
-	spare   []Guest
+	spare   []guest
 }
 
 type span struct{ from, to int }
@@ -130,16 +131,16 @@ func isSame(a, b []byte) bool {
 }
 
 // all returns the answer for all guests there are.
-func (c *propCache) all(configs Configs, props []string) []byte {
+func (c *propCache) all(tree *memdb.Tree, props []string) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.find(props)
 	if a == nil {
 		a = c.add(props)
 	}
-	changes := configs.Changes()
+	changes := tree.Changes()
 	if a.text == nil || a.changes != changes {
-		a.renew(configs.AppendGuests(a.spare[:0]))
+		a.renew(appendGuests(a.spare[:0], tree))
 		a.changes = changes
 	}
 	text := a.text
@@ -180,12 +181,12 @@ func (c *propCache) add(props []string) *propAnswer {
 }
 
 // renew makes the answer anew from the guests, ascending by VMID.
-func (a *propAnswer) renew(guests []Guest) {
+func (a *propAnswer) renew(guests []guest) {
 	text := append(make([]byte, 0, len(a.text)+len(a.text)/8+64), '{')
 	lines := make([]span, 0, len(guests))
 	old := 0
 	for _, g := range guests {
-		for old < len(a.guests) && a.guests[old].VMID < g.VMID {
+		for old < len(a.guests) && a.guests[old].vmid < g.vmid {
 			old++
 		}
 		from := len(text)
@@ -193,7 +194,7 @@ func (a *propAnswer) renew(guests []Guest) {
 			text = append(text, ',')
 		}
 		line := len(text)
-		if old < len(a.guests) && a.guests[old].VMID == g.VMID && isSame(a.guests[old].Conf, g.Conf) {
+		if old < len(a.guests) && a.guests[old].vmid == g.vmid && isSame(a.guests[old].conf, g.conf) {
 			text = append(text, a.text[a.lines[old].from:a.lines[old].to]...)
 		} else {
 			text = appendGuest(text, g, a.props)

@@ -1,19 +1,20 @@
 package ipc
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"pmxcfs/memdb"
 )
 
 // parsed returns all properties of a configuration, as an answer gives them.
 func parsed(conf string) map[string]string {
-	g := Guest{VMID: 100, Conf: []byte(conf)}
+	g := guest{100, []byte(conf)}
 	got := map[string]string{}
-	for _, q := range parseProperties(g.Conf) {
+	for _, q := range parseProperties(g.conf) {
 		name := conf[q.name:q.nameEnd]
 		var answer map[string]map[string]string
 		if err := json.Unmarshal(oneGuest(g, []string{name}), &answer); err != nil {
@@ -50,46 +51,44 @@ func TestParseProperties(t *testing.T) {
 }
 
 func TestAnswersFollowChanges(t *testing.T) {
-	f := newFakes()
+	s := newSite(t)
 	var c propCache
 	name := []string{"name"}
 	ask := func(want string) {
 		t.Helper()
-		text := c.all(f, name)
+		text := c.all(s.tree, name)
 		var got map[string]map[string]string
 		if err := json.Unmarshal(text, &got); err != nil || fmt.Sprint(got) != want {
 			t.Fatalf("got %v, want %s, %v", got, want, err)
 		}
-		if again := c.all(f, name); &again[0] != &text[0] {
+		if again := c.all(s.tree, name); &again[0] != &text[0] {
 			t.Fatal("made again without a change")
 		}
 	}
 	ask("map[]")
 	for i, conf := range []string{"name: a", "name: b", "name: c"} {
-		f.setGuest(uint32(100+i), []byte(conf))
+		s.write(t, confOf(uint32(100+i)), conf)
 	}
 	ask("map[100:map[name:a] 101:map[name:b] 102:map[name:c]]")
-	f.setGuest(101, []byte("name: x")) // of the same length
+	s.write(t, confOf(101), "name: x") // of the same length
 	ask("map[100:map[name:a] 101:map[name:x] 102:map[name:c]]")
-	// An append in place: the same array, another length.
-	grown := append(make([]byte, 0, 100), "name: y"...)
-	f.setGuest(102, grown)
-	ask("map[100:map[name:a] 101:map[name:x] 102:map[name:y]]")
-	f.setGuest(102, append(grown, "z"...))
-	ask("map[100:map[name:a] 101:map[name:x] 102:map[name:yz]]")
-	f.setGuest(101, []byte("memory: 1")) // one without the property, in the middle
-	ask("map[100:map[name:a] 102:map[name:yz]]")
-	f.setGuest(100, []byte("memory: 1")) // at the beginning
-	ask("map[102:map[name:yz]]")
-	f.setGuest(99, []byte("name: n")) // a new one before all others
-	f.setGuest(101, []byte("name: m"))
-	ask("map[101:map[name:m] 102:map[name:yz] 99:map[name:n]]")
-	for _, vmid := range []uint32{99, 102} {
-		f.setGuest(vmid, nil)
+	// An append, which the tree may do in place.
+	for i, char := range "yz" {
+		s.apply(t, memdb.Op{Kind: memdb.OpWrite, Path: confOf(102), Data: []byte(string(char)), Offset: uint32(len("name: c") + i)})
 	}
+	ask("map[100:map[name:a] 101:map[name:x] 102:map[name:cyz]]")
+	s.write(t, confOf(101), "memory: 1") // one without the property, in the middle
+	ask("map[100:map[name:a] 102:map[name:cyz]]")
+	s.write(t, confOf(100), "memory: 1") // at the beginning
+	ask("map[102:map[name:cyz]]")
+	s.write(t, confOf(99), "name: n") // a new one before all others
+	s.write(t, confOf(101), "name: m")
+	ask("map[101:map[name:m] 102:map[name:cyz] 99:map[name:n]]")
+	s.remove(t, confOf(99))
+	s.remove(t, confOf(102))
 	ask("map[101:map[name:m]]")
-	f.setGuest(101, nil)
-	f.setGuest(100, nil)
+	s.remove(t, confOf(101))
+	s.remove(t, confOf(100))
 	ask("map[]")
 	if a := c.answers[0]; len(a.guests) != 0 {
 		t.Fatalf("%d guests kept that are gone", len(a.guests))
@@ -98,28 +97,29 @@ func TestAnswersFollowChanges(t *testing.T) {
 
 // What the cache has made piece by piece is what would be made anew.
 func TestAnswersFromPiecesAreTheSameAsNew(t *testing.T) {
-	f := newFakes()
+	s := newSite(t)
 	var c propCache
 	rnd := rand.New(rand.NewPCG(1, 2))
 	sets := [][]string{{"name"}, {"tags", "name"}, {"lock"}}
 	for range 3000 {
 		vmid := 100 + rnd.Uint32N(12)
-		var conf []byte
-		if rnd.IntN(4) > 0 {
-			conf = []byte{'\n'}
+		if _, ok := s.tree.Lookup(confOf(vmid)); ok && rnd.IntN(4) == 0 {
+			s.remove(t, confOf(vmid))
+		} else {
+			conf := []byte{'\n'}
 			for _, name := range []string{"name", "tags", "lock"} {
 				if rnd.IntN(2) == 0 {
 					conf = fmt.Appendf(conf, "%s: %d\n", name, rnd.IntN(1000))
 				}
 			}
+			s.write(t, confOf(vmid), string(conf))
 		}
-		f.setGuest(vmid, conf)
 		for _, props := range sets {
 			if rnd.IntN(2) == 0 {
 				continue
 			}
 			var fresh propCache
-			if got, want := string(c.all(f, props)), string(fresh.all(f, props)); got != want {
+			if got, want := string(c.all(s.tree, props)), string(fresh.all(s.tree, props)); got != want {
 				t.Fatalf("%v: got %s, want %s", props, got, want)
 			}
 		}
@@ -127,24 +127,27 @@ func TestAnswersFromPiecesAreTheSameAsNew(t *testing.T) {
 }
 
 func TestAnswersAreKeptForTheQuestionsOfLate(t *testing.T) {
-	f := newFakes()
-	f.setGuest(100, []byte("name: a\n"))
+	s := newSite(t)
+	s.write(t, confOf(100), "name: a\n")
 	var c propCache
+	name := []string{"name"}
+	text := c.all(s.tree, name)
 	for i := range 3 * maxAnswers {
-		c.all(f, []string{"name"})
-		c.all(f, []string{fmt.Sprint("other", i)})
+		c.all(s.tree, []string{fmt.Sprint("other", i)})
+		if again := c.all(s.tree, name); &again[0] != &text[0] {
+			t.Fatal("what is asked for all the time was thrown away")
+		}
 	}
-	listed := f.listed
-	c.all(f, []string{"name"})
-	if f.listed != listed || len(c.answers) != maxAnswers {
-		t.Errorf("what is asked for all the time was thrown away, or %d answers kept", len(c.answers))
+	if len(c.answers) != maxAnswers {
+		t.Errorf("%d answers are kept", len(c.answers))
 	}
 	// One that no client can get is not.
-	f.setGuest(100, append([]byte("name: "), bytes.Repeat([]byte("x"), maxKept)...))
-	if text := c.all(f, []string{"name"}); len(text) <= maxKept {
+	s.write(t, confOf(100), "name: "+strings.Repeat("x", maxKept/2))
+	s.write(t, confOf(101), "name: "+strings.Repeat("x", maxKept/2))
+	if text := c.all(s.tree, name); len(text) <= maxKept {
 		t.Fatal("cut")
 	}
-	if a := c.find([]string{"name"}); a.text != nil {
+	if a := c.find(name); a.text != nil {
 		t.Error("an answer is kept that nobody can get")
 	}
 }
@@ -154,12 +157,16 @@ func FuzzProperties(f *testing.F) {
 	f.Add([]byte("name: \xff\"\\\x00\n"), "name")
 	f.Add([]byte("a:b:c\n\n#x: y\r\na:\t\v"), "a")
 	f.Fuzz(func(t *testing.T, conf []byte, prop string) {
-		fakes := newFakes()
-		fakes.guests[100], fakes.guests[101] = conf, []byte("name: x")
+		if len(conf) > memdb.MaxFileSize {
+			return
+		}
+		s := newSite(t)
+		s.write(t, confOf(100), string(conf))
+		s.write(t, confOf(101), "name: x")
 		var c propCache
 		for range 2 { // the second time from what is kept
-			fakes.changes++
-			out := c.all(fakes, []string{prop, "name"})
+			s.write(t, "other", "")
+			out := c.all(s.tree, []string{prop, "name"})
 			var got map[string]map[string]string
 			if err := json.Unmarshal(out, &got); err != nil {
 				t.Fatalf("%q: %v", out, err)

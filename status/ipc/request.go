@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"strings"
 	"syscall"
+
+	"pmxcfs/status/clusterlog"
 )
 
 // Layout of the requests' data. Integers are little-endian.
@@ -75,25 +77,25 @@ func decodeGetConfig(b []byte) (string, syscall.Errno) {
 	return path, 0
 }
 
-// decodeLog returns an entry without its PID.
-func decodeLog(b []byte) (LogEntry, syscall.Errno) {
+// decodeLog returns a message without its PID.
+func decodeLog(b []byte) (clusterlog.Message, syscall.Errno) {
 	if len(b) < logHeadLen {
-		return LogEntry{}, syscall.EINVAL
+		return clusterlog.Message{}, syscall.EINVAL
 	}
 	priority, identLen, tagLen := b[0], int(b[1]), int(b[2])
 	b = b[logHeadLen:]
 	if len(b) < identLen+tagLen {
-		return LogEntry{}, syscall.EINVAL
+		return clusterlog.Message{}, syscall.EINVAL
 	}
-	e := LogEntry{Priority: priority}
+	m := clusterlog.Message{Priority: priority}
 	var ok [3]bool
-	e.Ident, ok[0] = terminated(b[:identLen])
-	e.Tag, ok[1] = terminated(b[identLen : identLen+tagLen])
-	e.Message, ok[2] = terminated(b[identLen+tagLen:])
+	m.Ident, ok[0] = terminated(b[:identLen])
+	m.Tag, ok[1] = terminated(b[identLen : identLen+tagLen])
+	m.Text, ok[2] = terminated(b[identLen+tagLen:])
 	if ok != [3]bool{true, true, true} {
-		return LogEntry{}, syscall.EINVAL
+		return clusterlog.Message{}, syscall.EINVAL
 	}
-	return e, 0
+	return m, 0
 }
 
 type getLog struct {

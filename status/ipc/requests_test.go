@@ -9,6 +9,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pmxcfs/status"
+	"pmxcfs/status/clusterlog"
 )
 
 // sample is a request and what it is answered with, by access.
@@ -18,17 +21,28 @@ type sample struct {
 	data []byte
 	full syscall.Errno
 	ro   syscall.Errno
-	want string // with errno 0
+	want any // with errno 0: a string, or what the store renders
+}
+
+// answer returns what the request is answered with.
+func (c sample) answer(s *site) string {
+	if render, ok := c.want.(func(*status.Store) []byte); ok {
+		return string(render(s.store))
+	}
+	return c.want.(string)
 }
 
 func samples() []sample {
 	long := func(n int) string { return strings.Repeat("x", n) }
+	log := func(max int, user string) func(*status.Store) []byte {
+		return func(s *status.Store) []byte { return s.ClusterLog(max, user) }
+	}
 	s := []sample{
-		{"version", OpVersion, nil, 0, 0, `{"starttime":1}`},
+		{"version", OpVersion, nil, 0, 0, (*status.Store).Version},
 		{"version with data", OpVersion, cat(0), einval, einval, ""},
-		{"cluster info", OpClusterInfo, nil, 0, 0, `{"nodename":"one"}`},
+		{"cluster info", OpClusterInfo, nil, 0, 0, (*status.Store).Members},
 		{"cluster info with data", OpClusterInfo, cat("x"), einval, einval, ""},
-		{"guest list", OpGuestList, nil, 0, 0, `{"version":1}`},
+		{"guest list", OpGuestList, nil, 0, 0, (*status.Store).VMList},
 		{"guest list with data", OpGuestList, cat("x"), einval, einval, ""},
 
 		{"set status", OpSetStatus, cat(name256("k"), "value"), 0, eperm, ""},
@@ -102,14 +116,14 @@ func samples() []sample {
 		{"log, lengths too long", OpLog, cat(6, 255, 255, "r", 0, "t", 0, "m", 0), einval, eperm, ""},
 		{"log, longest names", OpLog, cat(6, 255, 255, long(254), 0, long(254), 0, "m", 0), 0, eperm, ""},
 
-		{"get log", OpGetLog, cat(u(3), u(0), u(0), u(0), 0), 0, 0, `{"max":3,"user":""}`},
-		{"get log, default", OpGetLog, cat(u(0), u(0), u(0), u(0), "root@pam", 0), 0, 0, `{"max":50,"user":"root@pam"}`},
-		{"get log, user without NUL", OpGetLog, cat(u(1), u(7), u(7), u(7), "root"), 0, 0, `{"max":1,"user":"root"}`},
-		{"get log, most", OpGetLog, cat(u(1<<32-1), u(0), u(0), u(0), 0), 0, 0, `{"max":65536,"user":""}`},
+		{"get log", OpGetLog, cat(u(3), u(0), u(0), u(0), 0), 0, 0, log(3, "")},
+		{"get log, default", OpGetLog, cat(u(0), u(0), u(0), u(0), "root@pam", 0), 0, 0, log(50, "root@pam")},
+		{"get log, user without NUL", OpGetLog, cat(u(1), u(7), u(7), u(7), "root"), 0, 0, log(1, "root")},
+		{"get log, most", OpGetLog, cat(u(1<<32-1), u(0), u(0), u(0), 0), 0, 0, log(65536, "")},
 		{"get log, no user", OpGetLog, cat(u(3), u(0), u(0), u(0)), einval, einval, ""},
 		{"get log, nothing", OpGetLog, nil, einval, einval, ""},
 
-		{"rrd dump", OpRRDDump, nil, 0, 0, "pve-node-9.0/one:1:2\n\x00"},
+		{"rrd dump", OpRRDDump, nil, 0, 0, (*status.Store).RRDWithNUL},
 		{"rrd dump with data", OpRRDDump, cat(0), einval, einval, ""},
 
 		{"property of one", OpGuestProperty, cat(u(100), "name", 0), 0, 0, "{\n\"100\": {\"name\":\"web\"}\n}\n"},
@@ -165,23 +179,32 @@ func samples() []sample {
 
 func u(n uint32) uint32 { return n }
 
-func sampleFakes() *fakes {
-	f := newFakes()
-	f.files["storage.cfg"] = []byte("dir: local")
-	f.files["empty"] = nil
-	f.files["ha/x"] = []byte("ha")
-	f.files["priv/key"] = []byte("secret")
-	f.files["nodes/one/priv/key"] = []byte("secret")
-	f.files["priv/token.cfg"] = []byte("root@pam!a 1-2\n\nroot@pam!b 3-4")
-	f.files[".version"] = []byte("hidden by the special file")
-	f.files["local/config"] = []byte("hidden by the link")
-	f.guests[100] = []byte("#note: x\nname: db\nmemory: 512\nname: web\n[snap]\nname: old\n")
-	f.guests[101] = []byte("name:   db \t\r\nLOCK: y\nempty:\nwhite: \t\nname:\n")
-	f.guests[102] = nil
-	f.values[[2]string{"", "here"}] = []byte("mine")
-	f.values[[2]string{"two", "here"}] = []byte("two's")
-	f.values[[2]string{"", strings.Repeat("x", 255)}] = []byte("of 255")
-	return f
+func sampleSite(t testing.TB) *site {
+	s := newSite(t)
+	s.write(t, "storage.cfg", "dir: local")
+	s.write(t, "empty", "")
+	s.write(t, "ha/x", "ha")
+	s.write(t, "priv/key", "secret")
+	s.write(t, "nodes/one/priv/key", "secret")
+	s.write(t, "priv/token.cfg", "root@pam!a 1-2\n\nroot@pam!b 3-4")
+	s.write(t, ".version", "hidden by the special file")
+	s.write(t, "local/config", "hidden by the link")
+	s.write(t, confOf(100), "#note: x\nname: db\nmemory: 512\nname: web\n[snap]\nname: old\n")
+	s.write(t, confOf(101), "name:   db \t\r\nLOCK: y\nempty:\nwhite: \t\nname:\n")
+	s.write(t, confOf(102), "")
+	s.setSampleValues(t)
+	s.set(t, "rrd/pve-node-9.0/one", "1:2\x00")
+	s.deliver(t, postedValue, cat(name256("here"), "two's"))
+	for i := range 2 * defaultLogEntries {
+		s.store.Log(clusterlog.Message{Ident: []string{"root@pam", "root"}[i%2], Tag: "x", Text: fmt.Sprint(i)})
+	}
+	s.group.posted = nil
+	return s
+}
+
+func (s *site) setSampleValues(t testing.TB) {
+	s.set(t, "here", "mine")
+	s.set(t, strings.Repeat("x", 255), "of 255")
 }
 
 func TestEveryOpAndItsErrors(t *testing.T) {
@@ -191,12 +214,13 @@ func TestEveryOpAndItsErrors(t *testing.T) {
 			if access == ReadOnly {
 				errno = s.ro
 			}
-			out, got := sampleFakes().direct(t, access).Serve(s.op, s.data)
+			site := sampleSite(t)
+			out, got := site.direct(t, access).Serve(s.op, s.data)
 			switch {
 			case got != errno:
 				t.Errorf("%s, access %d: got %v, want %v", s.name, access, got, errno)
-			case errno == 0 && string(out) != s.want:
-				t.Errorf("%s, access %d: got %q, want %q", s.name, access, out, s.want)
+			case errno == 0 && string(out) != s.answer(site):
+				t.Errorf("%s, access %d: got %q, want %q", s.name, access, out, s.answer(site))
 			}
 		}
 	}
@@ -217,67 +241,118 @@ func TestAuthorize(t *testing.T) {
 }
 
 func TestSetStatusPassesKeyAndValue(t *testing.T) {
-	f := newFakes()
-	c := f.direct(t, Full)
+	s := newSite(t)
+	c := s.direct(t, Full)
 	if _, errno := c.Serve(OpSetStatus, cat(name256("k"), "v\x00v")); errno != 0 {
 		t.Fatal(errno)
 	}
-	if got := f.values[[2]string{"", "k"}]; string(got) != "v\x00v" {
-		t.Fatalf("got %q", got)
+	if got, ok := s.store.Get("k", ""); !ok || string(got) != "v\x00v" {
+		t.Fatalf("got %q, %v", got, ok)
 	}
-	if _, errno := c.Serve(OpSetStatus, name256("k")); errno != 0 || len(f.values) != 0 {
-		t.Fatalf("not deleted: %v, %v", errno, f.values)
+	if _, errno := c.Serve(OpSetStatus, name256("k")); errno != 0 {
+		t.Fatal(errno)
+	}
+	if got, ok := s.store.Get("k", ""); ok {
+		t.Fatalf("not deleted: %q", got)
 	}
 }
 
-func TestSourcesErrorsBecomeErrnos(t *testing.T) {
+func TestTheStoresErrorsBecomeErrnos(t *testing.T) {
 	for err, want := range map[error]syscall.Errno{
-		fmt.Errorf("wrapped: %w", syscall.EFBIG): syscall.EFBIG,
-		errors.New("no errno"):                   syscall.EIO,
-		fmt.Errorf("%w", syscall.Errno(0)):       syscall.EIO,
+		nil:                                0,
+		status.ErrFull:                     syscall.ENOSPC,
+		errors.New("no errno"):             syscall.EIO,
+		fmt.Errorf("%w", syscall.Errno(0)): syscall.EIO,
 	} {
-		f := newFakes()
-		f.setErr, f.addErr = err, err
-		c := f.direct(t, Full)
-		if _, errno := c.Serve(OpSetStatus, cat(name256("k"), "v")); errno != want {
-			t.Errorf("set: %v became %v", err, errno)
-		}
-		if _, errno := c.Serve(OpLog, cat(1, 1, 1, 0, 0, 0)); errno != want {
-			t.Errorf("log: %v became %v", err, errno)
+		if got := errnoOf(err); got != want {
+			t.Errorf("%v became %v", err, got)
 		}
 	}
 }
 
 func TestLogEntryIsWhatTheRequestSays(t *testing.T) {
-	f := newFakes()
-	c := f.direct(t, Full)
+	s := newSite(t)
+	c := s.direct(t, Full)
 	if _, errno := c.Serve(OpLog, cat(6, 5, 4, "root", 0, "tag", 0, "m\n\xff", 0)); errno != 0 {
 		t.Fatal(errno)
 	}
-	want := LogEntry{Priority: 6, PID: 4321, Ident: "root", Tag: "tag", Message: "m\n\xff"}
-	if got := f.lastLogged(t); got != want {
+	want := entry{Pri: 6, PID: 4321, Node: "one", User: "root", Tag: "tag", Msg: "m#010?"}
+	if got := s.log(t)[0]; got != want {
 		t.Fatalf("got %+v, want %+v", got, want)
 	}
-	if _, errno := c.Serve(OpLog, cat(8, 1, 1, 0, 0, 0)); errno != 0 || len(f.logged) != 1 {
-		t.Fatalf("priority 8: %v, %d entries", errno, len(f.logged))
+	if _, errno := c.Serve(OpLog, cat(8, 1, 1, 0, 0, 0)); errno != 0 || s.log(t)[0] != want {
+		t.Fatalf("priority 8: %v, %+v", errno, s.log(t)[0])
 	}
 }
 
-func TestRRDDumpEndsInANULAlways(t *testing.T) {
-	f := newFakes()
-	for _, have := range []string{"", "a:1\n", "a:1\n\x00", "\x00"} {
-		f.rrd = []byte(have)
-		got, _ := f.direct(t, Full).Serve(OpRRDDump, nil)
-		if want := strings.TrimSuffix(have, "\x00") + "\x00"; string(got) != want {
-			t.Errorf("%q became %q", have, got)
+// want asks and compares.
+func (c *client) want(t *testing.T, op int32, data []byte, answer string, errno syscall.Errno) {
+	t.Helper()
+	if got, e := c.Serve(op, data); string(got) != answer || e != errno {
+		t.Errorf("op %d, %.40q: %.80q, %v, want %.80q, %v", op, data, got, e, answer, errno)
+	}
+}
+
+func TestTokensFollowTheirFile(t *testing.T) {
+	s := newSite(t)
+	c := s.direct(t, ReadOnly)
+	token := cat("user@pve!two 2222", 0)
+	c.want(t, OpVerifyToken, token, "", enoent)
+	s.write(t, tokenFile, "root@pam!one 1111\nuser@pve!two 2222\n")
+	c.want(t, OpVerifyToken, token, "", 0)
+	s.write(t, tokenFile, "root@pam!one 1111\nuser@pve!two 2223\n")
+	c.want(t, OpVerifyToken, token, "", enoent)
+	s.remove(t, tokenFile)
+	c.want(t, OpVerifyToken, token, "", enoent)
+}
+
+func TestValuesOfBothNodes(t *testing.T) {
+	s := newSite(t)
+	c := s.direct(t, Full)
+	get := func(key, node string) []byte { return cat(name256(key), name256(node)) }
+	c.want(t, OpSetStatus, cat(name256("k"), "value"), "", 0)
+	c.want(t, OpGetStatus, get("k", ""), "value", 0)
+	c.want(t, OpGetStatus, get("k", "one"), "value", 0)
+	c.want(t, OpGetStatus, get("k", "two"), "", enoent)
+	s.deliver(t, postedValue, cat(name256("k"), "theirs"))
+	c.want(t, OpGetStatus, get("k", "two"), "theirs", 0)
+
+	c.want(t, OpSetStatus, cat(name256("nodeip"), "10.0.0.1", 0), "", 0)
+	c.want(t, OpSetStatus, cat(name256("nodeip"), "10.0.0.2"), "", syscall.ENOMEM)
+	if members, _ := c.Serve(OpClusterInfo, nil); !strings.Contains(string(members), `"ip": "10.0.0.1"`) {
+		t.Errorf("members are %s", members)
+	}
+	c.want(t, OpRRDDump, nil, "\x00", 0)
+	s = newSite(t)
+	c = s.direct(t, Full)
+	c.want(t, OpSetStatus, cat(name256("rrd/k"), "1:2", 0), "", 0)
+	c.want(t, OpSetStatus, cat(name256("rrd/k"), "1\n2", 0), "", syscall.ENOMEM)
+	c.want(t, OpSetStatus, cat(name256("rrd/"), "1", 0), "", einval)
+	c.want(t, OpRRDDump, nil, "k:1:2\n\x00", 0)
+	for i := range 5000 {
+		if _, errno := c.Serve(OpSetStatus, cat(name256(fmt.Sprint(i)), "v")); errno != 0 {
+			if errno != syscall.ENOSPC || i < 4000 {
+				t.Errorf("key %d: %v", i, errno)
+			}
+			return
 		}
 	}
+	t.Error("there is no end of keys")
 }
 
-func TestVerifyTokenWithoutAFile(t *testing.T) {
-	if _, errno := newFakes().direct(t, Full).Serve(OpVerifyToken, cat("a", 0)); errno != enoent {
-		t.Fatalf("got %v", errno)
+func TestTheLogOfBothNodes(t *testing.T) {
+	s := newSite(t)
+	c := s.direct(t, Full)
+	c.want(t, OpLog, cat(3, 9, 5, "root@pam", 0, "test", 0, `a "text"`, 0), "", 0)
+	other, err := clusterlog.New(clusterlog.Config{Node: "two", Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
 	}
+	s.deliver(t, postedLog, other.Add(clusterlog.Message{Ident: "root", Tag: "x", Text: "theirs"}))
+	if all := s.log(t); len(all) != 3 || all[0].Msg != "theirs" || all[0].Node != "two" {
+		t.Errorf("the log is %+v", all)
+	}
+	c.want(t, OpGetLog, cat(u(2), u(0), u(0), u(0), 0), string(s.store.ClusterLog(2, "")), 0)
 }
 
 // observer is an Observer that keeps all.
@@ -297,8 +372,8 @@ func (o *observer) Took(op int32, took time.Duration) {
 func (o *observer) Failed(op int32, errno syscall.Errno) { o.failed[op] = errno }
 
 func TestRequestsAreCountedAndObserved(t *testing.T) {
-	f := newFakes()
-	c := f.direct(t, Full)
+	s := newSite(t)
+	c := s.direct(t, Full)
 	o := &observer{t: t, failed: map[int32]syscall.Errno{}}
 	c.service.cfg.Observer = o
 	c.Serve(OpVersion, nil)
@@ -330,6 +405,6 @@ func TestRequestsAreCountedAndObserved(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	if _, err := Start(Config{}); err == nil {
-		t.Fatal("started without sources")
+		t.Fatal("started without a tree and a store")
 	}
 }

@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"pmxcfs/corosync/qb"
+	"pmxcfs/memdb"
+	"pmxcfs/status"
 )
 
-// Config is what the service needs to know. The sources and Logger are required.
+// Config is what the service needs to know. Tree, Store and Logger are required.
 type Config struct {
 	// Name is the libqb service's name; empty means DefaultName.
 	Name string
@@ -22,15 +24,14 @@ type Config struct {
 	// Read-only clients get three quarters of them at most, so that they can't keep root out.
 	MaxConns int
 
-	Configs Configs
-	Status  Status
-	Log     Log
-	RRD     RRD
+	// Tree has the files that are read, and the guests. Store has all else.
+	Tree  *memdb.Tree
+	Store *status.Store
 
 	// Logger takes a line for each client that is refused or dropped.
 	Logger *slog.Logger
 
-	// Observer is told of requests; nil: nobody is.
+	// Observer is told of requests; it may be nil.
 	Observer Observer
 }
 
@@ -82,8 +83,8 @@ func Start(cfg Config) (*Service, error) {
 }
 
 func newService(cfg Config) (*Service, error) {
-	if cfg.Configs == nil || cfg.Status == nil || cfg.Log == nil || cfg.RRD == nil || cfg.Logger == nil {
-		return nil, errors.New("ipc: a source or the logger is missing")
+	if cfg.Tree == nil || cfg.Store == nil || cfg.Logger == nil {
+		return nil, errors.New("ipc: Tree, Store and Logger are needed")
 	}
 	if cfg.Name == "" {
 		cfg.Name = DefaultName

@@ -16,7 +16,6 @@ import (
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
 	"pmxcfs/status/ipc"
-	"pmxcfs/status/ipc/backend"
 	"pmxcfs/status/rrd"
 )
 
@@ -96,8 +95,7 @@ func (d *daemon) startTools() error {
 	if d.tools == nil {
 		return nil
 	}
-	cfg := ipc.Config{Name: d.o.IPCName, GID: d.gid, Logger: d.logs.Domain("ipcs")}
-	backend.Configure(&cfg, d.tree, d.status)
+	cfg := ipc.Config{Name: d.o.IPCName, GID: d.gid, Tree: d.tree, Store: d.status, Logger: d.logs.Domain("ipcs")}
 	d.observeIPC(&cfg)
 	d.tools.cfg = cfg
 	return d.tools.start()

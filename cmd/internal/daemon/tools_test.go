@@ -17,7 +17,6 @@ import (
 	"pmxcfs/status"
 	"pmxcfs/status/health"
 	"pmxcfs/status/ipc"
-	"pmxcfs/status/ipc/backend"
 )
 
 func newStatus(t *testing.T, tree *memdb.Tree) *status.Store {
@@ -38,8 +37,7 @@ func TestANameThatIsTakenIsToldAndTriedAgain(t *testing.T) {
 	defer squatter.Stop()
 	var log bytes.Buffer
 	tree := memdb.New()
-	cfg := ipc.Config{Name: name, Logger: slog.New(slog.DiscardHandler)}
-	backend.Configure(&cfg, tree, newStatus(t, tree))
+	cfg := ipc.Config{Name: name, Tree: tree, Store: newStatus(t, tree), Logger: slog.New(slog.DiscardHandler)}
 	s := &toolService{cfg: cfg, log: slog.New(slog.NewTextHandler(&log, nil)), every: 5 * time.Millisecond}
 	if err := s.start(); err != nil {
 		t.Fatalf("the daemon does not start: %v", err)
@@ -80,8 +78,7 @@ func TestToolsStopWhileTheNameIsTaken(t *testing.T) {
 	}
 	defer squatter.Stop()
 	tree := memdb.New()
-	cfg := ipc.Config{Name: name, Logger: slog.New(slog.DiscardHandler)}
-	backend.Configure(&cfg, tree, newStatus(t, tree))
+	cfg := ipc.Config{Name: name, Tree: tree, Store: newStatus(t, tree), Logger: slog.New(slog.DiscardHandler)}
 	s := &toolService{cfg: cfg, log: cfg.Logger, every: time.Hour}
 	if err := s.start(); err != nil {
 		t.Fatal(err)
