@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -48,21 +49,21 @@ var shapes = map[string]string{
 }
 
 // wholeShapes match values of each shape.
-var wholeShapes = func() map[string]*regexp.Regexp {
+var wholeShapes = sync.OnceValue(func() map[string]*regexp.Regexp {
 	m := make(map[string]*regexp.Regexp, len(shapes))
 	for name, shape := range shapes {
 		m[name] = regexp.MustCompile(`\A(?:` + shape + `)\z`)
 	}
 	return m
-}()
+})
 
-var placeholder = regexp.MustCompile(`\{[a-z]+\}`)
+var placeholder = lazy(`\{[a-z]+\}`)
 
 func parseTemplate(text string) template {
 	t := template{}
 	pattern := `\A`
 	at := 0
-	for _, span := range placeholder.FindAllStringIndex(text, -1) {
+	for _, span := range placeholder().FindAllStringIndex(text, -1) {
 		shape := text[span[0]+1 : span[1]-1]
 		part := text[at:span[0]]
 		pattern += regexp.QuoteMeta(part) + "(" + shapes[shape] + ")"
@@ -85,8 +86,9 @@ func parseTemplates(text string) []template {
 }
 
 // templates are the messages of known programs, by syslog identifier.
-var templates = map[string][]template{
-	"pmxcfs": parseTemplates(`
+var templates = sync.OnceValue(func() map[string][]template {
+	return map[string][]template{
+		"pmxcfs": parseTemplates(`
 		node has quorum
 		node lost quorum
 		members: {members}
@@ -104,7 +106,7 @@ var templates = map[string][]template{
 		wrote new corosync config '{path}' (version = {n})
 		{n} messages could not be logged: the journal did not take them
 	`),
-	"corosync": parseTemplates(`
+		"corosync": parseTemplates(`
 		[TOTEM ] A new membership ({hex}.{hex}) was formed. Members
 		[TOTEM ] A new membership ({hex}.{hex}) was formed. Members joined: {ns}
 		[TOTEM ] A new membership ({hex}.{hex}) was formed. Members left: {ns}
@@ -136,7 +138,7 @@ var templates = map[string][]template{
 		[CFG   ] Config reload requested by node {n}
 		[CFG   ] Node {n} was shut down by sysadmin
 	`),
-	"systemd": parseTemplates(`
+		"systemd": parseTemplates(`
 		Starting pve-cluster.service - The Proxmox VE cluster filesystem...
 		Started pve-cluster.service - The Proxmox VE cluster filesystem.
 		Stopping pve-cluster.service - The Proxmox VE cluster filesystem...
@@ -161,8 +163,8 @@ var templates = map[string][]template{
 		pve-cluster.service: Start request repeated too quickly.
 		pve-cluster.service: State 'stop-sigterm' timed out. Killing.
 	`),
-	// The cluster log's, of any program of Proxmox's.
-	"cluster log": parseTemplates(`
+		// The cluster log's, of any program of Proxmox's.
+		"cluster log": parseTemplates(`
 		starting task {any}
 		end task {any}: OK
 		end task {any}: {any}
@@ -182,7 +184,8 @@ var templates = map[string][]template{
 		starting service {any}
 		stopping service {any}
 	`),
-}
+	}
+})
 
 // logTags are the programs that write to the cluster log.
 var logTags = strings.Fields(`cluster pmxcfs pvedaemon pveproxy pvestatd pvescheduler pve-ha-lrm pve-ha-crm pvesh
@@ -222,7 +225,7 @@ func (k *known) fits(shape, value string) bool {
 	case "any":
 		return false
 	}
-	return wholeShapes[shape].MatchString(value)
+	return wholeShapes()[shape].MatchString(value)
 }
 
 // value is a value, if it has its shape; of an error what is known of it.
@@ -239,8 +242,8 @@ func (k *known) value(shape, value string) string {
 // message returns a message of a program in the form of its template: with the values
 // that are known to be harmless.
 func (k *known) message(identifier, text string) (string, bool) {
-	for i := range templates[identifier] {
-		t := &templates[identifier][i]
+	for i := range templates()[identifier] {
+		t := &templates()[identifier][i]
 		if !strings.HasPrefix(text, t.parts[0]) {
 			continue
 		}

@@ -39,7 +39,7 @@ func journalSamples() []fields {
 		}
 	}
 	var list []fields
-	for identifier, known := range templates {
+	for identifier, known := range templates() {
 		if identifier == "cluster log" {
 			continue
 		}
@@ -126,8 +126,8 @@ func TestJournalShowsNoPlantedSecret(t *testing.T) {
 }
 
 func TestClusterLogShowsNoPlantedSecret(t *testing.T) {
-	for i := range templates["cluster log"] {
-		f := fields{"tag": "pvedaemon", "node": "node1", "user": "root@pam", "msg": templates["cluster log"][i].example()}
+	for i := range templates()["cluster log"] {
+		f := fields{"tag": "pvedaemon", "node": "node1", "user": "root@pam", "msg": templates()["cluster log"][i].example()}
 		plantIn(t, f, func(changed fields) string {
 			e := inspect.LogEntry{UID: 1, Tag: changed["tag"], Node: changed["node"], User: changed["user"], Text: changed["msg"]}
 			testKnown.logEntry(&e)
@@ -162,7 +162,7 @@ func TestKnownLogsKeepWhatHelps(t *testing.T) {
 	for _, f := range journalSamples() {
 		b, _ := json.Marshal(f)
 		out := string(testKnown.journal(b))
-		known := templates[f["SYSLOG_IDENTIFIER"]] != nil && f["MESSAGE"] != "no domain" && f["MESSAGE"] != "[x] y"
+		known := templates()[f["SYSLOG_IDENTIFIER"]] != nil && f["MESSAGE"] != "no domain" && f["MESSAGE"] != "[x] y"
 		if known == strings.Contains(out, "1 line left out") {
 			t.Errorf("%v: %s", f, out)
 		}

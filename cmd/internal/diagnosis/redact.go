@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"pmxcfs/memdb"
 	"pmxcfs/status/inspect"
@@ -18,35 +19,40 @@ const leftOut = "(left out)"
 // secretText are patterns of what may be secret in texts that people or programs
 // have written, and what is put in its place. They rather take too much.
 var secretText = []struct {
-	what *regexp.Regexp
+	what func() *regexp.Regexp
 	by   string
 }{
-	{regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]+-----.*?(-----END [A-Z0-9 ]+-----|\z)`), leftOut},
-	{regexp.MustCompile(`(?i)\bauthorization\s*[:=]\s*[^\r\n"]+`), "Authorization: " + leftOut},
-	{regexp.MustCompile(`\bPVE[A-Za-z]*:[^\s"':]+:[0-9A-Fa-f]{6,}[^\s"']*`), leftOut},
-	{regexp.MustCompile(`[\w.+-]+@[\w.-]+![\w.-]+=[^\s"']+`), leftOut},
-	{regexp.MustCompile(`(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`), leftOut},
-	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"'@]+@`), "${1}" + leftOut + "@"},
-	{regexp.MustCompile(`\b(ssh-[a-z0-9]+|ecdsa-[a-z0-9-]+)\s+\S+`), "$1 " + leftOut},
-	{regexp.MustCompile(`\$[0-9a-z]{1,8}\$[^\s:"']+`), leftOut},
-	{regexp.MustCompile(`(?i)([\w-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|private[_-]?key|encryption[_-]?key|credentials?|cookie|ticket|csrf\w*|authkey|psk|sshkeys?|keyring)[\w-]*["']?\s*[:=]\s*)("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "${1}" + leftOut},
-	{regexp.MustCompile(`(?i)\b((?:[\w-]+[_-])?(?:key|pass|pwd?|bindpw)["']?\s*[:=]\s*)("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "${1}" + leftOut},
-	{regexp.MustCompile(`(?i)\b(passw(?:or)?d|passphrase|secret|pass|pwd?|bindpw)\s+(?:is\s+)?("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "$1 " + leftOut},
+	{lazy(`(?s)-----BEGIN [A-Z0-9 ]+-----.*?(-----END [A-Z0-9 ]+-----|\z)`), leftOut},
+	{lazy(`(?i)\bauthorization\s*[:=]\s*[^\r\n"]+`), "Authorization: " + leftOut},
+	{lazy(`\bPVE[A-Za-z]*:[^\s"':]+:[0-9A-Fa-f]{6,}[^\s"']*`), leftOut},
+	{lazy(`[\w.+-]+@[\w.-]+![\w.-]+=[^\s"']+`), leftOut},
+	{lazy(`(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`), leftOut},
+	{lazy(`([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"'@]+@`), "${1}" + leftOut + "@"},
+	{lazy(`\b(ssh-[a-z0-9]+|ecdsa-[a-z0-9-]+)\s+\S+`), "$1 " + leftOut},
+	{lazy(`\$[0-9a-z]{1,8}\$[^\s:"']+`), leftOut},
+	{lazy(`(?i)([\w-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|private[_-]?key|encryption[_-]?key|credentials?|cookie|ticket|csrf\w*|authkey|psk|sshkeys?|keyring)[\w-]*["']?\s*[:=]\s*)("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "${1}" + leftOut},
+	{lazy(`(?i)\b((?:[\w-]+[_-])?(?:key|pass|pwd?|bindpw)["']?\s*[:=]\s*)("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "${1}" + leftOut},
+	{lazy(`(?i)\b(passw(?:or)?d|passphrase|secret|pass|pwd?|bindpw)\s+(?:is\s+)?("[^"\n]*"?|'[^'\n]*'?|[^\s,;"']+)`), "$1 " + leftOut},
 	// The word is corosync's, too: what follows it there is a short one.
-	{regexp.MustCompile(`(?i)\b(token|key)\s+("[^"\n]*"?|'[^'\n]*'?|[^\s,;"'()]*[0-9][^\s,;"']*|[^\s,;"']{9,})`), "$1 " + leftOut},
+	{lazy(`(?i)\b(token|key)\s+("[^"\n]*"?|'[^'\n]*'?|[^\s,;"'()]*[0-9][^\s,;"']*|[^\s,;"']{9,})`), "$1 " + leftOut},
 	// What the daemon logs about locks, entries and rows, which may be below priv.
-	{regexp.MustCompile(`\b(lock|name|row)=("(?:[^"\\]|\\.)*"|\S+)`), "$1=" + leftOut},
-	{regexp.MustCompile(`"(?:[^"\\\n]|\\.)*\bpriv/(?:[^"\\\n]|\\.)*"?`), `"priv/` + leftOut + `"`},
-	{regexp.MustCompile(`((?:nodes/[^\s/"']+/)?\bpriv/)[^"\n]+`), "${1}" + leftOut},
+	{lazy(`\b(lock|name|row)=("(?:[^"\\]|\\.)*"|\S+)`), "$1=" + leftOut},
+	{lazy(`"(?:[^"\\\n]|\\.)*\bpriv/(?:[^"\\\n]|\\.)*"?`), `"priv/` + leftOut + `"`},
+	{lazy(`((?:nodes/[^\s/"']+/)?\bpriv/)[^"\n]+`), "${1}" + leftOut},
 	// What is said of rows: inode 12 ("name"): its parent 7 ("name"), is no directory.
-	{regexp.MustCompile(`\("(?:[^"\\\n]|\\.)*"?\)?`), "(" + leftOut + ")"},
-	{regexp.MustCompile(`[A-Za-z0-9+/_-]{100,}={0,2}`), leftOut},
+	{lazy(`\("(?:[^"\\\n]|\\.)*"?\)?`), "(" + leftOut + ")"},
+	{lazy(`[A-Za-z0-9+/_-]{100,}={0,2}`), leftOut},
+}
+
+// lazy compiles a pattern at its first use: the daemon starts without them.
+func lazy(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }
 
 // redact leaves out of a text what may be secret.
 func redact(text string) string {
 	for _, s := range secretText {
-		text = s.what.ReplaceAllString(text, s.by)
+		text = s.what().ReplaceAllString(text, s.by)
 	}
 	return text
 }
@@ -133,15 +139,15 @@ var shownSections = strings.Fields(`dir nfs cifs lvm lvmthin zfspool zfs iscsi i
 
 var (
 	// head is the head of a section: "nfs: backup".
-	sectionHead = regexp.MustCompile(`^([a-z-]+): [A-Za-z0-9._:-]{1,100}$`)
+	sectionHead = lazy(`^([a-z-]+): [A-Za-z0-9._:-]{1,100}$`)
 	// braces open and close a section of corosync.conf.
-	braces = regexp.MustCompile(`^\s*([a-z_]{1,30}\s*\{|\})\s*$`)
+	braces = lazy(`^\s*([a-z_]{1,30}\s*\{|\})\s*$`)
 	// counted is a line of corosync.conf whose key sounds secret, and whose value is a number.
-	counted = regexp.MustCompile(`^\s*(token|token_retransmit|token_coefficient|token_warning): ?[0-9]{1,9}$`)
+	counted = lazy(`^\s*(token|token_retransmit|token_coefficient|token_warning): ?[0-9]{1,9}$`)
 	// setting is a line of a key and a value.
-	setting = regexp.MustCompile(`^(\s*)([A-Za-z0-9_-]+)(:\s*|\s+)(.*)$`)
+	setting = lazy(`^(\s*)([A-Za-z0-9_-]+)(:\s*|\s+)(.*)$`)
 	// plain is a value that can be shown.
-	plain = regexp.MustCompile(`^[A-Za-z0-9_.,:;/=+*\[\] -]{0,200}$`)
+	plain = lazy(`^[A-Za-z0-9_.,:;/=+*\[\] -]{0,200}$`)
 )
 
 // redactConfig cuts the configuration file of a name down to what is known to be no
@@ -160,15 +166,15 @@ func redactConfig(name string, text []byte) []byte {
 }
 
 func harmless(name, line string) bool {
-	if path.Base(name) == "corosync.conf" && counted.MatchString(line) {
+	if path.Base(name) == "corosync.conf" && counted().MatchString(line) {
 		return true
 	}
 	if redact(line) != line {
 		return false
 	}
-	if m := sectionHead.FindStringSubmatch(line); m != nil && slices.Contains(shownSections, m[1]) {
+	if m := sectionHead().FindStringSubmatch(line); m != nil && slices.Contains(shownSections, m[1]) {
 		return true
 	}
-	m := setting.FindStringSubmatch(line)
-	return braces.MatchString(line) || m != nil && slices.Contains(shownKeys, m[2]) && plain.MatchString(m[4])
+	m := setting().FindStringSubmatch(line)
+	return braces().MatchString(line) || m != nil && slices.Contains(shownKeys, m[2]) && plain().MatchString(m[4])
 }
