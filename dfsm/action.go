@@ -74,11 +74,11 @@ type (
 	// ModeChanged tells that the mode is another one now.
 	ModeChanged struct{ Mode Mode }
 
-	// Reply tells a local submitter how its message fared: nil or the
-	// application's result, or ErrDisconnected.
+	// Reply tells a local submitter how its message fared: the application's
+	// result, or ErrDisconnected.
 	Reply struct {
-		ID  uint64
-		Err error
+		ID uint64
+		Result
 	}
 
 	// Leave asks to leave the group; step Restart when that is done. Unless

@@ -16,8 +16,8 @@ var (
 	ErrDisconnected = errors.New("dfsm: not connected to the group")
 )
 
-// Message is a normal message to be applied. Payload is the receiver's to keep
-// but not to change.
+// Message is a normal message, as it is queued and applied. Payload is the receiver's to
+// keep but not to change.
 type Message struct {
 	From    Member
 	Subtype uint16
@@ -25,6 +25,16 @@ type Message struct {
 	Count   uint64 // the sender's counter
 	Own     bool   // this node sent it
 	Payload []byte
+}
+
+// size is the message's size on the wire.
+func (m *Message) size() int { return wire.NormalHeaderSize + len(m.Payload) }
+
+// Result is what a message's sender is told: what the application gives it, or why the
+// change was not made.
+type Result struct {
+	Value any
+	Err   error
 }
 
 // MemberState is one member's state in a sync. State is not to be changed.

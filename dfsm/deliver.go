@@ -31,7 +31,7 @@ func (m *Machine) deliver(from Member, raw []byte) bool {
 	}
 	var msg wire.Message
 	if err == nil {
-		msg, err = wire.Decode(raw)
+		msg, err = h.Decode(raw)
 	}
 	if err != nil {
 		if m.flush() {
@@ -42,13 +42,13 @@ func (m *Machine) deliver(from Member, raw []byte) bool {
 		return true
 	}
 	if msg.Type == wire.Normal {
-		return m.deliverNormal(from, &msg, raw)
+		return m.deliverNormal(from, &msg)
 	}
 	return m.deliverProtocol(from, &msg)
 }
 
 // deliverNormal applies an application's message, or has it wait.
-func (m *Machine) deliverNormal(from Member, msg *wire.Message, raw []byte) bool {
+func (m *Machine) deliverNormal(from Member, msg *wire.Message) bool {
 	sender := m.find(from)
 	if sender == nil {
 		// It would be dropped when the queue is delivered, at the latest.
@@ -58,21 +58,22 @@ func (m *Machine) deliverNormal(from Member, msg *wire.Message, raw []byte) bool
 		}
 		return true
 	}
-	q := queued{
-		from:    from,
-		subtype: msg.Subtype,
-		time:    msg.Time,
-		count:   msg.Count,
-		raw:     raw,
+	q := Message{
+		From:    from,
+		Subtype: msg.Subtype,
+		Time:    msg.Time,
+		Count:   msg.Count,
+		Own:     from == m.cfg.Self,
+		Payload: msg.Payload,
 	}
 	switch {
 	case m.mode == ModeSynced && sender.synced:
-		m.collect(&q)
+		m.batch = append(m.batch, q)
 		return true
 	case m.mode == ModeUpdate && sender.synced:
-		m.syncQ.add(q)
+		m.syncQ.add(&q)
 	default:
-		m.queue.add(q)
+		m.queue.add(&q)
 	}
 	if m.queue.bytes+m.syncQ.bytes > m.cfg.MaxQueued {
 		if m.flush() {
@@ -93,18 +94,6 @@ func (m *Machine) unqueue(sender *memberInfo) {
 	} else {
 		m.queue.dropLast()
 	}
-}
-
-// collect puts a message into the batch that goes to the application next.
-func (m *Machine) collect(q *queued) {
-	m.batch = append(m.batch, Message{
-		From:    q.from,
-		Subtype: q.subtype,
-		Time:    q.time,
-		Count:   q.count,
-		Own:     q.from == m.cfg.Self,
-		Payload: q.raw[wire.NormalHeaderSize:],
-	})
 }
 
 // deliverProtocol follows a message of the protocol's own.

@@ -54,12 +54,12 @@ type (
 
 	// Applied answers Apply. Done is how many messages of the batch, from its
 	// beginning, have taken effect (with whatever result); Results[i] is what
-	// the sender of message i is told, nil for all if Results is nil. A
+	// the sender of message i is told; nil Results are zero ones for all. A
 	// non-nil Err says that the node cannot go on: it leaves the group, for
 	// good if the error wraps ErrFatal. With a nil Err all are done.
 	Applied struct {
 		Done    int
-		Results []error
+		Results []Result
 		Err     error
 	}
 

@@ -287,20 +287,25 @@ func (m *Machine) succeeded(what string, err error) bool {
 func (m *Machine) submit(e Submit) {
 	if m.mode == ModeStart || m.mode.Failed() {
 		if e.ID != 0 {
-			m.do(Reply{ID: e.ID, Err: ErrDisconnected})
+			m.do(Reply{e.ID, Result{Err: ErrDisconnected}})
 		}
 		return
 	}
 	m.count++
-	msg := wire.Message{
-		Header:  wire.Header{Type: wire.Normal, Subtype: e.Subtype, Version: m.cfg.Version, Time: m.now},
-		Count:   m.count,
-		Payload: e.Payload,
-	}
 	if e.ID != 0 {
 		m.waiting.add(m.count, e.ID)
 	}
-	m.do(Send{Bytes: msg.Encode(), Normal: true})
+	m.do(Send{Bytes: m.normal(e.Subtype, m.now, m.count, e.Payload), Normal: true})
+}
+
+// normal returns a normal message of this node's.
+func (m *Machine) normal(subtype uint16, now uint32, count uint64, payload []byte) []byte {
+	msg := wire.Message{
+		Header:  wire.Header{Type: wire.Normal, Subtype: subtype, Version: m.cfg.Version, Time: now},
+		Count:   count,
+		Payload: payload,
+	}
+	return msg.Encode()
 }
 
 func (m *Machine) applied(e Applied) {
@@ -313,11 +318,11 @@ func (m *Machine) applied(e Applied) {
 			continue
 		}
 		if id, ok := m.waiting.take(m.inFlight[i].Count); ok {
-			var result error
+			var result Result
 			if i < len(e.Results) {
 				result = e.Results[i]
 			}
-			m.do(Reply{ID: id, Err: result})
+			m.do(Reply{id, result})
 		}
 	}
 	m.inFlight = nil
@@ -360,7 +365,7 @@ func (m *Machine) disconnect() {
 	m.syncQ.reset()
 	m.batch, m.updates = nil, nil
 	m.do(DropSends{})
-	m.waiting.drain(func(id uint64) { m.do(Reply{ID: id, Err: ErrDisconnected}) })
+	m.waiting.drain(func(id uint64) { m.do(Reply{id, Result{Err: ErrDisconnected}}) })
 }
 
 func (m *Machine) setMode(mode Mode) {

@@ -99,8 +99,8 @@ func TestDeliveriesOfOneDispatchAreOneBatch(t *testing.T) {
 		}
 	}
 	refused := errors.New("refused")
-	told := only[dfsm.Reply](steps(m, dfsm.Applied{Results: []error{nil, refused, nil, nil, nil}}))
-	if len(told) != 5 || told[0] != (dfsm.Reply{ID: 101}) || told[1] != (dfsm.Reply{ID: 102, Err: refused}) {
+	told := only[dfsm.Reply](steps(m, dfsm.Applied{Results: []dfsm.Result{{}, {Err: refused}, {}, {}, {}}}))
+	if len(told) != 5 || told[0] != (dfsm.Reply{ID: 101}) || told[1] != (dfsm.Reply{ID: 102, Result: dfsm.Result{Err: refused}}) {
 		t.Errorf("replies: %v", told)
 	}
 	if a := steps(m, dfsm.EndOfBatch{}); len(a) != 0 {
@@ -124,8 +124,8 @@ func TestSenderIsToldOfSuccessOnlyIfItsMessageTookEffect(t *testing.T) {
 			steps(m, dfsm.Deliver{From: self, Bytes: normal(n)})
 		}
 		steps(m, dfsm.EndOfBatch{})
-		a := steps(m, dfsm.Applied{Done: 2, Results: []error{nil, tt.err, nil}, Err: tt.err})
-		want := []dfsm.Reply{{ID: 1}, {ID: 2, Err: tt.err}, {ID: 3, Err: dfsm.ErrDisconnected}, {ID: 4, Err: dfsm.ErrDisconnected}}
+		a := steps(m, dfsm.Applied{Done: 2, Results: []dfsm.Result{{}, {Err: tt.err}, {}}, Err: tt.err})
+		want := []dfsm.Reply{{ID: 1}, {ID: 2, Result: dfsm.Result{Err: tt.err}}, {ID: 3, Result: dfsm.Result{Err: dfsm.ErrDisconnected}}, {ID: 4, Result: dfsm.Result{Err: dfsm.ErrDisconnected}}}
 		got := only[dfsm.Reply](a)
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("replies %v, want %v", got, want)
@@ -284,13 +284,13 @@ func TestQueueThatGrowsTooLargeMakesTheNodeLeave(t *testing.T) {
 func TestSubmitWithoutMembershipIsRefusedAtOnce(t *testing.T) {
 	m := dfsm.New(dfsm.Config{Self: self, Version: 1})
 	a := steps(m, dfsm.Submit{ID: 5}, dfsm.Submit{})
-	if len(a) != 1 || a[0] != (dfsm.Reply{ID: 5, Err: dfsm.ErrDisconnected}) {
+	if len(a) != 1 || a[0] != (dfsm.Reply{ID: 5, Result: dfsm.Result{Err: dfsm.ErrDisconnected}}) {
 		t.Errorf("%v", a)
 	}
 	m = alone(t, dfsm.Config{})
 	steps(m, dfsm.Submit{ID: 6}, dfsm.Submit{ID: 7})
 	a = replies(steps(m, dfsm.Restart{}))
-	if fmt.Sprint(a) != fmt.Sprint([]dfsm.Action{dfsm.Reply{ID: 6, Err: dfsm.ErrDisconnected}, dfsm.Reply{ID: 7, Err: dfsm.ErrDisconnected}}) {
+	if fmt.Sprint(a) != fmt.Sprint([]dfsm.Action{dfsm.Reply{ID: 6, Result: dfsm.Result{Err: dfsm.ErrDisconnected}}, dfsm.Reply{ID: 7, Result: dfsm.Result{Err: dfsm.ErrDisconnected}}}) {
 		t.Errorf("restart: %v", a)
 	}
 }

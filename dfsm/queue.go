@@ -5,39 +5,29 @@ import (
 	"slices"
 )
 
-// queued is a normal message that waits. raw is the whole message, to be sent
-// again unchanged.
-type queued struct {
-	from    Member
-	subtype uint16
-	time    uint32
-	count   uint64
-	raw     []byte
-}
-
 // messageQueue holds messages in the order of arrival, until sort puts them in
 // the order of their counts, equal ones as they arrived. Sorting when the
 // queue is walked gives the same order as sorting every message in, without
 // moving the queue for each.
 type messageQueue struct {
-	items []queued
-	bytes int // sum of len(raw)
+	items []Message
+	bytes int // sum of their sizes
 }
 
-func (q *messageQueue) add(it queued) {
-	q.items = append(q.items, it)
-	q.bytes += len(it.raw)
+func (q *messageQueue) add(m *Message) {
+	q.items = append(q.items, *m)
+	q.bytes += m.size()
 }
 
 func (q *messageQueue) dropLast() {
 	last := len(q.items) - 1
-	q.bytes -= len(q.items[last].raw)
-	q.items[last] = queued{}
+	q.bytes -= q.items[last].size()
+	q.items[last] = Message{}
 	q.items = q.items[:last]
 }
 
 func (q *messageQueue) sort() {
-	slices.SortStableFunc(q.items, func(a, b queued) int { return cmp.Compare(a.count, b.count) })
+	slices.SortStableFunc(q.items, func(a, b Message) int { return cmp.Compare(a.Count, b.Count) })
 }
 
 func (q *messageQueue) reset() { q.items, q.bytes = nil, 0 }
@@ -54,15 +44,15 @@ func (m *Machine) deliverQueue() {
 	all := m.queue.items
 	m.queue.reset()
 	for i := range all {
-		sender := m.find(all[i].from)
+		sender := m.find(all[i].From)
 		switch {
 		case sender == nil:
 		case !sender.synced:
-			m.queue.add(all[i])
+			m.queue.add(&all[i])
 		case m.mode == ModeUpdate:
-			m.syncQ.add(all[i])
+			m.syncQ.add(&all[i])
 		default:
-			m.collect(&all[i])
+			m.batch = append(m.batch, all[i])
 		}
 	}
 }

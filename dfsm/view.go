@@ -85,8 +85,8 @@ func (m *Machine) view(v View) {
 func (m *Machine) resend() {
 	m.queue.sort()
 	for i := range m.queue.items {
-		if q := &m.queue.items[i]; q.from == m.cfg.Self {
-			m.do(Send{Bytes: q.raw, Normal: true})
+		if q := &m.queue.items[i]; q.Own {
+			m.do(Send{Bytes: m.normal(q.Subtype, q.Time, q.Count, q.Payload), Normal: true})
 		}
 	}
 	m.queue.reset()
@@ -175,7 +175,7 @@ func (m *Machine) committed() {
 	m.setMode(ModeSynced)
 	m.upToDate()
 	for i := range m.syncQ.items {
-		m.collect(&m.syncQ.items[i])
+		m.batch = append(m.batch, m.syncQ.items[i])
 	}
 	m.syncQ.reset()
 	m.deliverQueue()

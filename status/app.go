@@ -44,9 +44,9 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 		a.complaints.add("dropped a message", fmt.Sprintf("dropped a message of node %d: %v", m.From.Node, err),
 			"member", m.From.String(), "subtype", m.Subtype, "bytes", len(m.Payload))
 		if done.Results == nil {
-			done.Results = make([]error, len(batch))
+			done.Results = make([]dfsm.Result, len(batch))
 		}
-		done.Results[i] = err
+		done.Results[i].Err = err
 	}
 	return done
 }

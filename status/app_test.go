@@ -61,7 +61,7 @@ func deliverRaw(app dfsm.Application, m dfsm.Message) error {
 	if done.Results == nil {
 		return nil
 	}
-	return done.Results[0]
+	return done.Results[0].Err
 }
 
 // sample is a store of alpha, node 1 of three, with what it sends and logs.
@@ -218,7 +218,7 @@ func TestABadMessageLeavesTheRestOfItsBatch(t *testing.T) {
 		{From: member(2), Subtype: subtypeUpdate},
 		{From: member(2), Subtype: subtypeUpdate, Payload: encodeUpdate("b", []byte("2"))},
 	})
-	if done.Done != 3 || done.Err != nil || len(done.Results) != 3 || done.Results[0] != nil || done.Results[1] == nil || done.Results[2] != nil {
+	if done.Done != 3 || done.Err != nil || len(done.Results) != 3 || done.Results[0].Err != nil || done.Results[1].Err == nil || done.Results[2].Err != nil {
 		t.Errorf("answers %+v", done)
 	}
 	for key, want := range map[string]string{"a": "1", "b": "2"} {

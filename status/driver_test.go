@@ -87,7 +87,7 @@ func (l *line) Mcast(msg []byte) error {
 	l.bus.mu.Lock()
 	defer l.bus.mu.Unlock()
 	for _, to := range l.bus.joined {
-		to.put(group.Event{From: l.self, Bytes: bytes.Clone(msg)})
+		to.put(group.Event{Deliver: dfsm.Deliver{From: l.self, Bytes: bytes.Clone(msg)}})
 	}
 	return nil
 }

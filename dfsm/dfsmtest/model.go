@@ -85,10 +85,10 @@ func (m *Model) Quorum(quorate bool) { m.Quorate = quorate }
 
 // Apply implements dfsm.Application.
 func (m *Model) Apply(batch []dfsm.Message) dfsm.Applied {
-	results := make([]error, len(batch))
+	results := make([]dfsm.Result, len(batch))
 	for i, msg := range batch {
 		if !m.Quorate {
-			results[i] = ErrModelAccess
+			results[i].Err = ErrModelAccess
 			return dfsm.Applied{Done: i + 1, Results: results, Err: errors.New("received write while not quorate - trigger resync")}
 		}
 		if msg.Subtype != 1 || len(msg.Payload) < 12 {
@@ -97,12 +97,12 @@ func (m *Model) Apply(batch []dfsm.Message) dfsm.Applied {
 		key := binary.LittleEndian.Uint32(msg.Payload)
 		version := binary.LittleEndian.Uint64(msg.Payload[4:])
 		if int64(key) >= int64(len(m.Disk.Entries)) {
-			results[i] = ErrModelConflict
+			results[i].Err = ErrModelConflict
 			continue
 		}
 		e := &m.Disk.Entries[key]
 		if version != Any && version != e.Version {
-			results[i] = ErrModelConflict
+			results[i].Err = ErrModelConflict
 			continue
 		}
 		id := OpID{From: msg.From, Count: msg.Count}

@@ -26,7 +26,7 @@ type Process struct {
 	deferred []func()      // checksums that are not computed yet
 	ids      uint64
 	// OnReply is told the result of each Submit.
-	OnReply func(id uint64, err error)
+	OnReply func(id uint64, r dfsm.Result)
 }
 
 // Self returns the process as a member of the group.
@@ -246,7 +246,7 @@ func (p *Process) step(e dfsm.Event) {
 				})
 			case dfsm.Reply:
 				if p.OnReply != nil {
-					p.OnReply(a.ID, a.Err)
+					p.OnReply(a.ID, a.Result)
 				}
 			case dfsm.Leave:
 				p.normals, p.others = nil, nil

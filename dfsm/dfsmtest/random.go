@@ -158,7 +158,7 @@ func (r *run) newApp(p *Process) App {
 	m.OnSynced = func(state []byte) { r.synced(p, state) }
 	m.OnAdopt = func([]OpID) { r.out.Commits++ }
 	ids := map[uint64]OpID{}
-	p.OnReply = func(id uint64, err error) { r.replied(p, m, ids, id, err) }
+	p.OnReply = func(id uint64, result dfsm.Result) { r.replied(p, m, ids, id, result.Err) }
 	return m
 }
 

@@ -155,7 +155,7 @@ func (c *busConn) Mcast(msg []byte) error {
 	}
 	msg = slices.Clone(msg)
 	for _, o := range c.b.conns {
-		o.put(Event{From: c.self, Bytes: msg})
+		o.put(Event{Deliver: dfsm.Deliver{From: c.self, Bytes: msg}})
 	}
 	return nil
 }

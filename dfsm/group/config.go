@@ -15,7 +15,7 @@ type Config struct {
 	Checksums bool
 	MaxQueued int
 	// App is called by the goroutine of Run; its ModeChanged and Cleanup also by one in
-	// a Submit, Post or Call that ends the membership; never by two at a time. Checksums
+	// a Begin, Post or Call that ends the membership; never by two at a time. Checksums
 	// are computed in another goroutine.
 	App dfsm.Application
 	// Connect makes a new connection, not joined yet.

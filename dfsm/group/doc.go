@@ -13,6 +13,6 @@
 // up, and messages leave in the order of their counts. Sending does not block a
 // caller: when the group's queues are full, or nothing comes back, messages stay here
 // and Run retries a moment later, while deliveries go on and empty the queues.
-// Callers of Submit, Post and Call may hold locks of their own, but none that
+// Callers of Begin, Post and Call may hold locks of their own, but none that
 // ModeChanged or Cleanup take, which may be called from within.
 package group

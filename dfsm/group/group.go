@@ -12,7 +12,7 @@ import (
 	"pmxcfs/dfsm"
 )
 
-// Group is one node's part in a process group. Submit, Post and Status may be
+// Group is one node's part in a process group. Begin, Post and Status may be
 // called from any goroutine, at any time.
 type Group struct {
 	cfg Config
@@ -24,7 +24,7 @@ type Group struct {
 	posts     postbox
 	answers   []dfsm.Event // of checksums
 	pings     []chan<- struct{}
-	waiters   map[uint64]chan<- error
+	waiters   map[uint64]chan<- dfsm.Result
 	lastID    uint64
 	waker     Transport // who is to be woken; nil: kick
 	running   bool
@@ -72,7 +72,7 @@ func New(cfg Config) (*Group, error) {
 	}
 	g := &Group{
 		cfg:     cfg,
-		waiters: map[uint64]chan<- error{},
+		waiters: map[uint64]chan<- dfsm.Result{},
 		kick:    make(chan struct{}, 1),
 		epoch:   time.Now(),
 		patient: cfg.Patience > 0,
@@ -212,7 +212,7 @@ func (g *Group) dispatch() {
 			if g.owed > 0 && e.From == g.self {
 				g.owed--
 			}
-			g.step(dfsm.Deliver{From: e.From, Bytes: e.Bytes})
+			g.step(e.Deliver)
 			continue
 		}
 		g.viewDirty = true
@@ -273,7 +273,7 @@ func (g *Group) perform(a dfsm.Action) {
 	case dfsm.DropSends:
 		g.out.dropOthers()
 	case dfsm.Reply:
-		g.reply(a.ID, a.Err)
+		g.reply(a.ID, a.Result)
 	case dfsm.Checksum:
 		g.checksum(a)
 	case dfsm.Leave:
@@ -440,7 +440,7 @@ func (g *Group) stop() {
 	g.pong()
 	for id, ch := range g.waiters {
 		delete(g.waiters, id)
-		ch <- dfsm.ErrDisconnected
+		ch <- dfsm.Result{Err: dfsm.ErrDisconnected}
 	}
 	g.stats.waiting.Store(0)
 }

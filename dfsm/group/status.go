@@ -19,7 +19,7 @@ type Status struct {
 	Synced    int           // how many of the members count as synced
 	Epoch     wire.Epoch    // of the present view
 
-	Waiting       int    // callers in Submit
+	Waiting       int    // submissions without a result
 	Unsent        int    // messages that wait for the group's queues, an update stream counting as one
 	Replaced      uint64 // posts that a newer one of the same key took the place of
 	Dropped       uint64 // posts that there was no room for

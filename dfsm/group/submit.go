@@ -18,41 +18,23 @@ type request struct {
 	call    func() error // nil: a submission
 }
 
-// Submit sends a message and waits until it has been delivered and applied
-// here. It returns the application's result for it; dfsm.ErrDisconnected if
-// this node is not in the group or drops out of it meanwhile; or, if ctx is
-// done first, ErrTimeout or ErrInterrupted, joined with ErrWithdrawn if it is
-// certain that the message has no effect. payload may be reused afterwards
-// only if it was not ErrTimeout or ErrInterrupted. The application must not call
-// it from within its methods: it would wait for itself.
-func (g *Group) Submit(ctx context.Context, subtype uint16, payload []byte) error {
-	if err := ctx.Err(); err != nil {
-		return gaveUp(err, true)
-	}
-	s := g.Begin(subtype, payload)
-	select {
-	case err := <-s.Done():
-		return err
-	case <-ctx.Done():
-		return s.GiveUp(ctx.Err())
-	}
-}
-
 // Submission is a message with a waiter.
 type Submission struct {
 	group  *Group
 	id     uint64
-	result chan error
+	result chan dfsm.Result
 }
 
-// Begin is the first part of Submit: it sends the message, or sees to it that it is
-// sent.
+// Begin sends a message, or sees to it that it is sent. Done gives its result when it has
+// been delivered and applied here. The payload must not be changed before that, and never
+// after a GiveUp that doesn't tell of ErrWithdrawn. The application must not wait for a result
+// within its methods: it would wait for itself.
 func (g *Group) Begin(subtype uint16, payload []byte) *Submission {
-	s := &Submission{group: g, result: make(chan error, 1)}
+	s := &Submission{group: g, result: make(chan dfsm.Result, 1)}
 	g.mu.Lock()
 	if g.stopped {
 		g.mu.Unlock()
-		s.result <- dfsm.ErrDisconnected
+		s.result <- dfsm.Result{Err: dfsm.ErrDisconnected}
 		return s
 	}
 	if unsent := g.requested + int(g.out.bytes.Load()); unsent > 0 && unsent+len(payload) > maxUnsent {
@@ -71,18 +53,20 @@ func (g *Group) Begin(subtype uint16, payload []byte) *Submission {
 	return s
 }
 
-// Done gives what Submit returns of a message that was not given up, once.
-func (s *Submission) Done() <-chan error { return s.result }
+// Done gives the result, once: the application's, or ErrDisconnected if this node
+// is not in the group or drops out of it meanwhile.
+func (s *Submission) Done() <-chan dfsm.Result { return s.result }
 
-// GiveUp ends the waiting and returns what Submit does then: Done's error, if there is
-// one after all, or what follows from cause, the error of a context.
-func (s *Submission) GiveUp(cause error) error {
+// GiveUp ends the waiting. It returns Done's result, if there is one after all; else
+// ErrTimeout or ErrInterrupted, by cause, the error of a context, joined with ErrWithdrawn
+// if it is certain that the message has no effect.
+func (s *Submission) GiveUp(cause error) dfsm.Result {
 	g := s.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
-	case err := <-s.result:
-		return err
+	case r := <-s.result:
+		return r
 	default:
 	}
 	delete(g.waiters, s.id)
@@ -95,15 +79,15 @@ func (s *Submission) GiveUp(cause error) error {
 	return gaveUp(cause, at >= 0)
 }
 
-func gaveUp(cause error, withdrawn bool) error {
+func gaveUp(cause error, withdrawn bool) dfsm.Result {
 	err := ErrInterrupted
 	if errors.Is(cause, context.DeadlineExceeded) {
 		err = ErrTimeout
 	}
 	if withdrawn {
-		return fmt.Errorf("%w: %w", err, ErrWithdrawn)
+		err = fmt.Errorf("%w: %w", err, ErrWithdrawn)
 	}
-	return err
+	return dfsm.Result{Err: err}
 }
 
 // Post sends a message without a waiter. Without membership it is
@@ -206,13 +190,13 @@ func (g *Group) pending() bool {
 }
 
 // reply tells a waiter, if it still waits.
-func (g *Group) reply(id uint64, err error) {
+func (g *Group) reply(id uint64, r dfsm.Result) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if ch, ok := g.waiters[id]; ok {
 		delete(g.waiters, id)
 		g.stats.waiting.Add(-1)
-		ch <- err
+		ch <- r
 	}
 }
 

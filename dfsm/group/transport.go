@@ -9,9 +9,8 @@ import (
 
 // Event is a delivered message or, if View is not nil, a membership change.
 type Event struct {
-	From  dfsm.Member
-	Bytes []byte // the receiver's
-	View  *dfsm.View
+	dfsm.Deliver
+	View *dfsm.View
 }
 
 // Transport is one connection to the process groups' service, for one group.
@@ -42,7 +41,7 @@ type Transport interface {
 // other error the connection counts as lost.
 var ErrTryAgain = errors.New("group: try again")
 
-// Errors of Submit. After each of them but ErrWithdrawn it is unknown whether
+// Errors of a Submission. After each of them but ErrWithdrawn it is unknown whether
 // the message is or will be applied.
 var (
 	// ErrTimeout: the context's deadline was over first.

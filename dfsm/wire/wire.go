@@ -110,6 +110,12 @@ func Decode(b []byte) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
+	return h.Decode(b)
+}
+
+// Decode is the function Decode for a message of which h is the header: what follows
+// it depends on the version.
+func (h Header) Decode(b []byte) (Message, error) {
 	m := Message{Header: h}
 	if h.Type == Normal {
 		if len(b) < NormalHeaderSize {

@@ -70,19 +70,16 @@ func (a *app) start() {
 // goroutine late.
 var errClosed = errors.New("dcdb: the store is closed")
 
-// success is the result of an own message that was applied: the group hands
-// results to their callers as errors.
+// success is the result of an own message that was applied.
 type success struct {
 	change    memdb.Change
 	delivered time.Time // that is, when the batch with it was about to be applied
 	commit    *Commit   // to wait for; nil: it is stored
 }
 
-func (*success) Error() string { return "dcdb: applied" }
-
 // transaction is the state of Apply for one batch.
 type transaction struct {
-	results []error
+	results []dfsm.Result
 	begin   time.Time
 	changed bool
 	now     bool // a caller waits for it to be stored
@@ -96,7 +93,7 @@ type transaction struct {
 // file where it came from.
 func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 	a.stats.Batches.Add(1)
-	t := &transaction{results: make([]error, len(batch)), begin: time.Now()}
+	t := &transaction{results: make([]dfsm.Result, len(batch)), begin: time.Now()}
 	now := a.clock()
 	done := len(batch)
 	var failed error
@@ -114,7 +111,7 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 	for i := range batch {
 		m := &batch[i]
 		if !a.quorate.Load() {
-			t.results[i] = syscall.EACCES
+			t.results[i].Err = syscall.EACCES
 			done, failed = i+1, errNotQuorate
 			break
 		}
@@ -135,8 +132,8 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 	}
 	if err != nil {
 		for i, r := range t.results {
-			if _, ok := r.(*success); ok {
-				t.results[i] = err
+			if r.Value != nil {
+				t.results[i] = dfsm.Result{Err: err}
 			}
 		}
 		return dfsm.Applied{Done: done, Results: t.results, Err: errors.Join(err, failed)}
@@ -149,7 +146,7 @@ func (a *app) Apply(batch []dfsm.Message) dfsm.Applied {
 
 // applyMessage makes the change that a message asks for. An error says that the
 // node can't go on.
-func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now time.Time) error {
+func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *dfsm.Result, now time.Time) error {
 	switch kind := memdb.Kind(m.Subtype); kind {
 	case memdb.OpWrite, memdb.OpMkdir, memdb.OpDelete, memdb.OpRename, memdb.OpCreate, memdb.OpMTime:
 		op, err := decodeOp(kind, m.Payload)
@@ -163,7 +160,7 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 		res, err := a.tree.Apply(op)
 		if err != nil {
 			a.stats.Refused.Add(1)
-			*result = err
+			result.Err = err
 			return nil
 		}
 		commit := a.record(t, op, res, m)
@@ -174,7 +171,7 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *error, now t
 			} else {
 				t.now = true
 			}
-			*result = ok
+			result.Value = ok
 		}
 	case msgUnlockRequest:
 		path, digest, err := decodeUnlock(m.Payload)

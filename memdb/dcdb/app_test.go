@@ -25,7 +25,7 @@ func mkdir(path string) memdb.Op  { return memdb.Op{Kind: memdb.OpMkdir, Path: p
 
 // apply has an application apply messages, all of which must take effect or be
 // refused.
-func apply(t *testing.T, a *app, batch ...dfsm.Message) []error {
+func apply(t *testing.T, a *app, batch ...dfsm.Message) []dfsm.Result {
 	t.Helper()
 	r := a.Apply(batch)
 	if r.Err != nil || r.Done != len(batch) {
@@ -91,12 +91,11 @@ func TestResultsAreErrnosForTheirSenders(t *testing.T) {
 		opFrom(1, memdb.Op{Kind: memdb.OpWrite, Path: "no", Data: []byte("x")}))
 	want := []error{nil, syscall.EEXIST, nil, syscall.EEXIST, syscall.ENOENT}
 	for i, w := range want {
-		var done *success
-		if ok := errors.As(got[i], &done); ok != (w == nil) {
+		if _, ok := got[i].Value.(*success); ok != (w == nil) {
 			t.Errorf("result %d is %v", i, got[i])
 		}
 		var pe *fs.PathError
-		if w != nil && (!errors.Is(got[i], w) || !errors.As(got[i], &pe)) {
+		if w != nil && (!errors.Is(got[i].Err, w) || !errors.As(got[i].Err, &pe)) {
 			t.Errorf("result %d is %v, want %v", i, got[i], w)
 		}
 	}
@@ -114,7 +113,7 @@ func TestAWriteWithoutQuorumIsRefusedAndMakesTheNodeLeave(t *testing.T) {
 	a, file := emptyApp()
 	a.quorate.Store(false)
 	r := a.Apply([]dfsm.Message{opFrom(1, mkdir("d")), opFrom(1, mkdir("e"))})
-	if r.Done != 1 || r.Results[0] != syscall.EACCES || !errors.Is(r.Err, errNotQuorate) || errors.Is(r.Err, dfsm.ErrFatal) {
+	if r.Done != 1 || r.Results[0].Err != syscall.EACCES || !errors.Is(r.Err, errNotQuorate) || errors.Is(r.Err, dfsm.ErrFatal) {
 		t.Errorf("Apply: %+v", r)
 	}
 	if _, ok := a.tree.Lookup("d"); ok || file.commits != 0 {
@@ -186,7 +185,7 @@ func TestWithoutQuorumOrFileNothingIsShown(t *testing.T) {
 	if r.Done != 3 || !errors.Is(r.Err, syscall.ENOSPC) || errors.Is(r.Err, dfsm.ErrFatal) {
 		t.Fatalf("Apply: %+v", r)
 	}
-	if !errors.Is(r.Results[0], syscall.ENOSPC) || !errors.Is(r.Results[1], syscall.EEXIST) {
+	if !errors.Is(r.Results[0].Err, syscall.ENOSPC) || !errors.Is(r.Results[1].Err, syscall.EEXIST) {
 		t.Errorf("results %v", r.Results)
 	}
 	if a.tree.Checksum() != before || len(w.resets) != 1 || len(w.resets[0]) != 3 {

@@ -272,10 +272,10 @@ func (c *Cluster) safe(op *memdb.Op) *memdb.Op {
 func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte) (success, error) {
 	begin := time.Now()
 	waiting := c.app.calls.begin(subtype, payload)
-	err := c.await(cancel, c.group.Begin(subtype, payload))
-	done, ok := err.(*success)
+	r := c.await(cancel, c.group.Begin(subtype, payload))
+	done, ok := r.Value.(*success)
 	c.app.calls.end(waiting, ok)
-	switch {
+	switch err := r.Err; {
 	case ok:
 		c.latencies.Delivered(memdb.Kind(subtype), done.delivered.Sub(begin))
 		return *done, nil
@@ -289,19 +289,17 @@ func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte)
 		return success{}, fmt.Errorf("%w: %w", err, syscall.EIO)
 	case errors.Is(err, dfsm.ErrDisconnected):
 		return success{}, fmt.Errorf("%w: %w", err, syscall.EACCES)
-	case err == nil: // of a message without a change of the tree
-		return success{}, nil
 	}
-	return success{}, err
+	return success{}, r.Err // nil: of a message without a change of the tree
 }
 
 // await waits for a submission's result, as long as it may take.
-func (c *Cluster) await(cancel <-chan struct{}, s *group.Submission) error {
+func (c *Cluster) await(cancel <-chan struct{}, s *group.Submission) dfsm.Result {
 	late := time.NewTimer(c.timeout)
 	defer late.Stop()
 	select {
-	case err := <-s.Done():
-		return err
+	case r := <-s.Done():
+		return r
 	case <-late.C:
 		return s.GiveUp(context.DeadlineExceeded)
 	case <-cancel:
@@ -309,8 +307,8 @@ func (c *Cluster) await(cancel <-chan struct{}, s *group.Submission) error {
 	grace := time.NewTimer(interruptGrace) // as the local store gives
 	defer grace.Stop()
 	select {
-	case err := <-s.Done():
-		return err
+	case r := <-s.Done():
+		return r
 	case <-late.C:
 		return s.GiveUp(context.DeadlineExceeded)
 	case <-grace.C:

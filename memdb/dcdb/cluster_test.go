@@ -345,7 +345,7 @@ func TestANewerProtocolEndsWritingHere(t *testing.T) {
 	n.do(t, mkdir("d"))
 	newer := wire.Message{Header: wire.Header{Type: wire.Normal, Subtype: 2, Version: ProtocolVersion + 1}, Count: 1}
 	r.mu.Lock()
-	r.tell(group.Event{From: dfsm.Member{Node: 1, PID: 1}, Bytes: newer.Encode()}, r.conns...)
+	r.tell(group.Event{Deliver: dfsm.Deliver{From: dfsm.Member{Node: 1, PID: 1}, Bytes: newer.Encode()}}, r.conns...)
 	r.mu.Unlock()
 	testutil.WaitFor(t, "out", func() bool { return n.Status().Group.Mode == dfsm.ModeVersionError })
 	n.refused(t, mkdir("e"), syscall.EIO)

@@ -62,7 +62,7 @@ func TestAWriteThatGoesOnIsStoredWhenItIsWaitedFor(t *testing.T) {
 	write := func(offset uint32) *success {
 		t.Helper()
 		r := apply(t, a, opFrom(1, memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("abcd"), Offset: offset}))
-		ok, _ := r[0].(*success)
+		ok, _ := r[0].Value.(*success)
 		if ok == nil {
 			t.Fatalf("result %v", r[0])
 		}
@@ -128,7 +128,7 @@ func TestAChangeThatCannotBeStoredLaterIsTakenBackAndEndsTheMembership(t *testin
 	before := a.tree.Checksum()
 	file.setFail(syscall.ENOSPC)
 	r := apply(t, a, opFrom(1, memdb.Op{Kind: memdb.OpWrite, Path: "f", Data: []byte("x"), Offset: 1}))
-	commit := r[0].(*success).commit
+	commit := r[0].Value.(*success).commit
 	testutil.WaitFor(t, "out of the group", func() bool { return left.Load() != nil })
 	if err := commit.Wait(nil); !errors.Is(err, syscall.ENOSPC) || !errors.Is(*left.Load(), syscall.ENOSPC) {
 		t.Errorf("the writer is told %v, the group %v", err, *left.Load())

@@ -187,12 +187,12 @@ func (h *history) newApp(p *dfsmtest.Process) dfsmtest.App {
 	s.self = p.Self
 	s.post = p.Post
 	s.calls = newCalls(s)
-	p.OnReply = func(id uint64, err error) {
+	p.OnReply = func(id uint64, r dfsm.Result) {
 		name := s.made[id]
 		delete(s.made, id)
-		var ok *success
+		ok, _ := r.Value.(*success)
 		switch {
-		case errors.As(err, &ok):
+		case ok != nil:
 			h.out.acked++
 			if name != "" {
 				h.acked = append(h.acked, name)
@@ -200,7 +200,7 @@ func (h *history) newApp(p *dfsmtest.Process) dfsmtest.App {
 					h.failf("%v: %s reported as done, but not in the file", p.Self(), name)
 				}
 			}
-		case errors.Is(err, dfsm.ErrDisconnected):
+		case errors.Is(r.Err, dfsm.ErrDisconnected):
 			h.out.unknown++
 		default:
 			h.out.refused++

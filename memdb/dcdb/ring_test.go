@@ -146,7 +146,7 @@ func (c *ringConn) Mcast(msg []byte) error {
 	if m, err := wire.Decode(msg); err == nil {
 		c.r.sent = append(c.r.sent, m)
 	}
-	c.r.tell(group.Event{From: c.self, Bytes: msg}, c.r.conns...)
+	c.r.tell(group.Event{Deliver: dfsm.Deliver{From: c.self, Bytes: msg}}, c.r.conns...)
 	return nil
 }
 

@@ -53,7 +53,7 @@ func (c *conn) Next(into []group.Event, timeout time.Duration) ([]group.Event, e
 	for i := range events {
 		e := &events[i]
 		if e.Change == nil {
-			into = append(into, group.Event{From: e.Sender, Bytes: e.Data})
+			into = append(into, group.Event{Deliver: dfsm.Deliver{From: e.Sender, Bytes: e.Data}})
 			continue
 		}
 		into = append(into, group.Event{View: &dfsm.View{Members: e.Change.Members, Joined: len(e.Change.Joined) > 0}})

@@ -115,7 +115,13 @@ func (d *daemon) synced(t testing.TB, members int) {
 func (d *daemon) write(ctx context.Context, key, size, value int) error {
 	b := make([]byte, size)
 	binary.LittleEndian.PutUint64(b, uint64(value))
-	return d.Submit(ctx, 1, dfsmtest.Op{Key: uint32(key), Version: dfsmtest.Any, Value: b}.Encode())
+	s := d.Begin(1, dfsmtest.Op{Key: uint32(key), Version: dfsmtest.Any, Value: b}.Encode())
+	select {
+	case r := <-s.Done():
+		return r.Err
+	case <-ctx.Done():
+		return s.GiveUp(ctx.Err()).Err
+	}
 }
 
 // TestNodesStayAlike has three hosts write at the same time. Host 3 stops in

@@ -118,7 +118,7 @@ func (c *busConn) Mcast(msg []byte) error {
 	c.b.sent += len(msg)
 	msg = slices.Clone(msg)
 	for _, o := range c.b.conns {
-		o.put(group.Event{From: c.self, Bytes: msg})
+		o.put(group.Event{Deliver: dfsm.Deliver{From: c.self, Bytes: msg}})
 	}
 	return nil
 }
