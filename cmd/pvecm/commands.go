@@ -12,6 +12,7 @@ import (
 	"pmxcfs/cmd/internal/cluster"
 	"pmxcfs/cmd/internal/host"
 	"pmxcfs/cmd/internal/keys"
+	"pmxcfs/cmd/internal/task"
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cfg"
 	"pmxcfs/corosync/conf"
@@ -29,6 +30,7 @@ func services() cluster.Services {
 		UpdateKeys: func(ctx context.Context, h *host.Host) error { return keys.Update(ctx, h, keys.Options{}) },
 		NodeFiles:  keys.Directories,
 		Log:        logToCluster,
+		Task:       task.Run,
 	}
 }
 

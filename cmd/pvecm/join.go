@@ -14,6 +14,7 @@ import (
 	"pmxcfs/cmd/internal/join"
 	"pmxcfs/cmd/internal/keys"
 	"pmxcfs/cmd/internal/plan"
+	"pmxcfs/cmd/internal/task"
 )
 
 // addCommand is "pvecm add".
@@ -48,6 +49,7 @@ func joinServices() join.Services {
 	return join.Services{
 		RootKey:    keys.EnsureRootKey,
 		PrepareSSH: prepareSSH,
+		Task:       task.Run,
 		Finish: func(ctx context.Context, h *host.Host) error {
 			return keys.Update(ctx, h, keys.Options{Force: true})
 		},
@@ -74,6 +76,7 @@ func add(ctx context.Context, c *call) error {
 	case c.isSet("abort"):
 		return c.finish(&plan.Report{}, false, join.Abort(ctx, c.env.host, s, *o))
 	}
+	o.Version, o.Corosync = version, corosyncVersion(ctx, c.env.host)
 	r, done, err := join.Add(ctx, c.env.host, s, *o)
 	return c.finish(r, done, err)
 }
@@ -181,6 +184,15 @@ func joinServe(ctx context.Context, c *call) error {
 	signal.Ignore(syscall.SIGPIPE)
 	h := c.env.host
 	h.Stdout = c.env.stderr
-	s := &join.Server{Host: h, Services: c.env.services, Version: version, Grace: 20 * time.Second}
+	s := &join.Server{Host: h, Services: c.env.services, Version: version, Corosync: corosyncVersion(ctx, h), Grace: 20 * time.Second}
 	return s.Serve(ctx, h.Stdin, c.env.stdout)
+}
+
+// corosyncVersion is the version of the corosync that is installed; empty: it can't be told.
+func corosyncVersion(ctx context.Context, h *host.Host) string {
+	out, err := h.Output(ctx, "corosync", "-v")
+	if err != nil {
+		return ""
+	}
+	return join.CorosyncVersion(string(out))
 }

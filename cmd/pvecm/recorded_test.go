@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -82,6 +83,9 @@ func newTestEnv(t *testing.T, name, address string) *testEnv {
 	}
 	h.Exec = func(_ context.Context, c host.Command) error {
 		line := strings.ReplaceAll(strings.Join(c.Args, " "), h.Root, "")
+		if strings.HasPrefix(line, "systemctl is-active ") { // a question
+			return &host.CommandError{Args: c.Args, Status: 3, Err: errors.New("exit status 3")}
+		}
 		e.programs = append(e.programs, line)
 		switch {
 		case e.fail != "" && strings.HasPrefix(line, e.fail):

@@ -31,6 +31,8 @@ type Services struct {
 	NodeFiles func(h *host.Host, node string) error
 	// Log writes to the cluster's log.
 	Log func(h *host.Host, text string)
+	// Task does work as a task of a type that Proxmox's web interface shows; nil: it is none.
+	Task func(h *host.Host, kind, id string, work func() error) error
 	// Kill has corosync on a node end.
 	Kill func(id uint32) error
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -51,7 +52,13 @@ func Create(ctx context.Context, h *host.Host, s Services, o CreateOptions) (r *
 	if err := r.Err(); err != nil || o.DryRun {
 		return r, false, err
 	}
-	return r, false, h.Flock(ctx, Lock, func() error { return doCreate(ctx, h, s, o, new) })
+	work := func() error {
+		return h.Flock(ctx, Lock, func() error { return doCreate(ctx, h, s, o, new) })
+	}
+	if s.Task != nil {
+		return r, false, s.Task(h, "clustercreate", o.Name, work)
+	}
+	return r, false, work()
 }
 
 // planCreate checks, and returns the configuration to be.
@@ -115,13 +122,23 @@ func CheckLocalLink(h *host.Host, r *plan.Report, n int, address string) {
 	}
 }
 
+// CorosyncState is where corosync keeps what outlives its restart.
+const CorosyncState = "/var/lib/corosync"
+
 // CheckLeftovers looks for traces of an earlier cluster on the host.
 func CheckLeftovers(h *host.Host, r *plan.Report) {
 	text, err := h.ReadFile(host.CorosyncConf)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			r.Warn("leftovers", "", "%v", err)
+	if errors.Is(err, fs.ErrNotExist) {
+		if h.Do(context.Background(), host.Command{Args: []string{"systemctl", "is-active", "--quiet", "corosync"}}) == nil {
+			r.Refuse("leftovers", "stop it: systemctl stop corosync", "corosync runs without a configuration on this host: it may be in a cluster that is gone")
 		}
+		if rings, _ := filepath.Glob(h.Path(CorosyncState + "/ringid_*")); len(rings) > 0 {
+			r.Warn("leftovers", "corosync goes on with its ring's number; removing the files begins anew", "%s holds the state of an earlier cluster", CorosyncState)
+		}
+		return
+	}
+	if err != nil {
+		r.Warn("leftovers", "", "%v", err)
 		return
 	}
 	if !conf.Example(text) {

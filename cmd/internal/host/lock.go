@@ -28,21 +28,37 @@ func (h *Host) Flock(ctx context.Context, path string, work func() error) error 
 	defer f.Close()
 	ctx, cancel := context.WithTimeout(ctx, LockWait)
 	defer cancel()
+	switch err := flock(ctx, f); {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return plan.Fail(plan.Timeout, "locked", "wait until it ends", "another pvecm is at work on this host: it holds the lock %s", h.Path(path))
+	case err != nil:
+		return fmt.Errorf("lock %s: %w", h.Path(path), err)
+	}
+	return work()
+}
+
+// FlockWithin takes the lock of an open file, for which it waits so long at most.
+func FlockWithin(f *os.File, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := flock(ctx, f); err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+func flock(ctx context.Context, f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return fmt.Errorf("lock %s: %w", h.Path(path), err)
+		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return plan.Fail(plan.Timeout, "locked", "wait until it ends", "another pvecm is at work on this host: it holds the lock %s", h.Path(path))
+			return ctx.Err()
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return work()
 }
 
 // ClusterLock holds a lock of the whole cluster while work runs, whose context ends

@@ -1,6 +1,8 @@
 package join
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +19,7 @@ import (
 	"pmxcfs/cmd/internal/host"
 	"pmxcfs/cmd/internal/plan"
 	"pmxcfs/corosync/conf"
+	"pmxcfs/memdb/sqlite"
 )
 
 // Options are how this host joins.
@@ -28,7 +31,9 @@ type Options struct {
 	Force       []string
 	DryRun      bool
 	Timeout     time.Duration // to become a member
-	CopyID      bool          // take root's ssh key there first
+	// Version is this program's, and Corosync that of corosync here; empty: unknown.
+	Version, Corosync string
+	CopyID            bool // take root's ssh key there first
 	// RollbackPeer: a stock peer that lost quorum by the entry gets it back by lowering
 	// its expected votes.
 	RollbackPeer bool
@@ -51,6 +56,8 @@ type Services struct {
 	PrepareSSH func(ctx context.Context, h *host.Host) error
 	// Finish makes this node's certificate and keys, once it is a member.
 	Finish func(ctx context.Context, h *host.Host) error
+	// Task does work as a task of a type that Proxmox's web interface shows; nil: it is none.
+	Task func(h *host.Host, kind, id string, work func() error) error
 	// Connect replaces the way to the peer; for tests.
 	Connect func(ctx context.Context, h *host.Host, o *Options) (Peer, string, error)
 }
@@ -91,7 +98,7 @@ func Add(ctx context.Context, h *host.Host, s Services, o Options) (r *plan.Repo
 	if err := r.Err(); err != nil && !slices.Contains(plan.Kinds(err), "cluster-exists") {
 		return r, false, err
 	}
-	if o.CopyID && s.RootKey != nil {
+	if o.CopyID && !o.DryRun && s.RootKey != nil {
 		if err := s.RootKey(ctx, h); err != nil {
 			return r, false, err
 		}
@@ -99,6 +106,9 @@ func Add(ctx context.Context, h *host.Host, s Services, o Options) (r *plan.Repo
 	x := &join{h: h, s: s, o: &o}
 	via := ""
 	if x.peer, via, err = x.connect(ctx); err != nil {
+		if o.CopyID && o.DryRun {
+			r.Warn("copy-id", "", "root's key would be taken to %s first, which a dry run doesn't do", o.Peer)
+		}
 		return r, false, errors.Join(r.Err(), err)
 	}
 	defer func() { err = errors.Join(err, x.peer.Close()) }()
@@ -109,6 +119,7 @@ func Add(ctx context.Context, h *host.Host, s Services, o Options) (r *plan.Repo
 		return r, done, err
 	}
 	checkFacts(h, r, x.facts, o.Request, h.Time())
+	checkVersions(r, x.facts, o)
 	checkWays(ctx, h, r, x.facts, o.Request)
 	r.Force(o.Force...)
 	if r.Err() == nil {
@@ -126,7 +137,13 @@ func Add(ctx context.Context, h *host.Host, s Services, o Options) (r *plan.Repo
 		return r, false, err
 	}
 	x.journal = &Journal{Peer: o.Peer, Via: via, Fingerprint: o.Fingerprint, Request: o.Request, Begun: h.Time()}
-	return r, false, h.Flock(ctx, cluster.Lock, func() error { return x.run(ctx, Prepared) })
+	work := func() error {
+		return h.Flock(ctx, cluster.Lock, func() error { return x.run(ctx, Prepared) })
+	}
+	if s.Task != nil {
+		return r, false, s.Task(h, "clusterjoin", "", work)
+	}
+	return r, false, work()
 }
 
 // already tells whether this host is a node of the peer's cluster.
@@ -176,7 +193,7 @@ func connect(ctx context.Context, h *host.Host, o *Options) (Peer, string, error
 	if err != nil {
 		return nil, "", err
 	}
-	if o.CopyID {
+	if o.CopyID && !o.DryRun {
 		if err := s.copyID(ctx); err != nil {
 			return nil, "", errors.Join(err, s.Close())
 		}
@@ -455,8 +472,13 @@ func (x *join) keepBackup() error {
 	if err := os.Chmod(h.Path(backupDir), 0o700); err != nil {
 		return err
 	}
-	target := h.Path(fmt.Sprintf("%s/config-%d.db", backupDir, x.journal.Begun.Unix()))
-	if err := os.Link(h.Path(savedDir+"/config.db"), target); err != nil && !errors.Is(err, fs.ErrExist) {
+	// The form in which the stock tool leaves it, and administrators' scripts expect it.
+	var text bytes.Buffer
+	packed := gzip.NewWriter(&text)
+	if err := errors.Join(sqlite.WriteSQL(packed, h.Path(savedDir+"/config.db")), packed.Close()); err != nil {
+		return err
+	}
+	if err := h.WriteFile(fmt.Sprintf("%s/config-%d.sql.gz", backupDir, x.journal.Begun.Unix()), text.Bytes(), 0o644); err != nil {
 		return err
 	}
 	return prune(h.Path(backupDir), keptBackups)
@@ -465,12 +487,9 @@ func (x *join) keepBackup() error {
 // prune removes all backups of trees but the newest.
 func prune(dir string, keep int) error {
 	var list []string
-	for _, pattern := range []string{"config-*.db", "config-*.sql.gz"} {
-		found, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			return err
-		}
-		list = append(list, found...)
+	list, err := filepath.Glob(filepath.Join(dir, "config-*.sql.gz"))
+	if err != nil {
+		return err
 	}
 	age := func(path string) int {
 		name, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "config-"), ".")

@@ -2,6 +2,7 @@ package join
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -202,6 +203,24 @@ func (w *world) unlocked() {
 	}
 }
 
+func unpacked(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 func TestAJoinOverTheDialogue(t *testing.T) {
 	w := newWorld(t)
 	finished := false
@@ -221,8 +240,12 @@ func TestAJoinOverTheDialogue(t *testing.T) {
 	if info, err := os.Stat(w.b.Path(host.AuthKey)); err != nil || len(key) != clusterKey || info.Mode() != 0o400 {
 		t.Errorf("the key has %d bytes and mode %v", len(key), info.Mode())
 	}
-	if backups, _ := filepath.Glob(w.b.Path(backupDir + "/config-*.db")); len(backups) != 1 {
-		t.Errorf("backups: %v", backups)
+	backups, _ := filepath.Glob(w.b.Path(backupDir + "/*"))
+	if len(backups) != 1 || !strings.HasSuffix(backups[0], ".sql.gz") {
+		t.Fatalf("backups: %v", backups)
+	}
+	if text := unpacked(t, backups[0]); !strings.HasPrefix(text, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE tree") || !strings.HasSuffix(text, "COMMIT;\n") {
+		t.Errorf("the backup is %.200s", text)
 	}
 	if w.b.Exists(journalFile) || w.b.Exists(savedDir) || w.b.Exists(host.Database) {
 		t.Error("something is left of the join, or of the old tree")
@@ -640,11 +663,7 @@ func TestPasswordsAreTypedUnseen(t *testing.T) {
 func TestOnlyTheNewestBackupsStay(t *testing.T) {
 	dir := t.TempDir()
 	for n := range 12 {
-		name := fmt.Sprintf("config-%d.sql.gz", 999999990+n)
-		if n%2 == 0 {
-			name = fmt.Sprintf("config-%d.db", 999999990+n)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("config-%d.sql.gz", 999999990+n)), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -652,7 +671,7 @@ func TestOnlyTheNewestBackupsStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, _ := filepath.Glob(dir + "/*")
-	if len(left) != 10 || slices.Contains(left, dir+"/config-999999990.db") || !slices.Contains(left, dir+"/config-1000000001.sql.gz") {
+	if len(left) != 10 || slices.Contains(left, dir+"/config-999999991.sql.gz") || !slices.Contains(left, dir+"/config-1000000001.sql.gz") {
 		t.Errorf("%v", left)
 	}
 }

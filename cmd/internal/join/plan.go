@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 
 	"pmxcfs/cmd/internal/cluster"
 	"pmxcfs/cmd/internal/host"
@@ -36,6 +37,8 @@ const (
 	echoTime     = time.Second
 	probeRefusal = 300 * time.Millisecond
 	probeTime    = 3500 * time.Millisecond
+	// echoHeader is the length of a ping's own header.
+	echoHeader = 8
 )
 
 // checkHost finds what on this host speaks against a join.
@@ -149,6 +152,36 @@ func checkFacts(h *host.Host, r *plan.Report, f *Facts, request Request, now tim
 	}
 }
 
+// CorosyncVersion finds the version in what "corosync -v" writes; empty: there is none.
+func CorosyncVersion(text string) string {
+	_, rest, _ := strings.Cut(text, "version '")
+	version, _, found := strings.Cut(rest, "'")
+	if !found {
+		return ""
+	}
+	return version
+}
+
+// checkVersions compares what runs here with what runs on the peer.
+func checkVersions(r *plan.Report, f *Facts, o Options) {
+	for _, v := range []struct{ what, here, there string }{{"pvecm", o.Version, f.Version}, {"corosync", o.Corosync, f.Corosync}} {
+		here, there := major(v.here), major(v.there)
+		if here == "" || there == "" || here == there || v.what == "pvecm" && !f.own {
+			continue
+		}
+		r.Warn("versions", "update the older one first", "%s is of version %s here and of version %s on %s: nodes of one cluster should have the same", v.what, v.here, v.there, o.Peer)
+	}
+}
+
+// major is a version's first number; empty: it has none.
+func major(version string) string {
+	number, _, _ := strings.Cut(version, ".")
+	if _, err := strconv.ParseUint(number, 10, 32); err != nil {
+		return ""
+	}
+	return number
+}
+
 // addresses are those a node asks for.
 func (r Request) addresses() (list []string) {
 	for _, n := range slices.Sorted(maps.Keys(r.Links)) {
@@ -231,7 +264,7 @@ func probeMember(ctx context.Context, h *host.Host, name string, link int, own, 
 	}
 	port := corosyncPort + link
 	refused := plan.Problem{Kind: "unreachable-member", Remedy: fmt.Sprintf("each node must reach each other on UDP port %d", port)}
-	pinged := echo(from, to)
+	pinged := echo(from, to, 0)
 	wait := probeRefusal
 	if pinged != nil {
 		wait = probeTime
@@ -249,7 +282,36 @@ func probeMember(ctx context.Context, h *host.Host, name string, link int, own, 
 		refused.Warning = true
 		return &refused
 	}
+	if mtu := mtuOf(from); mtu > 0 {
+		if err := echo(from, to, mtu); err != nil {
+			return &plan.Problem{
+				Kind: "mtu", Warning: true, Remedy: "give all interfaces and switches of the link the same MTU",
+				Text: fmt.Sprintf("node %s on link %d (%s): packets of %d bytes, which is this host's MTU there, don't get through as a whole: %v", name, link, to, mtu, err),
+			}
+		}
+	}
 	return nil
+}
+
+// mtuOf is the size of the largest packet that the interface with an address sends; 0: it
+// can't be told.
+func mtuOf(a netip.Addr) int {
+	interfaces, err := net.Interfaces()
+	if err != nil || !a.IsValid() {
+		return 0
+	}
+	for _, i := range interfaces {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, n := range addrs {
+			if n, ok := n.(*net.IPNet); ok && n.IP.Equal(a.AsSlice()) {
+				return i.MTU
+			}
+		}
+	}
+	return 0
 }
 
 func first(list []netip.Addr) netip.Addr {
@@ -284,24 +346,36 @@ func sendProbe(ctx context.Context, from, to netip.Addr, port int, wait time.Dur
 	return err
 }
 
-// echo pings a host.
-func echo(from, to netip.Addr) error {
-	network, protocol, local := "ip4:icmp", 1, "0.0.0.0"
+// echo pings a host with a packet of a size, which no router may divide; 0: a small one.
+func echo(from, to netip.Addr, size int) error {
+	network, protocol, local, header := "ip4:icmp", 1, "0.0.0.0", 20
 	var request, reply icmp.Type = ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply
+	level, option, whole := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
 	if to.Is6() {
-		network, protocol, local = "ip6:ipv6-icmp", 58, "::"
+		network, protocol, local, header = "ip6:ipv6-icmp", 58, "::", 40
 		request, reply = ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply
+		level, option, whole = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE
 	}
 	if from.IsValid() {
 		local = from.String()
 	}
-	c, err := icmp.ListenPacket(network, local)
+	listen := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, whole) }); e != nil {
+			return e
+		}
+		return err
+	}}
+	c, err := listen.ListenPacket(context.Background(), network, local)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	data := []byte("pvecm")
+	if n := size - header - echoHeader; n > len(data) {
+		data = append(data, make([]byte, n-len(data))...)
+	}
 	id := os.Getpid() & 0xffff
-	message := icmp.Message{Type: request, Body: &icmp.Echo{ID: id, Seq: 1, Data: []byte("pvecm")}}
+	message := icmp.Message{Type: request, Body: &icmp.Echo{ID: id, Seq: size & 0xffff, Data: data}}
 	packet, err := message.Marshal(nil)
 	if err != nil {
 		return err
@@ -311,14 +385,14 @@ func echo(from, to netip.Addr) error {
 		return err
 	}
 	c.SetReadDeadline(time.Now().Add(echoTime))
-	buffer := make([]byte, 1500)
+	buffer := make([]byte, 1<<16)
 	for {
 		n, peer, err := c.ReadFrom(buffer)
 		if err != nil {
 			return fmt.Errorf("nothing came within %s", echoTime)
 		}
 		m, err := icmp.ParseMessage(protocol, buffer[:n])
-		if body, ok := mEcho(m, err); ok && m.Type == reply && body.ID == id && peer.String() == target.String() {
+		if body, ok := mEcho(m, err); ok && m.Type == reply && body.ID == id && body.Seq == size&0xffff && peer.String() == target.String() {
 			return nil
 		}
 	}

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +40,7 @@ func newShell(ctx context.Context, h *host.Host, peer, fingerprint string, ask b
 		s.options = []string{"-o", "BatchMode=yes"}
 	}
 	s.options = append(s.options, "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
-	dir, err := os.MkdirTemp("", "pvecm-join-")
+	dir, err := connectionDir(h)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +64,25 @@ func newShell(ctx context.Context, h *host.Host, peer, fingerprint string, ask b
 	}
 	s.options = append(s.options, "-o", "UserKnownHostsFile="+known, "-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes")
 	return s, nil
+}
+
+// connectionDir makes a directory for what a connection needs, and removes those of joins
+// that were killed.
+func connectionDir(h *host.Host) (string, error) {
+	base, prefix := "/run", "pvecm-join-"
+	if h.Root != "" {
+		base = "" // the path of a socket has to be short
+	}
+	if base != "" {
+		old, _ := filepath.Glob(filepath.Join(base, prefix+"*"))
+		for _, dir := range old {
+			pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), prefix), "-")
+			if _, err := os.Stat("/proc/" + pid); errors.Is(err, fs.ErrNotExist) {
+				_ = os.RemoveAll(dir)
+			}
+		}
+	}
+	return os.MkdirTemp(base, fmt.Sprintf("%s%d-", prefix, os.Getpid()))
 }
 
 // hostKey finds the key with a fingerprint among the lines of ssh-keyscan, and returns
@@ -168,6 +189,9 @@ func (p *stock) Facts(ctx context.Context) (*Facts, error) {
 		if seconds, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64); err == nil {
 			f.Time = time.Unix(seconds, 0)
 		}
+	}
+	if out, err := p.output(ctx, "corosync", "-v"); err == nil {
+		f.Corosync = CorosyncVersion(string(out))
 	}
 	text, err := p.output(ctx, "cat", host.ClusterConf)
 	if err != nil {
