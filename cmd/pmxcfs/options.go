@@ -38,6 +38,7 @@ func daemonFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "local", Aliases: []string{"l"}, EnvVars: []string{"PMXCFS_LOCAL"}, Usage: "force local mode: ignore corosync.conf, force quorum"},
 		&cli.BoolFlag{Name: "force-duplicates", EnvVars: []string{"PMXCFS_FORCE_DUPLICATES"}, Usage: "start although several guest configurations claim one VMID; the log names those left out of the VM list"},
 		&cli.BoolFlag{Name: "ignore-chmod", EnvVars: []string{"PMXCFS_IGNORE_CHMOD"}, Usage: "let chmod and chown to another mode or owner than a file's fixed one succeed, without effect"},
+		&cli.BoolFlag{Name: "unguarded-conf", EnvVars: []string{"PMXCFS_UNGUARDED_CONF"}, Usage: "give corosync every corosync.conf of the tree, also one that it would refuse"},
 		&cli.StringFlag{Name: "root", EnvVars: []string{"PMXCFS_ROOT"}, Usage: "put every path below `DIR` that no option of its own moves, and make the directories"},
 	}
 	for _, p := range places {
@@ -87,6 +88,7 @@ func parseOptions(c *cli.Context) (*daemon.Options, error) {
 		Foreground:      c.Bool("foreground"),
 		Local:           c.Bool("local"),
 		ForceDuplicates: c.Bool("force-duplicates"),
+		UnguardedConf:   c.Bool("unguarded-conf"),
 		IgnoreChmod:     c.Bool("ignore-chmod"),
 		IPCName:         c.String("ipc-name"),
 	}

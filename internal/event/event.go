@@ -53,6 +53,7 @@ const (
 const (
 	ConfWritten Event = "corosync-conf-written"
 	ConfIgnored Event = "corosync-conf-ignored" // newer, an example, or of no use
+	ConfRefused Event = "corosync-conf-refused" // corosync would not accept it, and keeps the one it has
 	ConfFailed  Event = "corosync-conf-failed"  // it can't be read or written, or corosync can't reload it
 )
 
@@ -62,7 +63,7 @@ func All() []Event {
 		DaemonUp, DaemonStopping, DaemonFailed, Stuck, Unstuck, HeldUp, MountEnded, ServiceTaken, ServiceUp,
 		QuorumGained, QuorumLost, CorosyncAway, ForeignCorosync, LeftGroup, OutOfGroup, Behind, SplitLost, SyncDone, VerificationFailed, NotDelivered, MessagesDropped,
 		DatabaseFailed, DiskFull, DatabaseRecovered, CheckpointFailed, Exposed, BegunAnew, Meddled, Duplicate, LockExpired, LockBroken,
-		ConfWritten, ConfIgnored, ConfFailed,
+		ConfWritten, ConfIgnored, ConfRefused, ConfFailed,
 	}
 }
 

@@ -47,6 +47,8 @@ func (e Event) Remedy() string {
 		return "find out which of the two is right, and delete the other one"
 	case ConfIgnored:
 		return "see which copy of corosync.conf is right: pmxcfs status; change it in the tree, with a higher config_version"
+	case ConfRefused:
+		return "correct it in a copy, with a higher config_version, and move that over corosync.conf in the tree; \"pvecm config\" checks changes before"
 	case ConfFailed:
 		return "check the file and its disk, and whether corosync accepts it: corosync-cfgtool -R"
 	}

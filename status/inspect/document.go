@@ -133,6 +133,8 @@ type Conf struct {
 	Same    bool   `json:"same"` // tree and host have the same content
 	// Mistake is why corosync can't start with the tree's copy; empty: it can.
 	Mistake string `json:"mistake,omitempty"`
+	// Refused is why the tree's copy is kept from corosync; empty: it isn't.
+	Refused string `json:"refused,omitempty"`
 }
 
 // Lock is a cluster-wide lock that is held.

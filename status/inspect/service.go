@@ -28,6 +28,7 @@ type Config struct {
 	MountPoint string
 	Database   string // path of the file
 	HostConf   string // path of the host's corosync.conf
+	Unguarded  bool   // corosync gets every one of the tree
 
 	Tree    *memdb.Tree
 	Status  *status.Store
@@ -205,6 +206,9 @@ func (s *Service) conf(running uint64) *Conf {
 	host, err := os.ReadFile(s.cfg.HostConf)
 	if err == nil {
 		d.Host, _ = conf.Version(host)
+	}
+	if err == nil && tree != nil && !s.cfg.Unguarded && !bytes.Equal(tree, host) {
+		d.Refused = conf.Objection(tree, host)
 	}
 	d.Same = err == nil && bytes.Equal(tree, host) || errors.Is(err, fs.ErrNotExist) && tree == nil
 	return d

@@ -339,12 +339,18 @@ func (c *collector) groups() part {
 
 func (c *collector) corosync() part {
 	version := gauge("corosync_config_version", "Version of corosync.conf: in the tree, in the host's copy, and of the running corosync; 0 means none.", "copy")
+	refused := gauge("corosync_config_refused", "Whether the tree's corosync.conf is kept from corosync, which would not accept it.")
 	nodes := gauge("cluster_nodes", "Nodes in corosync's configuration; 0 means unknown.")
 	return func(to chan<- prometheus.Metric) {
 		s := c.from.Corosync()
 		version.value(to, float64(s.TreeVersion), "tree")
 		version.value(to, float64(s.HostVersion), "host")
 		version.value(to, float64(s.RunningVersion), "running")
+		value := 0.0
+		if s.Refused {
+			value = 1
+		}
+		refused.value(to, value)
 		nodes.value(to, float64(s.Nodes))
 	}
 }

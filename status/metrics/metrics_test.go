@@ -196,6 +196,7 @@ func TestWhatSourcesTellIsGiven(t *testing.T) {
 		`pmxcfs_not_ready{reason="not_quorate"} 1`,
 		`pmxcfs_not_ready{reason="not_synced"} 0`,
 		`pmxcfs_corosync_config_version{copy="running"} 3`,
+		`pmxcfs_corosync_config_refused 0`,
 		`pmxcfs_peer_database_version{node="b"} 77`,
 		`pmxcfs_rrd_samples_total{result="dropped"} 4`,
 		`pmxcfs_clusterlog_entries_total{origin="remote"} 2`,

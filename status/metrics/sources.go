@@ -63,6 +63,7 @@ type Corosync struct {
 	TreeVersion    uint64 // of corosync.conf in the tree
 	HostVersion    uint64 // of the host's copy
 	RunningVersion uint64 // that corosync runs with
+	Refused        bool   // the tree's copy is kept from corosync
 	Nodes          int    // in corosync's nodelist; 0: unknown
 }
 

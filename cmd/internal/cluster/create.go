@@ -208,6 +208,12 @@ func (c *creation) run(ctx context.Context, s Services, o CreateOptions, new *co
 	}
 	h.Sayf("Writing corosync configuration to %s", host.ClusterConf)
 	c.activated = true
+	if c.hadConf {
+		// The daemon keeps from corosync what isn't its cluster's.
+		if err := os.Remove(h.Path(host.CorosyncConf)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	if err := Activate(h, new); err != nil {
 		return err
 	}

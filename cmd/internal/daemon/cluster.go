@@ -30,6 +30,7 @@ type clusterConfig struct {
 	// quorumChanged is told after store and status know.
 	quorumChanged func()
 	hostConf      string // the host's corosync.conf
+	unguarded     bool   // corosync gets every one of the tree
 	node          string // this node's name
 	software      string // version of this program, for the other nodes
 	logs          *logging.Logs
@@ -58,6 +59,7 @@ type cluster struct {
 func newCluster(cfg clusterConfig) (*cluster, error) {
 	c := &cluster{cfg: cfg, known: make(chan struct{})}
 	c.mirror = follow.NewMirror(cfg.hostConf, c.conf, cfg.logs.Domain("main"))
+	c.mirror.Unguarded = cfg.unguarded
 	c.gate = &follow.Gate{Conf: c.conf, Node: cfg.node, Log: cfg.logs.Domain("main")}
 	var err error
 	c.peers, err = peers.New(peers.Config{

@@ -327,7 +327,7 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 	if _, ok := tree.Lookup("corosync.conf"); ok && !d.o.Local {
 		d.cluster, err = newCluster(clusterConfig{
 			tree: tree, db: db, status: state, observer: d.observers(state, mount), metrics: d.metrics,
-			quorumChanged: mount.QuorumChanged, hostConf: d.o.CorosyncConf, node: name, software: d.o.Version, logs: d.logs,
+			quorumChanged: mount.QuorumChanged, hostConf: d.o.CorosyncConf, unguarded: d.o.UnguardedConf, node: name, software: d.o.Version, logs: d.logs,
 		})
 		if err != nil {
 			return nil, errors.Join(err, db.Close())

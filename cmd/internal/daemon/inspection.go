@@ -9,7 +9,7 @@ import (
 func (d *daemon) inspection() *inspect.Service {
 	cfg := inspect.Config{
 		Version: d.o.Version, Node: d.name, Address: d.address, Started: d.begin,
-		MountPoint: d.o.MountPoint, Database: d.o.Database, HostConf: d.o.CorosyncConf,
+		MountPoint: d.o.MountPoint, Database: d.o.Database, HostConf: d.o.CorosyncConf, Unguarded: d.o.UnguardedConf,
 		Tree: d.tree, Status: d.status, Commits: d.db.Stats(), Recent: &d.logs.Recent,
 		NotReady: func() []health.Reason { return d.node().Reasons() },
 	}

@@ -78,6 +78,7 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 				TreeVersion:    c.mirror.Version.Load(),
 				HostVersion:    confVersion(d.o.CorosyncConf),
 				RunningVersion: c.corosync.running.Load(),
+				Refused:        c.mirror.Refused.Load(),
 				Nodes:          int(c.corosync.nodes.Load()),
 			}
 		}

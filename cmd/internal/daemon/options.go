@@ -9,6 +9,7 @@ type Options struct {
 	Foreground      bool
 	Local           bool // ignore corosync.conf, force quorum
 	ForceDuplicates bool
+	UnguardedConf   bool // corosync gets every corosync.conf of the tree
 	IgnoreChmod     bool // chmod and chown to anything succeed, and change nothing
 
 	MountPoint   string

@@ -139,6 +139,9 @@ func (f *findings) conf(c *inspect.Conf) {
 			"corosync.conf in the tree can't be parsed, and corosync can't start with it: %s", c.Mistake)
 	case c.Host > c.Tree:
 		f.add(Warning, "if the host's copy is the right one: write its content to corosync.conf in the tree, with a higher config_version", "the host's corosync.conf (version %d) is newer than the tree's (%d)", c.Host, c.Tree)
+	case c.Refused != "":
+		f.add(Failure, "correct it in a copy, with a higher config_version, and move that over corosync.conf in the tree; pvecm config check FILE checks it before",
+			"corosync.conf in the tree is kept from corosync, which goes on with the host's: %s", c.Refused)
 	case c.Host != c.Tree || !c.Same:
 		f.add(Warning, "see why it could not be written: "+journal, "the host's corosync.conf (version %d) is not the tree's (%d)", c.Host, c.Tree)
 	case c.Running != 0 && c.Running != c.Tree:

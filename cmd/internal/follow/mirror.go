@@ -26,6 +26,8 @@ type confChange struct {
 	version uint64
 	mistake error // in the tree's copy, because of which corosync will refuse it
 
+	refused string // why the tree's copy is kept from corosync; empty: it isn't
+
 	note string // why the host's copy stays as it is, for the log; empty: nothing to say
 }
 
@@ -35,6 +37,8 @@ type confCopies struct {
 	host   []byte
 	exists bool // the host has one
 	own    bool // the change was this node's
+
+	unguarded bool // the tree's is given to corosync also if that would refuse it
 }
 
 // judge decides by the versions of the copies. The example of Debian's corosync
@@ -45,6 +49,9 @@ func (c confCopies) judge() confChange {
 		return confChange{note: "corosync.conf in the tree is not usable: " + err.Error()}
 	}
 	d := confChange{write: true, version: version}
+	if c.exists && !c.unguarded {
+		d.refused = conf.Objection(c.tree, c.host)
+	}
 	_, d.mistake = conf.Parse(c.tree)
 	if !c.exists || conf.Example(c.host) {
 		return d
@@ -61,7 +68,11 @@ func (c confCopies) judge() confChange {
 	case err != nil:
 		return confChange{version: version, note: "local corosync.conf is not usable: " + err.Error()}
 	case host > version:
-		return confChange{version: version, note: fmt.Sprintf("local corosync.conf is newer (version = %d, the tree's: %d)", host, version)}
+		return confChange{version: version, refused: d.refused, note: fmt.Sprintf("local corosync.conf is newer (version = %d, the tree's: %d)", host, version)}
+	}
+	if d.refused != "" {
+		d.write = false
+		return d
 	}
 	d.reload = c.own
 	return d
@@ -77,6 +88,11 @@ type Mirror struct {
 	log    *slog.Logger
 
 	Version atomic.Uint64 // of the tree's copy; 0: none, or not looked at yet
+	Refused atomic.Bool   // the tree's copy is kept from corosync
+
+	// Unguarded gives corosync every copy, also one that it would refuse. It is set before
+	// Run.
+	Unguarded bool
 
 	kick chan struct{} // capacity 1
 	mu   sync.Mutex    // guards own
@@ -160,8 +176,9 @@ func (m *Mirror) update(own bool) (reload bool) {
 		m.log.Error("reading the local corosync.conf", "error", err, event.ConfFailed.Attr("path", m.path))
 		return false
 	}
-	d := confCopies{tree: tree, host: host, exists: exists, own: own}.judge()
-	if d.mistake != nil {
+	d := confCopies{tree: tree, host: host, exists: exists, own: own, unguarded: m.Unguarded}.judge()
+	m.refuse(d, tree)
+	if d.mistake != nil && d.refused == "" {
 		m.log.Error("corosync.conf in the tree can't be parsed, and corosync can't start with it",
 			"error", d.mistake, "replaces_local", d.write, event.ConfFailed.Attr("path", m.path, "version", d.version))
 	}
@@ -178,6 +195,30 @@ func (m *Mirror) update(own bool) (reload bool) {
 	m.log.Log(context.Background(), event.LevelNotice, fmt.Sprintf("wrote new corosync config '%s' (version = %d)", m.path, d.version),
 		event.ConfWritten.Attr("path", m.path, "version", d.version))
 	return d.reload
+}
+
+// refusedSuffix is that of the file beside the host's corosync.conf that holds what was
+// kept from corosync.
+const refusedSuffix = ".refused"
+
+// refuse keeps a copy that corosync must not get beside the host's, and removes what is
+// left of an earlier one.
+func (m *Mirror) refuse(d confChange, tree []byte) {
+	path := m.path + refusedSuffix
+	m.Refused.Store(d.refused != "")
+	if d.refused == "" {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			m.log.Warn("removing a corosync.conf that was refused", "error", err)
+		}
+		return
+	}
+	if err := replaceFile(path, tree); err != nil {
+		m.log.Warn("keeping a corosync.conf that is refused", "error", err)
+	}
+	if d.note == "" {
+		m.log.Error("corosync.conf of the tree is not given to corosync, which goes on with what it has: "+d.refused,
+			"kept", path, event.ConfRefused.Attr("path", m.path, "version", d.version, "error", d.refused))
+	}
 }
 
 // replaceFile gives a file a new content, mode 0644, root's if this process is:

@@ -3,6 +3,7 @@ package follow
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pmxcfs/internal/event"
 )
 
 func confText(version int, more string) string {
@@ -31,12 +34,13 @@ func TestJudgementOfTheCopiesOfCorosyncConf(t *testing.T) {
 		write      bool
 		reload     bool // if the change is our own
 		mistake    bool // in the tree's
+		refused    bool // unless the host's is not guarded
 		note       string
 	}{
 		{name: "newer in the tree", tree: v(3), host: v(2), write: true, reload: true},
 		{name: "same version, other text", tree: v(3), host: confText(3, "# other\n"), write: true, reload: true},
 		{name: "equal", tree: v(3), host: v(3)},
-		{name: "host newer", tree: v(3), host: v(4), note: "local corosync.conf is newer"},
+		{name: "host newer", tree: v(3), host: v(4), refused: true, note: "local corosync.conf is newer"},
 		{name: "no host copy", tree: v(3), noHost: true, write: true},
 		{name: "tree unparsable", tree: "nonsense", host: v(2), note: "in the tree is not usable"},
 		{name: "tree unparsable, no host copy", tree: "nonsense", noHost: true, note: "in the tree is not usable"},
@@ -48,12 +52,19 @@ func TestJudgementOfTheCopiesOfCorosyncConf(t *testing.T) {
 		{name: "the host's has a stray brace and is newer", tree: v(3), host: broken(4), note: "local corosync.conf is newer"},
 		{name: "the host's is a cut example", tree: v(3), host: string(example[:len(example)-20]), note: "local corosync.conf is not usable"},
 		{name: "the host's is empty", tree: v(3), host: "", note: "local corosync.conf is not usable"},
-		{name: "the tree's has a stray brace", tree: broken(3), host: v(2), mistake: true},
+		{name: "the tree's has a stray brace", tree: broken(3), host: v(2), mistake: true, refused: true},
+		{name: "another cluster's", tree: strings.Replace(v(3), "lab", "bal", 1), host: v(2), write: true, reload: true, refused: true},
+		{name: "without nodes", tree: strings.Replace(v(3), "nodelist", "nodes", 1), host: v(2), write: true, reload: true, refused: true},
 		{name: "the tree's has a stray brace, no host copy", tree: broken(3), noHost: true, write: true, mistake: true},
 		{name: "both have a stray brace", tree: broken(3), host: broken(2), write: true, reload: true, mistake: true},
 	} {
 		for _, own := range []bool{false, true} {
-			d := confCopies{tree: []byte(c.tree), host: []byte(c.host), exists: !c.noHost, own: own}.judge()
+			copies := confCopies{tree: []byte(c.tree), host: []byte(c.host), exists: !c.noHost, own: own}
+			if d := copies.judge(); (d.refused != "") != c.refused || c.refused && d.write {
+				t.Errorf("%s, own %v, guarded: %+v", c.name, own, d)
+			}
+			copies.unguarded = !c.noHost && c.refused
+			d := copies.judge()
 			if d.write != c.write || d.reload != (c.reload && own) || (d.mistake != nil) != c.mistake || (d.note == "") != (c.note == "") || !strings.Contains(d.note, c.note) {
 				t.Errorf("%s, own %v: %+v", c.name, own, d)
 			}
@@ -166,7 +177,7 @@ func TestMirrorWritesTheHostsCopyAndReloadsForItsOwnChanges(t *testing.T) {
 			t.Error(err)
 		}
 		left, _ := os.ReadDir(filepath.Dir(b.path))
-		if len(left) != 1 {
+		if len(left) != 2 { // beside it what was refused
 			t.Errorf("left: %v", left)
 		}
 	})
@@ -234,6 +245,53 @@ func TestMirrorLeavesTheOldCopyIfItCannotWrite(t *testing.T) {
 		b.wantHost(t, confText(3, ""))
 		if _, err := os.Lstat(victim); err == nil {
 			t.Error("written through a link")
+		}
+	})
+}
+
+func TestMirrorKeepsFromCorosyncWhatItWouldRefuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newConfBench(t)
+		good := confText(1, "")
+		b.set(good, true)
+		time.Sleep(2 * confSettle)
+		b.wantHost(t, good)
+		reloads := b.reloads.Load()
+		bad := strings.Replace(confText(2, ""), "lab", "bal", 1)
+		b.set(bad, true)
+		time.Sleep(2 * confSettle)
+		b.wantHost(t, good)
+		if kept, err := os.ReadFile(b.path + ".refused"); err != nil || string(kept) != bad {
+			t.Errorf("beside it lies %q (%v)", kept, err)
+		}
+		if b.reloads.Load() != reloads || !b.Refused.Load() || !strings.Contains(b.out.String(), "not given to corosync") || !strings.Contains(b.out.String(), string(event.ConfRefused)) {
+			t.Errorf("%d reloads, refused %v, the log is\n%s", b.reloads.Load()-reloads, b.Refused.Load(), b.out)
+		}
+		better := confText(3, "")
+		b.set(better, true)
+		time.Sleep(2 * confSettle)
+		b.wantHost(t, better)
+		if _, err := os.Stat(b.path + ".refused"); !errors.Is(err, fs.ErrNotExist) || b.Refused.Load() {
+			t.Errorf("what was refused is left: %v", err)
+		}
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAMirrorWithoutGuardGivesCorosyncEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newConfBench(t)
+		b.Unguarded = true
+		b.set(confText(1, ""), true)
+		time.Sleep(2 * confSettle)
+		other := strings.Replace(confText(2, ""), "lab", "bal", 1)
+		b.set(other, true)
+		time.Sleep(2 * confSettle)
+		b.wantHost(t, other)
+		if err := b.close(); err != nil {
+			t.Error(err)
 		}
 	})
 }

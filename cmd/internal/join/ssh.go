@@ -39,7 +39,7 @@ func newShell(ctx context.Context, h *host.Host, peer, fingerprint string, ask b
 	if !ask {
 		s.options = []string{"-o", "BatchMode=yes"}
 	}
-	s.options = append(s.options, "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
+	s.options = append(s.options, "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "UpdateHostKeys=no")
 	dir, err := connectionDir(h)
 	if err != nil {
 		return nil, err

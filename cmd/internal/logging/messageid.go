@@ -42,6 +42,7 @@ var messageIDs = [...]struct {
 	{event.LockBroken, "aa6346852e25430c828313cf401f640a"},
 	{event.ConfWritten, "c8bf0c96276d474d8bad6874ad6bb2e6"},
 	{event.ConfIgnored, "ef1d244746a446c4a5e774b14145496a"},
+	{event.ConfRefused, "4d8e0b6f2a5c4f7c9b13e5d07a86f2c1"},
 	{event.ConfFailed, "dae94d3086f14f4e95a2d555290b161f"},
 }
 

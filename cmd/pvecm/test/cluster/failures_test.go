@@ -216,6 +216,16 @@ func TestJoinsThatAreRefused(t *testing.T) {
 		t.Errorf("a dry run: status %d: %s", status, out)
 	}
 	three.wantAlone()
+	// A member whose network takes smaller packets only is named.
+	one.in("", "ip", "link", "set", "eth0", "mtu", "1400")
+	if out, status := three.pvecm("add", "10.99.0.1", "--via", "ssh", "--dry-run"); status != 0 || !strings.Contains(out, "node node1 on link 0 (10.99.0.1): packets of 1500 bytes") || strings.Contains(out, "node node2 on") {
+		t.Errorf("with another MTU on node1: status %d: %s", status, out)
+	}
+	one.in("", "ip", "link", "set", "eth0", "mtu", "1500")
+	// A dry run takes no key anywhere, and makes none.
+	if out, status := three.pvecm("add", "10.99.0.1", "--via", "ssh", "--copy-id", "--dry-run"); status != 0 || three.has("/root/.ssh/config") {
+		t.Errorf("a dry run with --copy-id: status %d: %s", status, out)
+	}
 	// A member that can't be reached is named.
 	if err := c.lab.Split([]int{1, 2}, []int{3}); err != nil {
 		t.Fatal(err)

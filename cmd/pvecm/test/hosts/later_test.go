@@ -76,7 +76,8 @@ func (s *hosts) hasAnExternalVote(t *testing.T) {
 	members := s.all[:2]
 	// It was a node, and becomes a host with corosync-qnetd as Debian starts it.
 	outside.sh(t, `systemctl disable --quiet --now pve-cluster corosync
-corosync-qnetd-certutil -i > /dev/null
+corosync-qnetd-certutil -i -G > /dev/null
+chgrp coroqnetd /etc/corosync/qnetd/nssdb /etc/corosync/qnetd/nssdb/{cert9,key4}.db
 systemctl enable --quiet --now corosync-qnetd
 mkdir -p -m 0700 /root/.ssh; rm -f /root/.ssh/authorized_keys`)
 	outside.letsIn(t, first)
