@@ -28,14 +28,15 @@ INSTALL := contrib/toolchain/install-packages
 # Debian's Go, however old, is needed where there is none that is new enough.
 GO_PACKAGE = $(if $(shell debian/find-go 1.26),,golang-go)
 
-.PHONY: help deps deps-build build run stop test lint bench fuzz install deb debs deps-deb deb-reproducible deps-package test-package clean
+.PHONY: help deps deps-build build run stop test lint bench fuzz install deb debs deps-deb deb-reproducible deps-package test-package test-package-short clean
 help:
 	@echo 'make deps      install what building, running and testing need (Debian 13 or 12, as root)'
 	@echo 'make build     build bin/pmxcfs and bin/pvecm'
 	@echo 'make run       start a single node below ./run, in the background'
 	@echo 'make stop      stop it'
 	@echo 'make test      run every check and test, real corosync clusters included'
-	@echo 'make test-package   build the Debian packages for 13 and 12 and try them on hosts with systemd'
+	@echo 'make test-package   build the Debian packages for 13 and 12, twice, and try them on hosts with systemd'
+	@echo 'make test-package-short   build them once and try what matters most'
 	@echo 'make bench     measure the daemon beside its floors'
 	@echo 'make fuzz      fuzz each decoder for a while (FUZZTIME=30s)'
 	@echo 'make install   install below $$(DESTDIR)$$(PREFIX)'
@@ -106,6 +107,7 @@ bench: deps build
 install: build
 	install -D -m 0755 bin/pmxcfs $(DESTDIR)$(PREFIX)/bin/pmxcfs
 	ln -sf pmxcfs $(DESTDIR)$(PREFIX)/bin/create_pmxcfs_db
+	install -D -m 0755 bin/pvecm $(DESTDIR)$(PREFIX)/bin/pvecm
 	install -D -m 0644 contrib/systemd/pmxcfs.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog/pmxcfs.catalog
 
 # DEB_VERSION=1:0.4 builds as if that were the version.
@@ -130,9 +132,16 @@ debs deb-reproducible: deps-package
 		PMXCFS_TWICE=$(if $(filter deb-reproducible,$@),1) debian/build-in $$s dist/$$s & pids+=($$!); done; \
 	for p in "$${pids[@]}"; do wait "$$p"; done
 
-# Nothing is skipped here; docs/testing.md says how it works.
+# Tests that boot hosts mostly wait, so more of them run at a time than there are processors.
+ON_HOSTS := PMXCFS_TEST_HOSTS=1 go test -count=1 -p 1 -parallel 4 -timeout 60m
+
+# For a release. Nothing is skipped here; docs/testing.md says how it works.
 test-package: deb-reproducible build
-	PMXCFS_TEST_HOSTS=1 go test -count=1 -p 1 -timeout 20m ./contrib/vmlab/... ./cmd/pmxcfs/test/packages ./cmd/pvecm/test/hosts
+	$(ON_HOSTS) ./contrib/vmlab/... ./cmd/pmxcfs/test/packages ./cmd/pvecm/test/hosts
+
+# For every change: each package is installed, used and removed once.
+test-package-short: debs build
+	$(ON_HOSTS) -short ./cmd/pmxcfs/test/packages
 
 clean:
 	rm -rf bin dist

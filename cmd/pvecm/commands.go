@@ -151,6 +151,7 @@ func commands() []command {
 				{name: "force", kind: boolean, usage: "make a new certificate in any case"},
 				{name: "silent", kind: boolean, usage: "tell no progress, and let no failure be one"},
 				{name: "unmerge-known-hosts", kind: boolean, usage: "make /etc/ssh/ssh_known_hosts a file of this host's own"},
+				{name: "wait", kind: boolean, usage: "begin when the cluster file system is mounted and has quorum, however long that takes"},
 			},
 			run: updateCerts,
 		},

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
+	"time"
 
 	"pmxcfs/cmd/internal/datacenter"
 	"pmxcfs/cmd/internal/exit"
@@ -30,9 +34,16 @@ func updateCerts(ctx context.Context, c *call) error {
 		}
 		return keys.Update(ctx, h, keys.Options{Force: c.isSet("force"), Silent: silent, Unmerge: c.isSet("unmerge-known-hosts")})
 	}
+	if c.isSet("wait") {
+		// Nothing is begun yet: a signal just ends it, which a service's stop takes for success.
+		signal.Reset(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		if err := awaitWritable(ctx, h, writablePoll); err != nil {
+			return err
+		}
+	}
 	args := []string{"updatecerts"}
 	for _, o := range c.command.options {
-		if c.isSet(o.name) {
+		if c.isSet(o.name) && o.name != "wait" {
 			args = append(args, "--"+o.name)
 		}
 	}
@@ -43,6 +54,23 @@ func updateCerts(ctx context.Context, c *call) error {
 	// A service that is about to start shall not fail for it.
 	if text := err.Error(); text != "" {
 		h.Warnf("%s", text)
+	}
+	return nil
+}
+
+// writablePoll is the time between two looks.
+const writablePoll = time.Second
+
+// awaitWritable waits until the cluster file system is mounted and has quorum.
+func awaitWritable(ctx context.Context, h *host.Host, poll time.Duration) error {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for h.Mounted() != nil || !h.Quorate() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for quorum: %w", ctx.Err())
+		case <-tick.C:
+		}
 	}
 	return nil
 }

@@ -41,8 +41,11 @@ func blocks(t *testing.T, name string) []block {
 	return list
 }
 
+// carried are the files that the documentation says to take to another host.
+var carried = []string{"/root/handover.tar", "/root/node2.pub", "/root/node1.fingerprint"}
+
 // follow does what a chapter of the documentation says, on the hosts that it names, or
-// else on reader. What it says to take to another host is there afterwards.
+// else on reader. What is to be taken to another host is there after the block that makes it.
 func follow(t *testing.T, document, title string, reader host, hosts ...host) {
 	t.Helper()
 	n := 0
@@ -64,10 +67,13 @@ func follow(t *testing.T, document, title string, reader host, hosts ...host) {
 		if err != nil {
 			t.Fatalf("%s, %q, on %s: %v\n%s\nsays:\n%s", document, title, h.Name(), err, b.text, out)
 		}
-		const carried = "/root/handover.tar"
-		if content, err := h.Exec(within(t, time.Minute), "cat", carried); err == nil {
+		for _, name := range carried {
+			content, err := h.Exec(within(t, time.Minute), "cat", name)
+			if err != nil {
+				continue
+			}
 			for _, other := range hosts {
-				if err := other.WriteFile(carried, content, 0o600); err != nil {
+				if err := other.WriteFile(name, content, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -16,14 +16,30 @@ import (
 const (
 	plain   = "pve-cluster" // for hosts without Proxmox VE
 	proxmox = "pmxcfs"      // for those with it
+	command = "pvecm"       // for those, too
 )
+
+// beside are packages of Debian that hosts have from the beginning, so that not every test
+// installs them: what ours depend on, and what Proxmox VE's stand-ins do. That apt brings them
+// along is what TestInstallationByTheBook is for.
+var beside = []string{"corosync", "e2fsprogs", "librrd8", "openssh-client", "perl", "psmisc", "sqlite3"}
+
+// boot brings up hosts with those, each of one of these releases.
+func boot(t *testing.T, suites ...string) (*vmlab.Lab, []host) {
+	t.Helper()
+	l := vmlab.NewWith(t, vmlab.Options{Suites: suites, Packages: beside})
+	var hosts []host
+	for _, h := range l.Hosts() {
+		hosts = append(hosts, host{h})
+	}
+	return l, hosts
+}
 
 // release is one build of a package.
 type release struct {
 	pkg     string
 	deb     string // its file
 	version string
-	depends string
 }
 
 // parts runs the parts of a test, each of which leaves the hosts as the next one
@@ -47,8 +63,8 @@ func TestPlainHost(t *testing.T) {
 	old := built(t, vmlab.Bookworm, plain)
 	lower(t, old, current)
 	part := parts(t)
-	h := host{vmlab.New(t, vmlab.Trixie).Host(1)}
-	h.apt(t, "satisfy", current.depends)
+	_, hosts := boot(t, vmlab.Trixie)
+	h := hosts[0]
 	clean := h.snapshot(t)
 	part("FreshInstallIsASingleNode", func(t *testing.T) { h.installsFresh(t, current) })
 	t.Run("UnitIsSound", h.unitIsSound)
@@ -59,9 +75,11 @@ func TestPlainHost(t *testing.T) {
 	part("KillallTakesTheDaemonAlone", h.separates)
 	part("StoppedDaemonIsReplaced", h.comesBackAfterStandingStill)
 	t.Run("JournalHasFieldsAndCatalog", h.journals)
+	part("KeysAndCertificatesAreKept", h.keepsCertificates)
 	part("RebootBringsItUpBeforeCorosync", h.reboots)
 	part("ReleaseOfDebian12AndUpgradeUnderLoad", func(t *testing.T) { h.changesReleases(t, old, current) })
 	part("RemoveAndReinstall", func(t *testing.T) { h.removes(t, current) })
+	part("RootsKeysOutliveThePackage", func(t *testing.T) { h.keepsKeys(t, current) })
 	part("PurgeLeavesNothing", func(t *testing.T) { h.purges(t, current, clean) })
 	part("RRDFilesArePurgedBesideRRDCached", func(t *testing.T) { h.purgesSamples(t, current) })
 }
@@ -73,8 +91,8 @@ func TestPlainHostOfDebian12(t *testing.T) {
 	current := built(t, vmlab.Bookworm, plain)
 	old := repacked(t, current, current.version+"~older")
 	part := parts(t)
-	h := host{vmlab.New(t, vmlab.Bookworm).Host(1)}
-	h.apt(t, "satisfy", current.depends)
+	_, hosts := boot(t, vmlab.Bookworm)
+	h := hosts[0]
 	clean := h.snapshot(t)
 	part("FreshInstallIsASingleNode", func(t *testing.T) { h.installsFresh(t, current) })
 	t.Run("UnitIsSound", h.unitIsSound)
@@ -98,10 +116,8 @@ func TestClusterOfTwoReleases(t *testing.T) {
 		old[s] = repacked(t, current[s], current[s].version+"~older")
 	}
 	part := parts(t)
-	c := cluster{lab: vmlab.New(t, suites...)}
-	for _, h := range c.lab.Hosts() {
-		c.hosts = append(c.hosts, host{h})
-	}
+	var c cluster
+	c.lab, c.hosts = boot(t, suites...)
 	part("ThreeHostsBecomeACluster", func(t *testing.T) { c.forms(t, old) })
 	part("RollingUpgradeUnderLoad", func(t *testing.T) { c.upgrades(t, current) })
 	part("CutHostIsReadOnlyAndCatchesUp", c.partitions)
@@ -175,5 +191,5 @@ func lower(t *testing.T, old, newer release) {
 func inspect(t *testing.T, deb string) release {
 	t.Helper()
 	field := func(name string) string { return strings.TrimSpace(machine(t, ".", "dpkg-deb", "--field", deb, name)) }
-	return release{pkg: field("Package"), deb: deb, version: field("Version"), depends: field("Depends")}
+	return release{pkg: field("Package"), deb: deb, version: field("Version")}
 }

@@ -21,15 +21,17 @@ import (
 func TestProxmoxHost(t *testing.T) {
 	vmlab.Require(t)
 	t.Parallel()
-	ours, plain := built(t, vmlab.Trixie, proxmox), built(t, vmlab.Trixie, plain)
+	ours, plain, pvecm := built(t, vmlab.Trixie, proxmox), built(t, vmlab.Trixie, plain), built(t, vmlab.Trixie, command)
 	part := parts(t)
-	h := host{vmlab.New(t, vmlab.Trixie).Host(1)}
+	_, hosts := boot(t, vmlab.Trixie)
+	h := hosts[0]
 	r := newRepository(t, ours)
 	r.publish(t, "9.1.6", h)
 	h.installsProxmox(t, r, "9.1.6")
 	h.mustWrite(t, "of-stock", "by the stock package\n")
 	part("OursTakesThePlaceOfTheDaemonAlone", func(t *testing.T) { h.takesThePlace(t, r, ours) })
 	part("DistUpgradeOfStockKeepsOurs", func(t *testing.T) { h.upgradesStock(t, r) })
+	part("PvecmTakesThePlaceOfTheCommandAlone", func(t *testing.T) { h.replacesCommand(t, pvecm) })
 	part("ChapterAboutMonitoring", func(t *testing.T) { follow(t, "proxmox.md", "Monitoring", h) })
 	part("ChapterAboutBackupsOfStock", h.restoresStockBackup)
 	part("PlainPackageIsRefused", func(t *testing.T) { h.refusesPlain(t, r, plain) })
@@ -201,8 +203,8 @@ func (h host) isStock(t *testing.T) {
 	}
 }
 
-// command is a line of a maintainer script that does something.
-var command = regexp.MustCompile(`(?m)^(\t+)((?:rm|cp|mv|dpkg-divert|systemctl|deb-systemd-invoke|mutable|unshare|if \[ -e) )`)
+// step is a line of a maintainer script that does something.
+var step = regexp.MustCompile(`(?m)^(\t+)((?:rm|cp|mv|dpkg-divert|systemctl|deb-systemd-invoke|mutable|unshare|if \[ -e) )`)
 
 // breakable gives the package with maintainer scripts that kill dpkg and themselves
 // before the step whose number is in /root/step.
@@ -225,7 +227,7 @@ step() {
 			t.Fatal(err)
 		}
 		broken := strings.Replace(string(text), "set -e\n", "set -e\n"+prologue, 1)
-		broken = command.ReplaceAllString(broken, "${1}step\n${1}${2}")
+		broken = step.ReplaceAllString(broken, "${1}step\n${1}${2}")
 		if err := os.WriteFile(name, []byte(broken), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -297,11 +299,9 @@ func TestProxmoxCluster(t *testing.T) {
 	t.Parallel()
 	ours := built(t, vmlab.Trixie, proxmox)
 	part := parts(t)
-	l := vmlab.New(t, vmlab.Trixie, vmlab.Trixie, vmlab.Trixie)
-	c := cluster{lab: l}
-	for _, h := range l.Hosts() {
-		c.hosts = append(c.hosts, host{h})
-	}
+	var c cluster
+	c.lab, c.hosts = boot(t, vmlab.Trixie, vmlab.Trixie, vmlab.Trixie)
+	l := c.lab
 	r := newRepository(t, ours)
 	r.publish(t, "9.1.6", c.hosts...)
 	part("StockCluster", func(t *testing.T) {
