@@ -18,7 +18,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run the random tests with this `seed`")
-	roundFlag = flag.Int("rounds", 7, "how many times the cluster is disturbed under load")
+	roundFlag = flag.Int("rounds", 4, "how many times the cluster is disturbed under load")
 )
 
 // loadPace keeps the tree, and so each sync, small enough for a machine with few
