@@ -14,6 +14,7 @@ type Conf struct {
 	Nodes   []int         // node ids, also the last byte of the addresses
 	Votes   map[int]int   // quorum_votes by node id; absent: 1
 	Fair    bool          // see Options
+	Idle    int           // token rotations without a message before the token is held; 0: corosync's own 30
 }
 
 // Address is the IPv4 address of host i.
@@ -25,6 +26,10 @@ func Name(i int) string { return fmt.Sprintf("node%d", i) }
 // String gives the text of the file.
 func (c Conf) String() string {
 	var b strings.Builder
+	idle := ""
+	if c.Idle > 0 {
+		idle = fmt.Sprintf("  seqno_unchanged_const: %d\n", c.Idle)
+	}
 	fmt.Fprintf(&b, `totem {
   version: 2
   cluster_name: %s
@@ -33,7 +38,7 @@ func (c Conf) String() string {
   crypto_cipher: none
   crypto_hash: none
   token: %d
-  interface {
+%s  interface {
     linknumber: 0
   }
 }
@@ -51,7 +56,7 @@ logging {
 }
 
 nodelist {
-`, c.Cluster, c.Version, c.Token.Milliseconds())
+`, c.Cluster, c.Version, c.Token.Milliseconds(), idle)
 	for _, n := range c.Nodes {
 		votes, ok := c.Votes[n]
 		if !ok {

@@ -21,6 +21,9 @@ func TestConfNamesEveryNodeWithItsVotes(t *testing.T) {
 	if !strings.Contains(fair, "sched_rr: no\n") || strings.Contains(text, "sched_rr") {
 		t.Errorf("the priority is not as asked:\n%s", fair)
 	}
+	if idle := (Conf{Idle: 3}).String(); !strings.Contains(idle, "  seqno_unchanged_const: 3\n") || strings.Contains(text, "seqno") {
+		t.Errorf("the token is not held as asked:\n%s", idle)
+	}
 	text += fair
 	if strings.Count(text, "{") != strings.Count(text, "}") {
 		t.Errorf("unbalanced:\n%s", text)

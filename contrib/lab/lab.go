@@ -34,6 +34,11 @@ type Options struct {
 	// where there are fewer processors than hosts, real-time ones keep everything
 	// else from running, which on hosts of their own they don't.
 	Fair bool
+
+	// Idle is how often the token goes round without a message before corosync holds it for
+	// a while; 0: corosync's own 30. After each message of a slow writer that is most of
+	// what corosync does.
+	Idle int
 }
 
 // Lab is a running set of hosts. Its methods may be called from any goroutine.
@@ -137,7 +142,7 @@ func Up(opts Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{dir: dir, dirLock: lock, pidfd: -1, bridges: 1,
-		conf: Conf{Cluster: "lab", Version: 1, Token: opts.Token, Fair: opts.Fair}}
+		conf: Conf{Cluster: "lab", Version: 1, Token: opts.Token, Fair: opts.Fair, Idle: opts.Idle}}
 	for i := range opts.Hosts {
 		l.conf.Nodes = append(l.conf.Nodes, i+1)
 	}

@@ -39,7 +39,7 @@ func Require(t testing.TB, programs ...string) {
 // shown.
 func New(t testing.TB, n int) *Lab {
 	t.Helper()
-	l := NewWith(t, Options{Hosts: n})
+	l := NewWith(t, Options{Hosts: n, Idle: 3}) // corosync takes a third of the processor time
 	ctx, cancel := context.WithTimeout(context.Background(), QuorumTimeout)
 	defer cancel()
 	all := make([]int, n)

@@ -1,7 +1,7 @@
 // Command pmxlab brings up a lab of corosync hosts for work by hand, and takes
 // orders on standard input until that ends.
 //
-//	pmxlab [-token 1s] [-no-corosync] [-fair] N
+//	pmxlab [-token 1s] [-no-corosync] [-fair] [-idle N] N
 //
 // Each order is one line; "help" lists them. A shell on a host from another
 // terminal: the nsenter line that "hosts" prints.
@@ -52,11 +52,12 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) (err e
 	fs.DurationVar(&opts.Token, "token", time.Second, "totem token timeout")
 	fs.BoolVar(&opts.NoCorosync, "no-corosync", false, "do not start corosync")
 	fs.BoolVar(&opts.Fair, "fair", false, "run corosync without real-time priority")
+	fs.IntVar(&opts.Idle, "idle", 0, "token rotations without a message before the token is held (0: corosync's own 30)")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if opts.Hosts, err = strconv.Atoi(fs.Arg(0)); err != nil || fs.NArg() != 1 {
-		return errors.New("usage: pmxlab [-token 1s] [-no-corosync] [-fair] N")
+		return errors.New("usage: pmxlab [-token 1s] [-no-corosync] [-fair] [-idle N] N")
 	}
 	l, err := lab.Up(opts)
 	if err != nil {
