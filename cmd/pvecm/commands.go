@@ -178,6 +178,7 @@ func commands() []command {
 			},
 			run: nextID,
 		},
+		configCommand(), linkCommand(), setAddressCommand(), setVotesCommand(), configGuardCommand(),
 		qdeviceCommand(),
 		{name: "join-serve", hidden: true, needs: needsNode, options: []param{{name: "json", kind: boolean, usage: "speak JSON"}}, run: joinServe},
 		{

@@ -352,6 +352,11 @@ func (x *run) setUp(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	// The daemon of the device does not start before corosync has the new configuration,
+	// which comes to the nodes' hosts and is loaded a moment later.
+	if err := x.everywhere(ctx, nil, loaded); err != nil {
+		return err
+	}
 	x.Sayf("starting corosync-qdevice on %s", strings.Join(x.names(), ", "))
 	if err := x.everywhere(ctx, nil, "systemctl start corosync-qdevice && systemctl enable --quiet corosync-qdevice"); err != nil {
 		return err
@@ -361,6 +366,10 @@ func (x *run) setUp(ctx context.Context, name string) error {
 	}
 	return x.await(ctx)
 }
+
+// loaded waits until corosync on a node has loaded the device.
+const loaded = `for i in $(seq 150); do corosync-cmapctl quorum.device. 2>/dev/null | grep -q "^quorum.device.model " && exit 0; sleep 0.2; done; ` +
+	`echo "corosync has not loaded the external vote within 30 s" >&2; exit 1`
 
 // await waits until the device votes on every node.
 func (x *run) await(ctx context.Context) error {
