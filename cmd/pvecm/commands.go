@@ -29,6 +29,7 @@ func services() cluster.Services {
 		PrepareSSH: prepareSSH,
 		UpdateKeys: func(ctx context.Context, h *host.Host) error { return keys.Update(ctx, h, keys.Options{}) },
 		NodeFiles:  keys.Directories,
+		ForgetKeys: keys.ForgetNode,
 		Log:        logToCluster,
 		Task:       task.Run,
 	}
@@ -104,10 +105,13 @@ func commands() []command {
 		},
 		{
 			name: "delnode", usage: "take a node out of the cluster", needs: needsNode,
-			description: "Shut the node down first, and never start it again with its present configuration.",
+			description: "Shut the node down first, and never start it again with its present configuration; or have it stopped with --kill. Its ssh keys go from the tree, and so does its directory there, unless it holds configurations of guests. What else names the node is shown.",
 			args:        []param{{name: "node", kind: node}},
 			options: []param{
-				{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: online, quorum, qdevice-present"},
+				{name: "kill", kind: boolean, usage: "the node may be running: have it stop corosync, and remove its configuration and key"},
+				{name: "keep-dir", kind: boolean, usage: "leave the node's directory in the tree"},
+				{name: "purge-dir", kind: boolean, usage: "remove the node's directory also with configurations of guests in it, into an archive among the backups"},
+				{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: quorum, qdevice-present"},
 				dryRun, outputFormat,
 			},
 			run: delNode,
@@ -237,6 +241,7 @@ func addNode(ctx context.Context, c *call) error {
 func delNode(ctx context.Context, c *call) error {
 	r, err := cluster.DelNode(ctx, c.env.host, c.env.services, cluster.DelOptions{
 		Node: c.text("node"), Force: c.force(), DryRun: c.isSet("dry-run"),
+		Kill: c.isSet("kill"), KeepDir: c.isSet("keep-dir"), PurgeDir: c.isSet("purge-dir"),
 	})
 	return c.finish(r, false, err)
 }

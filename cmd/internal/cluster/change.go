@@ -29,6 +29,8 @@ type Services struct {
 	UpdateKeys func(ctx context.Context, h *host.Host) error
 	// NodeFiles makes a node's directories and merges the authorized keys.
 	NodeFiles func(h *host.Host, node string) error
+	// ForgetKeys removes a node's ssh keys from the tree, and tells how many there were.
+	ForgetKeys func(ctx context.Context, h *host.Host, node string) (int, error)
 	// Log writes to the cluster's log.
 	Log func(h *host.Host, text string)
 	// Task does work as a task of a type that Proxmox's web interface shows; nil: it is none.

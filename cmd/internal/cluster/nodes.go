@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,6 +100,10 @@ type DelOptions struct {
 	Node   string
 	Force  []string // kinds of problems that are no reason to stop
 	DryRun bool
+
+	Kill     bool // the node may be running: it is stopped
+	KeepDir  bool // its directory in the tree stays
+	PurgeDir bool // its directory goes, guests' configurations and all, into an archive
 }
 
 // DelNode takes a node out of the cluster's configuration. The report tells what was
@@ -113,7 +116,8 @@ func DelNode(ctx context.Context, h *host.Host, s Services, o DelOptions) (*plan
 	if err := h.NeedQuorum(); err != nil {
 		return r, err
 	}
-	work := func(context.Context) error {
+	removed := ""
+	work := func(ctx context.Context) error {
 		before, err := Read(h)
 		if err != nil {
 			return err
@@ -128,38 +132,51 @@ func DelNode(ctx context.Context, h *host.Host, s Services, o DelOptions) (*plan
 		if name == h.Name {
 			return plan.Fail(plan.Refused, "is-local-node", "call it on another node", "%s is this node", o.Node)
 		}
-		online := checkRemoval(h, r, before, node)
+		online := checkRemoval(h, r, before, node, o.Kill)
 		r.Force(o.Force...)
+		if online && o.Kill {
+			r.Step("corosync on %s is stopped and disabled, and its configuration and key are removed", name)
+		}
 		r.Step("corosync.conf: node %s (id %s) goes, version %s becomes %s", name, node.Get("nodeid"), before.Section("totem").Get("config_version"), after.Section("totem").Get("config_version"))
+		r.Step("the ssh keys of %s are removed from the tree", name)
+		o.dirStep(h, r, name)
 		if err := r.Err(); err != nil || o.DryRun {
 			return err
 		}
 		s.log(h, "deleting node %s from cluster", name)
-		if id, err := strconv.ParseUint(node.Get("nodeid"), 10, 32); err == nil && s.Kill != nil && online {
-			// A node that goes on with the old list would be a second cluster.
-			if err := s.Kill(uint32(id)); err != nil {
-				h.Warnf("corosync on %s was not ended: %v", name, err)
-			}
+		m, _ := h.Members() // who the node is isn't known afterwards
+		removed = name
+		// Before the node is stopped: of two nodes the other one has no quorum then.
+		if err := Activate(h, after); err != nil {
+			return err
 		}
-		return Activate(h, after)
+		if id, _ := strconv.ParseUint(node.Get("nodeid"), 10, 32); online {
+			// A node that goes on with the old list would be a second cluster.
+			s.stopNode(ctx, h, name, m.Nodes[name].IP, uint32(id), o.Kill)
+		}
+		return nil
 	}
 	if o.DryRun {
 		return r, work(ctx)
 	}
-	return r, Locked(ctx, h, work)
+	if err := Locked(ctx, h, work); err != nil {
+		return r, err
+	}
+	s.cleanUp(ctx, h, o, removed)
+	return r, nil
 }
 
 // checkRemoval looks for what speaks against the removal of a node, and tells whether it
 // is online.
-func checkRemoval(h *host.Host, r *plan.Report, f *conf.File, node *conf.Section) (online bool) {
+func checkRemoval(h *host.Host, r *plan.Report, f *conf.File, node *conf.Section, kill bool) (online bool) {
 	name := conf.NodeName(node)
 	m, err := h.Members()
 	if err != nil {
 		r.Warn("members", "", "the member list can't be read: %v", err)
 	}
 	online = m.Nodes[name].Online == 1
-	if online {
-		r.Refuse("online", "shut it down first, and never start it again with its present configuration; --force=online removes it all the same, and ends its corosync", "node %s is running", name)
+	if online && !kill {
+		r.Refuse("online", "shut it down first, and never start it again with its present configuration; --kill has it stopped, and its configuration removed", "node %s is running", name)
 	}
 	present, total := 0, 0
 	for _, n := range f.Nodes() {
@@ -197,9 +214,6 @@ func checkRemoval(h *host.Host, r *plan.Report, f *conf.File, node *conf.Section
 		if names(string(text), name) {
 			r.Warn("references", "edit it", "%s names node %s among its %s", file, name, what)
 		}
-	}
-	if _, err := os.Lstat(h.Path(host.Mount + "/nodes/" + name)); err == nil {
-		r.Warn("leftovers", "", "%s/nodes/%s stays, and so does its key in priv/authorized_keys", host.Mount, name)
 	}
 	return online
 }

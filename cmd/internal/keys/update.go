@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"pmxcfs/cmd/internal/host"
@@ -341,6 +343,36 @@ func ChangeKeys(ctx context.Context, h *host.Host, change func([]byte) []byte) e
 		_, err := attempt(true)
 		return err
 	})
+}
+
+// ForgetNode removes a node's keys from the cluster's authorized_keys, where they are known
+// by their comment, and from its known_hosts. It tells how many may not log in any more.
+func ForgetNode(ctx context.Context, h *host.Host, node string) (removed int, err error) {
+	err = ChangeKeys(ctx, h, func(text []byte) []byte {
+		after, n := RemoveKeys(text, KeysOf(text, node))
+		if removed = n; n == 0 {
+			return text
+		}
+		return after
+	})
+	if err != nil {
+		return 0, err
+	}
+	before, err := readIfThere(h, clusterHosts)
+	if err != nil {
+		return removed, err
+	}
+	var after []byte
+	for line := range bytes.Lines(before) {
+		names, _, _ := bytes.Cut(line, []byte(" "))
+		if !slices.ContainsFunc(strings.Split(string(names), ","), func(n string) bool { return strings.EqualFold(n, node) }) {
+			after = append(after, line...)
+		}
+	}
+	if bytes.Equal(before, after) {
+		return removed, nil
+	}
+	return removed, h.WriteTree(clusterHosts, after)
 }
 
 // readIfThere reads a file; nil if there is none.

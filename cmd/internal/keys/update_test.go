@@ -353,3 +353,25 @@ func TestSSHDIsChangedOnlyIfRootCannotLogIn(t *testing.T) {
 		}
 	}
 }
+
+func TestForgettingANodeRemovesItsKeysOnly(t *testing.T) {
+	h, _ := testHost(t)
+	if err := os.MkdirAll(h.Path("/etc/pve/priv/lock"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put(t, h, "/etc/pve/priv/authorized_keys", "ssh-rsa AAAAB3one root@node1\nssh-rsa AAAAB3two root@node2\nfrom=\"10.0.0.0/8\" ssh-rsa AAAAB3two\nssh-ed25519 AAAAC3me me@desk\n")
+	put(t, h, "/etc/pve/priv/known_hosts", "node1 ssh-rsa AAAAB3h1\nnode2 ssh-rsa AAAAB3h2\nNODE2,10.99.0.2 ssh-rsa AAAAB3h2\n|1|salt|hash ssh-rsa AAAAB3x\n")
+	n, err := ForgetNode(t.Context(), h, "node2")
+	if err != nil || n != 2 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if got, want := get(t, h, "/etc/pve/priv/authorized_keys"), "ssh-rsa AAAAB3one root@node1\nssh-ed25519 AAAAC3me me@desk"; strings.TrimSpace(got) != want {
+		t.Errorf("authorized_keys: %q, want %q", got, want)
+	}
+	if got, want := get(t, h, "/etc/pve/priv/known_hosts"), "node1 ssh-rsa AAAAB3h1\n|1|salt|hash ssh-rsa AAAAB3x\n"; got != want {
+		t.Errorf("known_hosts: %q, want %q", got, want)
+	}
+	if n, err := ForgetNode(t.Context(), h, "node2"); err != nil || n != 0 {
+		t.Errorf("once more: %d, %v", n, err)
+	}
+}

@@ -50,6 +50,7 @@ type change struct {
 	o             Options
 	r             *plan.Report
 	before, after *conf.File
+	stages        []*conf.File
 	was, is       uint64            // the versions
 	nodes         map[string]string // addresses of the members, by name
 }
@@ -68,7 +69,55 @@ func Apply(ctx context.Context, h *host.Host, o Options) (r *plan.Report, done b
 	if err != nil || done || o.DryRun {
 		return x.r, done, err
 	}
-	return x.r, false, x.run(ctx)
+	return x.r, false, x.all(ctx)
+}
+
+// all goes through the stages of the change. If one is not good, which was taken back then,
+// those before it are taken back, too.
+func (x *change) all(ctx context.Context) error {
+	states := append([]*conf.File{x.before}, x.stages...)
+	for i, f := range x.stages {
+		if len(x.stages) > 1 {
+			x.h.Sayf("Step %d of %d", i+1, len(x.stages))
+		}
+		err := x.to(ctx, f, i == len(x.stages)-1)
+		if err == nil {
+			continue
+		}
+		for _, f := range slices.Backward(states[:i]) {
+			if plan.CodeOf(err) == plan.NotUndone {
+				break
+			}
+			x.h.Sayf("Taking the step before back")
+			if e := x.to(context.WithoutCancel(ctx), f, false); e != nil {
+				return plan.Errorf(plan.NotUndone, "%w\nThe steps before it are not all taken back: %w", err, e)
+			}
+		}
+		return err
+	}
+	return nil
+}
+
+// to makes one stage of the change.
+func (x *change) to(ctx context.Context, f *conf.File, last bool) (err error) {
+	if x.before, err = cluster.Read(x.h); err != nil {
+		return err
+	}
+	if x.was, err = x.before.ConfigVersion(); err != nil {
+		return err
+	}
+	wanted, _ := f.ConfigVersion()
+	if x.is = x.was + 1; last {
+		x.is = max(x.is, wanted)
+	}
+	text, err := withVersion(f.Text(), x.is)
+	if err != nil {
+		return err
+	}
+	if x.after, err = conf.Read(text); err != nil {
+		return err
+	}
+	return x.run(ctx)
 }
 
 func prepare(ctx context.Context, h *host.Host, o Options) (x *change, done bool, err error) {
@@ -111,6 +160,9 @@ func prepare(ctx context.Context, h *host.Host, o Options) (x *change, done bool
 		return x, false, err
 	}
 	x.judge()
+	if x.stages, err = stages(x.before, x.after); err != nil {
+		return x, false, err
+	}
 	if err := x.members(); err != nil {
 		return x, false, err
 	}
@@ -119,6 +171,9 @@ func prepare(ctx context.Context, h *host.Host, o Options) (x *change, done bool
 	}
 	for _, line := range Effect(x.before, x.after) {
 		x.r.Step("%s", line)
+	}
+	if len(x.stages) > 1 {
+		x.r.Step("corosync can't change a link's address while it runs: other links take its place for a while, in %d steps", len(x.stages))
 	}
 	x.r.Step("version %d becomes %d; every node goes back by itself unless the cluster is as before within %s", x.was, x.is, o.Timeout)
 	x.r.Force(o.Force...)

@@ -69,3 +69,35 @@ func TestEffectSaysWhatAChangeDoes(t *testing.T) {
 		}
 	}
 }
+
+// A change of addresses goes over links that take the place of the changed ones, and no
+// stage changes the address of a link.
+func TestAddressesChangeOverOtherLinks(t *testing.T) {
+	after := parsed(t, strings.ReplaceAll(lab, "10.99.0.", "10.98.0."))
+	list, err := stages(parsed(t, lab), after)
+	if err != nil || len(list) != 4 || list[3] != after {
+		t.Fatalf("%d stages, %v", len(list), err)
+	}
+	was := parsed(t, lab)
+	for i, f := range list {
+		if moved := movedLinks(was, f); len(moved) > 0 {
+			t.Errorf("stage %d changes the addresses of links %v", i+1, moved)
+		}
+		common := 0
+		for n := range 8 {
+			if hasLink(was, n) && hasLink(f, n) {
+				common++
+			}
+		}
+		if common == 0 {
+			t.Errorf("stage %d has no link that was there before", i+1)
+		}
+		if found, _ := f.Check(nil); len(found) > 0 {
+			t.Errorf("stage %d: %v", i+1, found)
+		}
+		was = f
+	}
+	if list, err := stages(parsed(t, lab), parsed(t, strings.Replace(lab, "nodeid: 2", "nodeid: 3", 1))); err != nil || len(list) != 1 {
+		t.Errorf("another change takes %d stages, %v", len(list), err)
+	}
+}

@@ -39,8 +39,23 @@ func TestCreateJoinAndRemove(t *testing.T) {
 		t.Errorf("removing a node that runs: status %d: %s", status, out)
 	}
 	last.in("", "systemctl", "stop", "pve-cluster", "corosync")
-	c.node(1).must("delnode", last.Name())
-	c.wantTogether(many-1, c.all[:many-1]...)
+	if out := c.node(1).must("delnode", last.Name()); !strings.Contains(out, "ssh keys of "+last.Name()+" are removed") {
+		t.Errorf("removing a node: %s", out)
+	}
+	if c.node(1).has("/etc/pve/nodes/"+last.Name()) || strings.Contains(string(c.node(1).read("/etc/pve/priv/authorized_keys")), "root@"+last.Name()) {
+		t.Error("the tree still has the node's directory or key")
+	}
+	// One that runs is stopped, and can't come back; what it had is kept in an archive.
+	live := c.node(many - 1)
+	live.in("", "bash", "-c", "mkdir -p /etc/pve/nodes/"+live.Name()+"/lxc && echo x > /etc/pve/nodes/"+live.Name()+"/lxc/100.conf")
+	c.node(1).must("delnode", live.Name(), "--kill", "--purge-dir")
+	c.wantTogether(many-2, c.all[:many-2]...)
+	if live.has("/etc/corosync/authkey") || live.has("/etc/corosync/corosync.conf") || c.node(1).has("/etc/pve/nodes/"+live.Name()) {
+		t.Error("the removed node has its configuration, or the tree its directory")
+	}
+	if out, status := c.node(1).in("", "bash", "-c", "tar -tzf /var/lib/pve-cluster/backup/node-"+live.Name()+"-*.tar.gz"); status != 0 || !strings.Contains(out, live.Name()+"/lxc/100.conf") {
+		t.Errorf("the archive: status %d: %s", status, out)
+	}
 }
 
 // A node joins a peer that runs the stock tool, and one that runs the stock tool joins

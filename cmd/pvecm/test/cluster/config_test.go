@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -22,10 +23,10 @@ func (c *hosts) settled() string {
 			if o.has("/var/lib/pve-cluster/config-guard.json") {
 				return fmt.Errorf("a change is on trial on %s", o.Name())
 			}
-			text := string(o.read("/etc/pve/corosync.conf"))
+			text, _ := os.ReadFile(o.Path("/etc/pve/corosync.conf"))
 			loaded, _ := o.in("", "corosync-cmapctl", "-g", "totem.config_version")
 			_, loaded, _ = strings.Cut(strings.TrimSpace(loaded), "= ")
-			if !strings.Contains(text, "config_version: "+loaded+"\n") {
+			if !strings.Contains(string(text), "config_version: "+loaded+"\n") {
 				return fmt.Errorf("%s has loaded version %q, the tree has\n%s", o.Name(), loaded, text)
 			}
 		}
@@ -113,7 +114,7 @@ func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
 			t.Fatal(err)
 		}
 		testutil.Eventually(t, "the change is made", func() error {
-			if text := string(o.read("/etc/pve/corosync.conf")); !strings.Contains(text, "10.99.0.33") {
+			if text, _ := os.ReadFile(o.Path("/etc/pve/corosync.conf")); !bytes.Contains(text, []byte("10.99.0.33")) {
 				if !p.Running() {
 					t.Fatalf("it has ended: %s", out)
 				}
@@ -135,12 +136,14 @@ func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
 		t.Fatal(err)
 	}
 	testutil.EventuallyWithin(t, 2*testutil.Patience, func() error {
-		if text := string(two.read("/etc/pve/corosync.conf")); unversioned(text) != unversioned(before) {
+		if text, _ := os.ReadFile(two.Path("/etc/pve/corosync.conf")); unversioned(string(text)) != unversioned(before) {
 			return fmt.Errorf("the others have\n%s", text)
 		}
 		return nil
 	})
-	one.in("", "bash", "-c", "umount -l /etc/pve; rm -rf /run/*.mainpid /run/pve-cluster* /dev/shm/*; systemctl start pve-cluster corosync ssh; pvecm config-guard wait")
+	if out, status := one.in("", "bash", "-c", "umount -l /etc/pve; rm -rf /run/*.mainpid /run/pve-cluster* /dev/shm/*; systemctl start pve-cluster corosync ssh && pvecm config-guard wait"); status != 0 {
+		t.Fatalf("node1 comes back: status %d: %s", status, out)
+	}
 	same("the node was killed")
 
 	// All nodes move to another network.
@@ -150,7 +153,7 @@ func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
 		}
 	}
 	moved := strings.ReplaceAll(c.settled(), "10.99.0.", "10.98.0.")
-	if out, status := apply(one, moved, "--timeout", "40"); status != 0 {
+	if out, status := apply(one, moved, "--timeout", "40"); status != 0 || !strings.Contains(out, "Step 4 of 4") {
 		t.Fatalf("other addresses of all: status %d: %s", status, out)
 	}
 	if after := c.settled(); unversioned(after) != unversioned(moved) {

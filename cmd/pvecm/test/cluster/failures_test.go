@@ -143,6 +143,7 @@ func TestAJoinThatIsKilled(t *testing.T) {
 				}
 				return nil
 			})
+			one.letsIn(three)
 			three.in("", "bash", "-c", "rm -f /etc/corosync/* /var/lib/pve-cluster/config.db*; systemctl start pve-cluster")
 			three.wantAlone()
 		}

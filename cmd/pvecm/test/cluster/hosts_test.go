@@ -173,6 +173,14 @@ func (o *node) read(path string) []byte {
 	return text
 }
 
+// letsIn enters another host's key, which goes when the node does.
+func (o *node) letsIn(other *node) {
+	key := string(other.read("/root/.ssh/id_rsa.pub"))
+	if out, status := o.in(key, "bash", "-c", "cat >> /etc/pve/priv/authorized_keys"); status != 0 {
+		o.t.Fatal(out)
+	}
+}
+
 func (o *node) has(path string) bool {
 	_, err := os.Lstat(o.Path(path))
 	return err == nil
@@ -238,7 +246,9 @@ func (c *hosts) wantTogether(votes int, nodes ...*node) {
 			if text, _ := os.ReadFile(o.Path("/etc/pve/mark")); string(text) != mark {
 				return fmt.Errorf("%s has %q", o.Name(), text)
 			}
-			if !bytes.Equal(o.read("/etc/corosync/corosync.conf"), c.node(1).read("/etc/pve/corosync.conf")) {
+			own, err := os.ReadFile(o.Path("/etc/corosync/corosync.conf"))
+			tree, err2 := os.ReadFile(c.node(1).Path("/etc/pve/corosync.conf"))
+			if err != nil || err2 != nil || !bytes.Equal(own, tree) {
 				return fmt.Errorf("%s has another corosync.conf", o.Name())
 			}
 		}

@@ -235,6 +235,7 @@ rm -rf /etc/corosync/authkey /etc/corosync/corosync.conf /var/lib/pve-cluster/co
 	})
 	h.sh(t, "systemctl start pve-cluster")
 	h.isAlone(t)
+	s.all[0].letsIn(t, h) // its key has gone with it
 }
 
 // surviveKills has the joining process killed in each phase.

@@ -17,7 +17,15 @@ func (s *hosts) losesNodes(t *testing.T) {
 	are(t, s.all...)
 	unchanged(t, s.all[:2], func() { first.fails(t, plan.Refused, []string{"node4", "running"}, "delnode", "node4") })
 	unchanged(t, s.all[:2], func() { first.fails(t, plan.Refused, []string{"node9"}, "delnode", "node9") })
-	first.pvecm(t, "delnode", "node4", "--force=online")
+	first.pvecm(t, "delnode", "node4", "--kill")
+	for _, name := range []string{"/etc/corosync/corosync.conf", "/etc/corosync/authkey"} {
+		if fourth.has(name) {
+			t.Errorf("a node that was removed still has %s", name)
+		}
+	}
+	if first.has("/etc/pve/nodes/node4") || strings.Contains(first.sh(t, "cat /etc/pve/priv/authorized_keys"), "root@node4") {
+		t.Error("the tree still has node4's directory or key")
+	}
 	are(t, s.all[:3]...)
 	eventually(t, settles, func() error {
 		if out, _ := fourth.Exec(within(t, settles), "systemctl", "is-active", "corosync"); strings.TrimSpace(string(out)) == "active" {
