@@ -29,9 +29,9 @@ func services() cluster.Services {
 		PrepareSSH: prepareSSH,
 		UpdateKeys: func(ctx context.Context, h *host.Host) error { return keys.Update(ctx, h, keys.Options{}) },
 		NodeFiles:  keys.Directories,
-		ForgetKeys: keys.ForgetNode,
-		Log:        logToCluster,
-		Task:       task.Run,
+		ForgetKeys: keys.ForgetNode, WithoutKeys: keys.WithoutKeys,
+		Log:  logToCluster,
+		Task: task.Run,
 	}
 }
 
@@ -111,10 +111,20 @@ func commands() []command {
 				{name: "kill", kind: boolean, usage: "the node may be running: have it stop corosync, and remove its configuration and key"},
 				{name: "keep-dir", kind: boolean, usage: "leave the node's directory in the tree"},
 				{name: "purge-dir", kind: boolean, usage: "remove the node's directory also with configurations of guests in it, into an archive among the backups"},
-				{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: quorum, qdevice-present"},
+				{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: online, quorum, qdevice-present"},
 				dryRun, outputFormat,
 			},
 			run: delNode,
+		},
+		{
+			name: "leave", usage: "take this host out of its cluster", needs: needsRoot,
+			description: "Has another node remove this one, which then is a host without a cluster, with its own part of the tree: its directory with the guests' configurations, and the settings that all nodes share. The cluster's tree goes to the backups.",
+			options: []param{
+				{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: quorum, ha, qdevice-present"},
+				{name: "timeout", kind: number, least: 1, usage: "stay unless the cluster lets it go within `SECONDS`", standard: "60"},
+				dryRun, outputFormat,
+			},
+			run: leave,
 		},
 		{
 			name: "status", usage: "show the cluster's state", needs: needsRoot,
@@ -244,6 +254,13 @@ func delNode(ctx context.Context, c *call) error {
 		Kill: c.isSet("kill"), KeepDir: c.isSet("keep-dir"), PurgeDir: c.isSet("purge-dir"),
 	})
 	return c.finish(r, false, err)
+}
+
+func leave(ctx context.Context, c *call) error {
+	r, done, err := cluster.Leave(ctx, c.env.host, c.env.services, cluster.LeaveOptions{
+		Force: c.force(), DryRun: c.isSet("dry-run"), Timeout: time.Duration(c.number("timeout", 60)) * time.Second,
+	})
+	return c.finish(r, done, err)
 }
 
 func joinInfo(_ context.Context, c *call) error {

@@ -31,6 +31,8 @@ type Services struct {
 	NodeFiles func(h *host.Host, node string) error
 	// ForgetKeys removes a node's ssh keys from the tree, and tells how many there were.
 	ForgetKeys func(ctx context.Context, h *host.Host, node string) (int, error)
+	// WithoutKeys returns an authorized_keys file without a node's.
+	WithoutKeys func(text []byte, node string) []byte
 	// Log writes to the cluster's log.
 	Log func(h *host.Host, text string)
 	// Task does work as a task of a type that Proxmox's web interface shows; nil: it is none.

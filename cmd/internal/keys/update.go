@@ -345,15 +345,21 @@ func ChangeKeys(ctx context.Context, h *host.Host, change func([]byte) []byte) e
 	})
 }
 
+// WithoutKeys returns an authorized_keys file without a node's.
+func WithoutKeys(text []byte, node string) []byte {
+	after, n := RemoveKeys(text, KeysOf(text, node))
+	if n == 0 {
+		return text
+	}
+	return after
+}
+
 // ForgetNode removes a node's keys from the cluster's authorized_keys, where they are known
 // by their comment, and from its known_hosts. It tells how many may not log in any more.
 func ForgetNode(ctx context.Context, h *host.Host, node string) (removed int, err error) {
 	err = ChangeKeys(ctx, h, func(text []byte) []byte {
-		after, n := RemoveKeys(text, KeysOf(text, node))
-		if removed = n; n == 0 {
-			return text
-		}
-		return after
+		_, removed = RemoveKeys(text, KeysOf(text, node))
+		return WithoutKeys(text, node)
 	})
 	if err != nil {
 		return 0, err
