@@ -51,6 +51,8 @@ const (
 	// two lines that say so.
 	quorumPoll = 100 * time.Millisecond
 	quorumTell = 5 * time.Second
+	// keyWait is how long another process may take to make root's key.
+	keyWait = time.Minute
 	// changeLock is the cluster lock under which files that all nodes share are changed.
 	changeLock = "pvecm-keys"
 	// ticketLock is the one that access control takes.
@@ -224,6 +226,15 @@ func EnsureRootKey(ctx context.Context, h *host.Host) error {
 	if err := h.Mkdir(rootDir, 0o700); err != nil {
 		return err
 	}
+	// One at a time: a command is typed while the service that makes keys is at it.
+	dir, err := os.Open(h.Path(rootDir))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := host.FlockWithin(dir, keyWait); err != nil {
+		return err
+	}
 	if !h.Exists(rootKey + ".pub") {
 		if h.Exists(rootKey) {
 			out, err := h.Output(ctx, "ssh-keygen", "-y", "-P", "", "-f", h.Path(rootKey))
@@ -279,7 +290,7 @@ func LinkAuthorizedKeys(h *host.Host) error {
 	if err := h.Mkdir(rootDir, 0o700); err != nil {
 		return err
 	}
-	if err := os.Symlink(clusterKeys, h.Path(rootKeys)); err != nil {
+	if err := os.Symlink(clusterKeys, h.Path(rootKeys)); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if created && h.Exists(rootKeysOld) {

@@ -266,6 +266,28 @@ func TestPrivateKeyWithoutItsPublicHalfIsKept(t *testing.T) {
 	}
 }
 
+func TestRootsKeyIsMadeOnceByTwoAtATime(t *testing.T) {
+	h, _ := testHost(t)
+	h.Exec = func(_ context.Context, c host.Command) error {
+		if h.Exists(rootKey) {
+			return fmt.Errorf("%v: overwrite (y/n)?", c.Args)
+		}
+		put(t, h, rootKey, "private")
+		time.Sleep(10 * time.Millisecond) // between the two files
+		put(t, h, rootKey+".pub", "public")
+		return nil
+	}
+	errs := make(chan error)
+	for range 4 {
+		go func() { errs <- EnsureRootKey(t.Context(), h) }()
+	}
+	for range 4 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestKnownHostsIsUnmergedOnceAllNodesHaveTheirFiles(t *testing.T) {
 	h, _ := testHost(t)
 	for _, dir := range []string{"/etc/pve/priv", "/etc/pve/nodes/node1", "/etc/pve/nodes/node2"} {

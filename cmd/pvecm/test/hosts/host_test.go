@@ -127,6 +127,9 @@ rm -rf /etc/corosync/qnetd /etc/corosync/qdevice
 rm -f /etc/systemd/system/multi-user.target.wants/corosync-q*
 systemctl stop corosync-qnetd corosync-qdevice
 systemctl restart ssh pve-cluster
+# The service that makes keys and certificates has its own time.
+timeout 120 bash -c '
+until [ -e /etc/pve/local/pve-ssl.pem ] && [ "$(systemctl show -P ActiveState pve-cluster-certs)" = inactive ]; do sleep 0.2; done'
 `
 	if out, err := h.Exec(ctx, "bash", "-c", own); err != nil {
 		t.Errorf("%v\n%s", err, out)
