@@ -42,6 +42,11 @@ var releases = []string{Trixie, Bookworm}
 // and nothing that the package under test depends on.
 var packages = []string{"systemd", "systemd-sysv", "dbus", "ca-certificates", "iproute2", "iputils-ping", "procps"}
 
+// Dependencies are what this project's packages depend on, with what joins and external votes
+// need. Hosts have them from the beginning, in one root, for tests that are not about their
+// installation.
+var Dependencies = []string{"corosync", "e2fsprogs", "librrd8", "openssh-server", "openssh-client", "corosync-qdevice", "corosync-qnetd"}
+
 // finish makes of a fresh root ($1) one for hosts: mirrors that the machine
 // trusts, a journal that is kept over boots, and nothing that downloads by itself.
 const finish = `

@@ -19,18 +19,18 @@ const (
 	command = "pvecm"       // for those, too
 )
 
-// beside are packages of Debian that hosts have from the beginning, so that not every test
-// installs them: what ours depend on, and what Proxmox VE's stand-ins do. That apt brings them
-// along is what TestInstallationByTheBook is for.
-var beside = []string{"corosync", "e2fsprogs", "librrd8", "openssh-client", "perl", "psmisc", "sqlite3"}
-
-// boot brings up hosts with those, each of one of these releases.
+// boot brings up hosts, each of one of these releases, which have what our packages depend
+// on: that apt brings it along is what TestInstallationByTheBook is for.
 func boot(t *testing.T, suites ...string) (*vmlab.Lab, []host) {
 	t.Helper()
-	l := vmlab.NewWith(t, vmlab.Options{Suites: suites, Packages: beside})
+	l := vmlab.NewWith(t, vmlab.Options{Suites: suites, Packages: vmlab.Dependencies})
 	var hosts []host
 	for _, h := range l.Hosts() {
-		hosts = append(hosts, host{h})
+		h := host{h}
+		hosts = append(hosts, h)
+		// They are for external votes, of which nothing here is.
+		h.run(t, "systemctl", "--quiet", "disable", "--now", "corosync-qdevice", "corosync-qnetd")
+		h.run(t, "systemctl", "reset-failed")
 	}
 	return l, hosts
 }
@@ -40,6 +40,15 @@ type release struct {
 	pkg     string
 	deb     string // its file
 	version string
+}
+
+// long leaves a test out of `make test-package-short`.
+func long(t *testing.T) {
+	t.Helper()
+	vmlab.Require(t)
+	if testing.Short() {
+		t.Skip("part of `make test-package` only")
+	}
 }
 
 // parts runs the parts of a test, each of which leaves the hosts as the next one
@@ -86,7 +95,7 @@ func TestPlainHost(t *testing.T) {
 
 // TestPlainHostOfDebian12 goes the way of one host of the release before.
 func TestPlainHostOfDebian12(t *testing.T) {
-	vmlab.Require(t)
+	long(t)
 	t.Parallel()
 	current := built(t, vmlab.Bookworm, plain)
 	old := repacked(t, current, current.version+"~older")
@@ -107,7 +116,7 @@ func TestPlainHostOfDebian12(t *testing.T) {
 
 // TestClusterOfTwoReleases has one host of Debian 12 among two of 13.
 func TestClusterOfTwoReleases(t *testing.T) {
-	vmlab.Require(t)
+	long(t)
 	t.Parallel()
 	suites := []string{vmlab.Trixie, vmlab.Trixie, vmlab.Bookworm}
 	old, current := map[string]release{}, map[string]release{}

@@ -36,7 +36,9 @@ func TestProxmoxHost(t *testing.T) {
 	part("ChapterAboutBackupsOfStock", h.restoresStockBackup)
 	part("PlainPackageIsRefused", func(t *testing.T) { h.refusesPlain(t, r, plain) })
 	part("RemovingBringsStockBack", func(t *testing.T) { h.givesThePlaceBack(t, r, ours) })
-	part("InterruptedAtEveryStep", func(t *testing.T) { h.interrupted(t, r, ours) })
+	if !testing.Short() {
+		part("InterruptedAtEveryStep", func(t *testing.T) { h.interrupted(t, r, ours) })
+	}
 }
 
 // stockFiles lists the stand-ins' files with what they hold, and which services are
@@ -295,7 +297,7 @@ func (h host) interrupted(t *testing.T, r *repository, ours release) {
 // TestProxmoxCluster changes the nodes of a cluster over, one by one, while one of them
 // writes.
 func TestProxmoxCluster(t *testing.T) {
-	vmlab.Require(t)
+	long(t)
 	t.Parallel()
 	ours := built(t, vmlab.Trixie, proxmox)
 	part := parts(t)

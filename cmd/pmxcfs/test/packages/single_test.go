@@ -156,6 +156,7 @@ func (h host) leavesNoDeadMount(t *testing.T) {
 // separates does what Proxmox VE's documentation says of separating a node: a daemon by
 // hand, in local mode and in the background, which killall ends.
 func (h host) separates(t *testing.T) {
+	h.apt(t, "install", "psmisc")
 	h.run(t, "systemctl", "stop", unit)
 	h.run(t, "pmxcfs", "-l")
 	h.mustWrite(t, "while-separated", "kept")

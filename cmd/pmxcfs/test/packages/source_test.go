@@ -45,7 +45,7 @@ go vet ./cmd/pmxcfs
 // TestSourceTreeOnAFreshSystem builds and runs a single node from the source tree, and
 // installs what the tests need, on systems that have make, git and ca-certificates.
 func TestSourceTreeOnAFreshSystem(t *testing.T) {
-	vmlab.Require(t)
+	long(t)
 	for _, suite := range []string{vmlab.Trixie, vmlab.Bookworm} {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()

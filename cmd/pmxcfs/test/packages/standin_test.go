@@ -356,6 +356,7 @@ func (h host) manages(t *testing.T) {
 // installsProxmox makes a fresh host one with Proxmox VE.
 func (h host) installsProxmox(t *testing.T, r *repository, version string) {
 	t.Helper()
+	h.apt(t, "satisfy", "perl:any, sqlite3")
 	h.apt(t, "install", "proxmox-ve")
 	h.serves(t, soon, ".debug", "0\n")
 	h.manages(t)

@@ -26,10 +26,6 @@ const (
 	settles = time.Minute
 )
 
-// debian are the packages that hosts have from the beginning: what the package depends
-// on, so that it installs quickly, and what joins and external votes need.
-var debian = []string{"corosync", "e2fsprogs", "librrd8", "openssh-server", "openssh-client", "corosync-qdevice", "corosync-qnetd"}
-
 // host is a host with the package.
 type host struct{ *vmlab.Host }
 
@@ -50,7 +46,7 @@ func boot(t *testing.T, n int) *hosts {
 	t.Helper()
 	vmlab.Require(t)
 	deb, programs := built(t)
-	l := vmlab.NewWith(t, vmlab.Options{Suites: slices.Repeat([]string{vmlab.Trixie}, n), Packages: debian})
+	l := vmlab.NewWith(t, vmlab.Options{Suites: slices.Repeat([]string{vmlab.Trixie}, n), Packages: vmlab.Dependencies})
 	s := &hosts{Lab: l}
 	var all sync.WaitGroup
 	for _, h := range l.Hosts() {
