@@ -173,7 +173,7 @@ func (fs *FS) write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte, r *
 	}
 	offset := in.Offset
 	appends := in.Flags&syscall.O_APPEND != 0
-	e, ok := fs.tree.Get(h.inode)
+	e, path, ok := fs.tree.Locate(h.inode)
 	if !ok {
 		return fs.writeOrphan(h, offset, appends, data)
 	}
@@ -185,10 +185,6 @@ func (fs *FS) write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte, r *
 	}
 	if tooBig(offset, data) {
 		return 0, statusEFBIG
-	}
-	path, ok := fs.tree.Path(h.inode)
-	if !ok {
-		return 0, gofuse.ENOENT
 	}
 	op := &memdb.Op{Kind: memdb.OpWrite, Path: path, Data: data, Offset: uint32(offset)}
 	if h.truncate {
@@ -343,7 +339,7 @@ func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64,
 // resize changes a file's size now. The handle's lock, if there is a handle, is
 // held.
 func (fs *FS) resize(cancel <-chan struct{}, inode uint64, h *handle, size uint64) gofuse.Status {
-	e, ok := fs.tree.Get(inode)
+	e, path, ok := fs.tree.Locate(inode)
 	if !ok {
 		if h != nil && h.truncate {
 			h.truncate = false
@@ -353,10 +349,6 @@ func (fs *FS) resize(cancel <-chan struct{}, inode uint64, h *handle, size uint6
 	}
 	if e.IsDir() {
 		return statusEISDIR
-	}
-	path, ok := fs.tree.Path(inode)
-	if !ok {
-		return gofuse.ENOENT
 	}
 	op := &memdb.Op{Kind: memdb.OpWrite, Path: path, Offset: uint32(size), Truncate: true}
 	if emptied := h != nil && h.truncate; size > 0 && (e.Size() == 0 || emptied) {

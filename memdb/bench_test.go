@@ -96,12 +96,12 @@ func BenchmarkRename(b *testing.B) {
 	}
 }
 
-func BenchmarkRefusal(b *testing.B) {
+func BenchmarkCheck(b *testing.B) {
 	tr := city(b, 10_000, 700)
 	op := opWrite("nodes/node5/qemu-server/105.conf", 0, "x")
 	b.ReportAllocs()
 	for b.Loop() {
-		if tr.Refusal(&op) != nil {
+		if tr.Check(&op) != nil {
 			b.Fatal("refused")
 		}
 	}

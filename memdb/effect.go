@@ -9,7 +9,7 @@ func (t *Tree) carryOut(op *Op, s *step) []Change {
 	switch op.Kind {
 	case OpMkdir:
 		c := t.make(op, s, TypeDir)
-		t.noteLock(s.path, c.New, op.Now)
+		t.noteLock(op.Path, c.New, op.Now)
 		changes = append(changes, c)
 	case OpCreate:
 		changes = append(changes, t.make(op, s, TypeFile))
@@ -20,14 +20,14 @@ func (t *Tree) carryOut(op *Op, s *step) []Change {
 	case OpMTime:
 		c := t.replace(s.node, s.node.e.next(t.nextVersion(), op.Writer, op.MTime))
 		if s.lock {
-			t.noteLock(s.path, c.New, op.Now)
+			t.noteLock(op.Path, c.New, op.Now)
 		}
 		changes = append(changes, c)
 	case OpDelete:
-		changes = append(changes, t.remove(s.node, s.path))
+		changes = append(changes, t.remove(s.node, op.Path))
 	case OpRename:
 		if s.target != nil {
-			changes = append(changes, t.remove(s.target, s.to))
+			changes = append(changes, t.remove(s.target, op.To))
 		}
 		changes = append(changes, t.move(op, s))
 	}

@@ -53,11 +53,10 @@ func (t *Tree) dropNote(path string) {
 	}
 }
 
-// ObserveLock returns the lock at path, if there is one. It notes the lock's present state
+// ObserveLock returns the lock at a clean path, if there is one. It notes the lock's present state
 // as seen now, unless this node has seen that state before. (Creating the directory is what
 // acquires a lock.)
 func (t *Tree) ObserveLock(path string, now time.Time) (Lock, bool) {
-	path = CleanPath(path)
 	name, ok := LockName(path)
 	if !ok {
 		return Lock{}, false
@@ -114,13 +113,12 @@ func (t *Tree) ObserveLocks(now time.Time) []Lock {
 // ReleaseLock deletes the lock at op.Path if its entry is in the state that digest
 // names; otherwise it changes nothing and reports false.
 func (t *Tree) ReleaseLock(op *Op, digest Digest) (Result, bool) {
-	path := CleanPath(op.Path)
-	if !isLockPath(path) {
+	if !isLockPath(op.Path) {
 		return Result{}, false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := t.find(path); n == nil || !n.e.IsDir() || n.e.Digest() != digest {
+	if n := t.find(op.Path); n == nil || !n.e.IsDir() || n.e.Digest() != digest {
 		return Result{}, false
 	}
 	del := *op

@@ -299,8 +299,6 @@ func randomOp(pick func(int) int, m *model) Op {
 			return modelPaths[pick(len(modelPaths))] + "/.."
 		case 2:
 			return modelPaths[pick(len(modelPaths))] + "/."
-		case 3:
-			return modelPaths[pick(len(modelPaths))] + "/"
 		}
 		return modelPaths[pick(len(modelPaths))]
 	}
@@ -435,7 +433,7 @@ func compareWithModel(t *testing.T, tr *Tree, pick func(int) int, steps int) {
 				kept = append(kept, hold(e.Entry))
 			}
 			root := tr.Root()
-			foretold := errnoOf(tr.Refusal(&op))
+			foretold := errnoOf(tr.Check(&op))
 			res, err := tr.Apply(&op)
 			want := m.apply(op)
 			if got := errnoOf(err); got != want || foretold != want {
@@ -532,8 +530,7 @@ func TestReadersSeeWholeStatesWhileOperationsAreMadeAndReverted(t *testing.T) {
 					}
 				case 5:
 					op := randomOp(rnd.IntN, newModel())
-					tr.Refusal(&op)
-					tr.Room(&op)
+					tr.Check(&op)
 				default:
 					if e, ok := tr.Lookup(modelPaths[rnd.IntN(len(modelPaths))]); ok {
 						if h := hold(e.Entry); len(kept) < 2000 {

@@ -42,7 +42,7 @@ func (k Kind) String() string {
 // looked at.
 type Op struct {
 	Kind     Kind
-	Path     string // without a leading slash
+	Path     string // clean: see CleanPath
 	To       string // rename: the new path
 	Data     []byte // write: the bytes to write; copied, not kept
 	Offset   uint32 // write: where
@@ -78,60 +78,61 @@ func (r Result) Change() Change {
 
 // Apply carries out one operation. An error is a *fs.PathError around a
 // syscall.Errno; the tree is then as it was. The order in which conditions are
-// looked at is part of the protocol: all nodes must answer alike.
+// looked at is part of the protocol: all nodes must answer alike. So the tree's limits
+// are none of them: see Check.
 func (t *Tree) Apply(op *Op) (Result, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.apply(op)
 }
 
-// Refusal returns the error that Apply would answer at this moment, or nil. It
-// changes nothing. A node asks it before it sends an operation to the others;
-// the answer of the delivered operation still decides.
-func (t *Tree) Refusal(op *Op) error {
+// ApplyWithin is Check, and Apply if that has no objection.
+func (t *Tree) ApplyWithin(op *Op) (Result, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, errno := t.check(op)
+	if errno != 0 {
+		return Result{}, op.fail(errno)
+	}
+	return t.publishChange(op, &s), nil
+}
+
+// Check returns why a user's operation is refused at this moment, or nil; it changes
+// nothing. That is the error of Apply, but for ENAMETOOLONG for the name that it
+// would give, which comes first, and ENOSPC if it would be allowed and the tree's limits
+// leave no room. The node that a user writes on checks before it sends; what was
+// delivered must be applied on every node alike.
+func (t *Tree) Check(op *Op) error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if _, errno := t.plan(op); errno != 0 {
+	if _, errno := t.check(op); errno != 0 {
 		return op.fail(errno)
 	}
 	return nil
 }
 
-// Room reports whether the tree's limits leave room for op: nil, or a
-// *fs.PathError around ENOSPC, ENAMETOOLONG for the name that it would give, EIO at the
-// end of all version numbers. An operation that Apply would refuse needs no space.
-// Apply itself does not ask, because a delivered operation must be applied on
-// every node alike; the node that a user writes on asks before it sends.
-func (t *Tree) Room(op *Op) error {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if t.root.e.Version >= MaxVersion {
-		return op.fail(syscall.EIO)
+// check is plan for a user's operation.
+func (t *Tree) check(op *Op) (step, syscall.Errno) {
+	if _, name := Split(op.gives()); len(name) > MaxNameLen && t.nextVersion() <= MaxVersion {
+		return step{}, syscall.ENAMETOOLONG
 	}
-	if _, name := Split(CleanPath(op.gives())); len(name) > MaxNameLen {
-		return op.fail(syscall.ENAMETOOLONG)
+	s, errno := t.plan(op)
+	if errno == 0 && !t.room(op, &s) {
+		errno = syscall.ENOSPC
 	}
-	full := false
+	return s, errno
+}
+
+// room reports whether the tree's limits leave room for an allowed operation.
+func (t *Tree) room(op *Op, s *step) bool {
 	switch op.Kind {
 	case OpCreate, OpMkdir:
-		full = len(t.nodes) >= MaxEntries
+		return len(t.nodes) < MaxEntries
 	case OpWrite:
-		size := int64(op.Offset) + int64(len(op.Data))
-		if t.bytes+size <= MaxTreeBytes {
-			break
-		}
-		if n := t.find(CleanPath(op.Path)); n != nil {
-			size -= int64(len(n.e.data))
-		}
-		full = size > 0 && t.bytes+size > MaxTreeBytes
+		grows := int64(op.Offset) + int64(len(op.Data)) - int64(len(s.node.e.data))
+		return grows <= 0 || t.bytes+grows <= MaxTreeBytes
 	}
-	if !full {
-		return nil
-	}
-	if _, errno := t.plan(op); errno != 0 {
-		return nil
-	}
-	return op.fail(syscall.ENOSPC)
+	return true
 }
 
 // gives returns the path whose last component op gives to an entry; "" if it gives
@@ -155,11 +156,16 @@ func (t *Tree) apply(op *Op) (Result, error) {
 	if errno != 0 {
 		return Result{}, op.fail(errno)
 	}
-	changes := t.carryOut(op, &s)
+	return t.publishChange(op, &s), nil
+}
+
+// publishChange carries out what plan has allowed.
+func (t *Tree) publishChange(op *Op, s *step) Result {
+	changes := t.carryOut(op, s)
 	old := t.root.e
 	t.root.e = old.next(t.nextVersion(), op.Writer, op.MTime)
 	t.publish()
-	return Result{append(changes, Change{RootInode, old, t.root.e})}, nil
+	return Result{append(changes, Change{RootInode, old, t.root.e})}
 }
 
 // nextVersion is the version number that the change in progress takes.

@@ -35,15 +35,12 @@ func TestOperationsRefuseInTheProtocolsOrder(t *testing.T) {
 		{"mkdir in a file", opMkdir("file/x"), syscall.ENOTDIR},
 		{"mkdir of .. in a file", opMkdir("file/.."), syscall.ENOTDIR},
 		{"mkdir of nothing", opMkdir(""), syscall.EACCES},
-		{"mkdir of slashes", opMkdir("//"), syscall.EACCES},
 		{"mkdir of .", opMkdir("."), syscall.EACCES},
 		{"mkdir of ..", opMkdir("full/.."), syscall.EACCES},
 		{"mkdir where a file is", opMkdir("file"), syscall.EEXIST},
 		{"mkdir where a directory is", opMkdir("full"), syscall.EEXIST},
-		{"mkdir of an existing directory with a trailing slash", opMkdir("full/"), syscall.EEXIST},
 		{"mkdir of a held lock", opMkdir("priv/lock/held"), syscall.EEXIST},
 		{"mkdir", opMkdir("new"), 0},
-		{"mkdir with a trailing slash", opMkdir("new/"), 0},
 		{"mkdir with the name of a guest's configuration elsewhere", opMkdir("nodes/b/qemu-server/100.conf"), 0},
 
 		{"create in an absent directory", opCreate("absent/x"), syscall.ENOENT},
@@ -83,7 +80,6 @@ func TestOperationsRefuseInTheProtocolsOrder(t *testing.T) {
 		{"write of nothing at the limit", opWrite("file", MaxFileSize, ""), 0},
 		{"truncate to the limit", opTruncate("file", MaxFileSize), 0},
 		{"write to a guest", opWrite("nodes/a/qemu-server/100.conf", 0, "x"), 0},
-		{"write to a file with a trailing slash", opWrite("file/", 0, "x"), 0},
 
 		{"mtime in an absent directory", opMTime("absent/x", 1), syscall.ENOENT},
 		{"mtime in a file", opMTime("file/x", 1), syscall.ENOTDIR},
@@ -106,7 +102,6 @@ func TestOperationsRefuseInTheProtocolsOrder(t *testing.T) {
 		{"delete in a file", opDelete("file/x"), syscall.ENOENT},
 		{"delete of .", opDelete("full/."), syscall.ENOENT},
 		{"delete of the root", opDelete(""), syscall.EACCES},
-		{"delete of the root as a slash", opDelete("/"), syscall.EACCES},
 		{"delete of a directory with entries", opDelete("full"), syscall.ENOTEMPTY},
 		{"delete of a lock with entries", opDelete("priv/lock/busy"), syscall.ENOTEMPTY},
 		{"delete of a file", opDelete("file"), 0},
@@ -116,7 +111,7 @@ func TestOperationsRefuseInTheProtocolsOrder(t *testing.T) {
 		{"rename of an absent entry", opRename("absent", "new"), syscall.ENOENT},
 		{"rename of an absent entry onto a taken guest", opRename("absent", "nodes/b/lxc/100.conf"), syscall.ENOENT},
 		{"rename of the root", opRename("", "new"), syscall.EACCES},
-		{"rename of the root onto a directory with entries", opRename("/", "full"), syscall.EACCES},
+		{"rename of the root onto a directory with entries", opRename("", "full"), syscall.EACCES},
 		{"rename of a file to a guest that another node has", opRename("file", "nodes/b/qemu-server/100.conf"), syscall.EEXIST},
 		{"rename of a file to a guest that another node has, in an absent directory", opRename("file", "nodes/c/qemu-server/100.conf"), syscall.EEXIST},
 		{"rename of a guest to one that another node has", opRename("nodes/a/qemu-server/100.conf", "nodes/a/lxc/200.conf"), syscall.EEXIST},
@@ -132,7 +127,7 @@ func TestOperationsRefuseInTheProtocolsOrder(t *testing.T) {
 		{"rename into an absent directory", opRename("file", "absent/x"), syscall.ENOENT},
 		{"rename into a file", opRename("file", "other/x"), syscall.ENOTDIR},
 		{"rename to ..", opRename("file", "full/.."), syscall.EACCES},
-		{"rename to the root", opRename("file", "/"), syscall.EACCES},
+		{"rename to the root", opRename("file", ""), syscall.EACCES},
 		{"rename of a directory with entries into an absent directory", opRename("full", "absent/x"), syscall.ENOENT},
 		{"rename of a directory with entries into a file", opRename("full", "file/x"), syscall.ENOTDIR},
 		{"rename of a directory with entries", opRename("full", "new"), syscall.ENOTEMPTY},
@@ -154,9 +149,9 @@ func TestOperationsRefuseInTheProtocolsOrder(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			tr := plant(t, garden...)
 			before, root := pictureOf(tr), tr.Root()
-			foretold := errnoOf(tr.Refusal(&c.op))
+			foretold := errnoOf(tr.Check(&c.op))
 			if d := before.exactDiff(pictureOf(tr)); d != "" || tr.Root() != root {
-				t.Fatalf("Refusal changed the tree: %s", d)
+				t.Fatalf("Check changed the tree: %s", d)
 			}
 			res, err := tr.Apply(&c.op)
 			if got := errnoOf(err); got != c.want || foretold != c.want {
@@ -345,7 +340,7 @@ func TestAnInodeInUseIsNeverGivenOutAgain(t *testing.T) {
 	checkSound(t, end)
 }
 
-func TestRoomGoesByTheLengthOfNamesAndByTheEndOfVersions(t *testing.T) {
+func TestCheckGoesByTheLengthOfNamesAndByTheEndOfVersions(t *testing.T) {
 	longest, long := strings.Repeat("n", MaxNameLen), strings.Repeat("n", MaxNameLen+1)
 	tree := New()
 	for _, path := range []string{"f", long} { // another node's are applied, however long
@@ -358,7 +353,7 @@ func TestRoomGoesByTheLengthOfNamesAndByTheEndOfVersions(t *testing.T) {
 		want error
 	}{
 		{Op{Kind: OpCreate, Path: "d/" + long}, syscall.ENAMETOOLONG},
-		{Op{Kind: OpMkdir, Path: long + "/"}, syscall.ENAMETOOLONG},
+		{Op{Kind: OpMkdir, Path: long}, syscall.ENAMETOOLONG},
 		{Op{Kind: OpRename, Path: "f", To: long}, syscall.ENAMETOOLONG},
 		{Op{Kind: OpCreate, Path: longest}, nil},
 		{Op{Kind: OpMkdir, Path: long + "/" + longest}, nil},
@@ -366,7 +361,7 @@ func TestRoomGoesByTheLengthOfNamesAndByTheEndOfVersions(t *testing.T) {
 		{Op{Kind: OpWrite, Path: long, Data: []byte("x")}, nil},
 		{Op{Kind: OpDelete, Path: long}, nil},
 	} {
-		if err := tree.Room(&c.op); !errors.Is(err, c.want) {
+		if err := tree.Check(&c.op); errors.Is(err, syscall.ENAMETOOLONG) != (c.want != nil) {
 			t.Errorf("%v: %v, want %v", c.op.Kind, err, c.want)
 		}
 	}
@@ -375,7 +370,7 @@ func TestRoomGoesByTheLengthOfNamesAndByTheEndOfVersions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := tree.Room(&Op{Kind: OpMkdir, Path: "d"}); !errors.Is(err, want) {
+		if err := tree.Check(&Op{Kind: OpMkdir, Path: "d"}); !errors.Is(err, want) {
 			t.Errorf("at version %d: %v, want %v", version, err, want)
 		}
 	}

@@ -4,11 +4,9 @@ import "syscall"
 
 // step is the plan of an allowed operation.
 type step struct {
-	path   string // clean
 	node   *node  // the entry concerned; nil if it is to be made
 	dir    *node  // where it will be
 	base   string // what it will be called
-	to     string // rename: the new path, clean
 	target *node  // rename: the entry in the way; nil if there is none
 
 	gain, lose   Guest // the VM list's new and old line
@@ -66,8 +64,7 @@ func (t *Tree) inodeFree() bool {
 }
 
 func (t *Tree) planMkdir(op *Op) (step, syscall.Errno) {
-	path := CleanPath(op.Path)
-	dir, base, errno := t.lookupDir(path)
+	dir, base, errno := t.lookupDir(op.Path)
 	switch {
 	case errno != 0:
 		return step{}, errno
@@ -76,7 +73,7 @@ func (t *Tree) planMkdir(op *Op) (step, syscall.Errno) {
 	case !t.inodeFree():
 		return step{}, syscall.EIO
 	}
-	return step{path: path, dir: dir, base: base}, 0
+	return step{dir: dir, base: base}, 0
 }
 
 // planFile decides create and write; end is where the written bytes end.
@@ -84,13 +81,12 @@ func (t *Tree) planFile(op *Op, end uint64) (step, syscall.Errno) {
 	if end > MaxFileSize {
 		return step{}, syscall.EFBIG
 	}
-	path := CleanPath(op.Path)
-	dir, base, errno := t.lookupDir(path)
+	dir, base, errno := t.lookupDir(op.Path)
 	if errno != 0 {
 		return step{}, errno
 	}
-	s := step{path: path, dir: dir, base: base, node: dir.kids[base]}
-	s.gain, s.gains = ParseGuest(path)
+	s := step{dir: dir, base: base, node: dir.kids[base]}
+	s.gain, s.gains = ParseGuest(op.Path)
 	switch {
 	case s.gains && t.guests.taken(s.gain):
 		return step{}, syscall.EEXIST
@@ -107,8 +103,7 @@ func (t *Tree) planFile(op *Op, end uint64) (step, syscall.Errno) {
 }
 
 func (t *Tree) planMTime(op *Op) (step, syscall.Errno) {
-	path := CleanPath(op.Path)
-	dir, base, errno := t.lookupDir(path)
+	dir, base, errno := t.lookupDir(op.Path)
 	if errno != 0 {
 		return step{}, errno
 	}
@@ -116,16 +111,15 @@ func (t *Tree) planMTime(op *Op) (step, syscall.Errno) {
 	if n == nil {
 		return step{}, syscall.ENOENT
 	}
-	lock := n.e.IsDir() && isLockPath(path)
+	lock := n.e.IsDir() && isLockPath(op.Path)
 	if lock && (op.MTime < n.e.MTime || op.Writer != n.e.Writer) {
 		return step{}, syscall.EACCES
 	}
-	return step{path: path, dir: dir, base: base, node: n, lock: lock}, 0
+	return step{dir: dir, base: base, node: n, lock: lock}, 0
 }
 
 func (t *Tree) planDelete(op *Op) (step, syscall.Errno) {
-	path := CleanPath(op.Path)
-	n := t.find(path)
+	n := t.find(op.Path)
 	switch {
 	case n == nil:
 		return step{}, syscall.ENOENT
@@ -134,29 +128,28 @@ func (t *Tree) planDelete(op *Op) (step, syscall.Errno) {
 	case len(n.kids) > 0:
 		return step{}, syscall.ENOTEMPTY
 	}
-	return step{path: path, node: n}, 0
+	return step{node: n}, 0
 }
 
 func (t *Tree) planRename(op *Op) (step, syscall.Errno) {
-	from, to := CleanPath(op.Path), CleanPath(op.To)
-	n := t.find(from)
+	n := t.find(op.Path)
 	switch {
 	case n == nil:
 		return step{}, syscall.ENOENT
 	case n == t.root:
 		return step{}, syscall.EACCES
 	}
-	s := step{path: from, node: n, to: to}
-	s.lose, s.loses = ParseGuest(from)
-	s.gain, s.gains = ParseGuest(to)
+	s := step{node: n}
+	s.lose, s.loses = ParseGuest(op.Path)
+	s.gain, s.gains = ParseGuest(op.To)
 	s.gains = s.gains && n.e.Type == TypeFile
 	if s.gains && t.guests.taken(s.gain) && !(s.loses && s.lose.VMID == s.gain.VMID) {
 		return step{}, syscall.EEXIST
 	}
-	if n.e.IsDir() && isLockPath(from) {
+	if n.e.IsDir() && isLockPath(op.Path) {
 		return step{}, syscall.EACCES
 	}
-	s.target = t.find(to)
+	s.target = t.find(op.To)
 	switch {
 	case s.target == n:
 		s.target = nil // onto itself: nothing is in the way
@@ -166,7 +159,7 @@ func (t *Tree) planRename(op *Op) (step, syscall.Errno) {
 		return step{}, syscall.ENOTEMPTY
 	}
 	var errno syscall.Errno
-	s.dir, s.base, errno = t.lookupDir(to)
+	s.dir, s.base, errno = t.lookupDir(op.To)
 	switch {
 	case errno != 0:
 		return step{}, errno

@@ -133,6 +133,17 @@ func (t *Tree) Get(inode uint64) (Info, bool) {
 	return Info{n.e, n.private()}, true
 }
 
+// Locate is Get and Path in one.
+func (t *Tree) Locate(inode uint64) (e Info, path string, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n, ok := t.nodes[inode]
+	if !ok {
+		return Info{}, "", false
+	}
+	return Info{n.e, n.private()}, t.path(n), true
+}
+
 // Child returns the entry called name in the directory with the given inode.
 func (t *Tree) Child(dir uint64, name string) (Info, bool) {
 	t.mu.RLock()
@@ -148,11 +159,11 @@ func (t *Tree) Child(dir uint64, name string) (Info, bool) {
 	return Info{n.e, n.private()}, true
 }
 
-// Lookup returns the entry at path.
+// Lookup returns the entry at a clean path.
 func (t *Tree) Lookup(path string) (Info, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	n := t.find(CleanPath(path))
+	n := t.find(path)
 	if n == nil {
 		return Info{}, false
 	}

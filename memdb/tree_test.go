@@ -1,8 +1,10 @@
 package memdb
 
 import (
+	"errors"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -95,8 +97,11 @@ func TestEntriesAreFoundByInodeNameAndPath(t *testing.T) {
 				t.Errorf("Child finds %+v for %q", got, path)
 			}
 		}
-		if got, ok := tr.Lookup("//" + strings.ReplaceAll(path, "/", "//") + "/"); !ok || got != e {
-			t.Errorf("%q with more slashes is not found", path)
+		if got, ok := tr.Lookup(path); !ok || got != e {
+			t.Errorf("Lookup finds %+v for %q", got, path)
+		}
+		if got, at, ok := tr.Locate(e.Inode); !ok || got != e || at != path {
+			t.Errorf("Locate finds %+v at %q for %q", got, at, path)
 		}
 	}
 	f, _ := tr.Lookup("priv/x")
@@ -144,19 +149,16 @@ func TestTheOrderForgetsManyDeletedEntries(t *testing.T) {
 	checkSound(t, tr)
 }
 
-func TestRoomHoldsTheLimits(t *testing.T) {
+func TestCheckHoldsTheLimits(t *testing.T) {
 	tr := plant(t, "d/", "f=12345", "empty")
 	full := func(op Op) bool {
 		t.Helper()
 		before := pictureOf(tr)
-		err := tr.Room(&op)
+		err := tr.Check(&op)
 		if d := before.exactDiff(pictureOf(tr)); d != "" {
-			t.Fatalf("Room changed the tree: %s", d)
+			t.Fatalf("Check changed the tree: %s", d)
 		}
-		if err != nil && errnoOf(err).Error() != "no space left on device" {
-			t.Fatalf("Room answers %v", err)
-		}
-		return err != nil
+		return errors.Is(err, syscall.ENOSPC)
 	}
 	set := func(left int64) { tr.mu.Lock(); tr.bytes = MaxTreeBytes - left; tr.mu.Unlock() }
 	for _, c := range []struct {
@@ -193,6 +195,9 @@ func TestRoomHoldsTheLimits(t *testing.T) {
 			t.Errorf("%s: no room: %v, want %v", c.name, got, c.full)
 		}
 		if c.full { // but what was delivered is applied
+			if _, err := tr.ApplyWithin(&c.op); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%s: applied within the limits: %v", c.name, err)
+			}
 			again := plant(t, "d/", "f=12345", "empty")
 			again.bytes = tr.bytes
 			do(t, again, c.op)
@@ -200,7 +205,7 @@ func TestRoomHoldsTheLimits(t *testing.T) {
 	}
 }
 
-func TestRoomHoldsTheLimitOfEntries(t *testing.T) {
+func TestCheckHoldsTheLimitOfEntries(t *testing.T) {
 	entries := []*Entry{NewEntry(0, 0, MaxEntries, 0, 0, TypeDir, "", nil)}
 	for i := uint64(1); i < MaxEntries-1; i++ {
 		entries = append(entries, NewEntry(i, 0, i, 0, 0, TypeFile, "f"+itoa(i), nil))
@@ -210,7 +215,7 @@ func TestRoomHoldsTheLimitOfEntries(t *testing.T) {
 		t.Fatal(err)
 	}
 	mkdir, create := opMkdir("last"), opCreate("more")
-	if err := tr.Room(&mkdir); err != nil {
+	if err := tr.Check(&mkdir); err != nil {
 		t.Errorf("one entry is left: %v", err)
 	}
 	do(t, tr, opMkdir("last"))
@@ -218,16 +223,16 @@ func TestRoomHoldsTheLimitOfEntries(t *testing.T) {
 		t.Fatalf("%d entries", n)
 	}
 	for _, op := range []Op{opMkdir("more"), create} {
-		if err := tr.Room(&op); err == nil || errnoOf(err).Error() != "no space left on device" {
+		if err := tr.Check(&op); !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%v in a full tree: %v", op.Kind, err)
 		}
 	}
 	exists := opMkdir("last")
-	if err := tr.Room(&exists); err != nil {
+	if err := tr.Check(&exists); !errors.Is(err, syscall.EEXIST) {
 		t.Errorf("mkdir of what exists in a full tree: %v", err)
 	}
 	write := opWrite("f1", 0, "x")
-	if err := tr.Room(&write); err != nil {
+	if err := tr.Check(&write); err != nil {
 		t.Errorf("write in a tree full of entries: %v", err)
 	}
 	do(t, tr, opCreate("delivered"))

@@ -162,7 +162,7 @@ func (s *Store) Applied(op *memdb.Op, _ []memdb.Change, _ bool) {
 }
 
 func (s *Store) touch(path string) {
-	if i, ok := s.index[memdb.CleanPath(path)]; ok {
+	if i, ok := s.index[path]; ok {
 		s.versions[i].Add(1)
 		s.changes.Add(1)
 	}

@@ -212,7 +212,7 @@ func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Mes
 	case memdb.OpRename:
 		target = op.To
 	}
-	if memdb.CleanPath(target) == confPath {
+	if target == confPath {
 		t.conf = true
 		t.confOwn = t.confOwn || m.Own
 	}
@@ -230,8 +230,8 @@ func (a *app) unlockRequested(path string, digest memdb.Digest, now time.Time) {
 		return
 	}
 	a.log.Log(context.Background(), event.LevelNotice, "a lock has expired", "lock", lock.Name, "since", lock.Since,
-		event.LockExpired.Attr("path", memdb.CleanPath(path), "age", now.Sub(lock.Since)))
-	a.post(msgUnlock, encodeUnlock(memdb.CleanPath(path), digest))
+		event.LockExpired.Attr("path", path, "age", now.Sub(lock.Since)))
+	a.post(msgUnlock, encodeUnlock(path, digest))
 }
 
 // Checksum implements dfsm.Application.

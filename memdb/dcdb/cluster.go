@@ -199,7 +199,7 @@ func (c *Cluster) do(cancel <-chan struct{}, op *memdb.Op) (success, error) {
 	}
 	if op.Kind == memdb.OpMTime && op.MTime == 0 {
 		if lock, ok := c.app.tree.ObserveLock(op.Path, c.app.clock()); ok {
-			c.group.Post(msgUnlockRequest, encodeUnlock(memdb.CleanPath(op.Path), lock.Digest))
+			c.group.Post(msgUnlockRequest, encodeUnlock(op.Path, lock.Digest))
 		}
 	}
 	ok, err := c.submit(cancel, uint16(op.Kind), encodeOp(c.safe(op)))
@@ -236,16 +236,15 @@ func (c *Cluster) refuse(op *memdb.Op) error {
 	case !sendable(op.Path) || !sendable(op.To):
 		return wrap(op, syscall.EINVAL)
 	}
-	if err := c.app.tree.Room(op); err != nil {
-		return err
-	}
-	err := c.app.tree.Refusal(op)
+	err := c.app.tree.Check(op)
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.EFBIG), // never fits
+	case errors.Is(err, syscall.ENOSPC), // this node's limits
+		errors.Is(err, syscall.ENAMETOOLONG),
+		errors.Is(err, syscall.EFBIG),  // never fits
 		errors.Is(err, syscall.EINVAL), // a directory into itself
-		errors.Is(err, syscall.EIO),    // an inode that is taken, in a damaged tree
+		errors.Is(err, syscall.EIO),    // no version is left, or an inode is taken in a damaged tree
 		// A peer drops the target of this rename although it refuses it.
 		errors.Is(err, syscall.ENOTEMPTY) && op.Kind == memdb.OpRename:
 		return err

@@ -105,11 +105,11 @@ func decodeOp(kind memdb.Kind, b []byte) (*memdb.Op, error) {
 	if uint64(pathLen)+uint64(toLen)+uint64(size) != uint64(len(b)) {
 		return nil, malformed("%v of %d bytes announces %d+%d+%d", kind, len(b), pathLen, toLen, size)
 	}
-	path, err := cString(b[:pathLen])
+	path, err := cleanPath(b[:pathLen])
 	if err != nil {
 		return nil, err
 	}
-	to, err := cString(b[pathLen : pathLen+toLen])
+	to, err := cleanPath(b[pathLen : pathLen+toLen])
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +137,12 @@ func cString(b []byte) (string, error) {
 	return string(b[:bytes.IndexByte(b, 0)]), nil
 }
 
+// cleanPath reads a path, which a peer may write with slashes that mean nothing.
+func cleanPath(b []byte) (string, error) {
+	path, err := cString(b)
+	return memdb.CleanPath(path), err
+}
+
 // encodeUnlock returns the payload of an unlock request or an unlock.
 func encodeUnlock(path string, digest memdb.Digest) []byte {
 	b := append(make([]byte, 0, unlockHeader+len(path)+1), digest[:]...)
@@ -149,7 +155,7 @@ func decodeUnlock(b []byte) (path string, digest memdb.Digest, err error) {
 		return "", digest, malformed("unlock of %d bytes", len(b))
 	}
 	copy(digest[:], b)
-	path, err = cString(b[unlockHeader:])
+	path, err = cleanPath(b[unlockHeader:])
 	return path, digest, err
 }
 

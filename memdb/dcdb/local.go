@@ -222,9 +222,6 @@ type applied struct {
 // apply applies op and joins it to the next transaction. The committer's lock
 // is held.
 func (l *Local) apply(op *memdb.Op) (applied, error) {
-	if err := l.tree.Room(op); err != nil {
-		return applied{}, err
-	}
 	op.Writer = 0
 	op.Now = l.clock()
 	if op.Kind != memdb.OpMTime {
@@ -234,7 +231,7 @@ func (l *Local) apply(op *memdb.Op) (applied, error) {
 	if broke {
 		return applied{change: res.Change(), commit: l.c.add(res.Changes, 0)}, nil
 	}
-	res, err := l.tree.Apply(op)
+	res, err := l.tree.ApplyWithin(op)
 	if err != nil {
 		return applied{}, err
 	}
@@ -257,8 +254,8 @@ func (l *Local) breakLock(op *memdb.Op) (memdb.Result, bool) {
 		return memdb.Result{}, false
 	}
 	l.c.log.Log(context.Background(), event.LevelNotice, "a lock has expired", "lock", lock.Name, "since", lock.Since,
-		event.LockExpired.Attr("path", memdb.CleanPath(op.Path), "age", op.Now.Sub(lock.Since)))
-	l.c.log.Info("an expired lock was broken", "path", memdb.CleanPath(op.Path), event.LockBroken.Attr())
+		event.LockExpired.Attr("path", op.Path, "age", op.Now.Sub(lock.Since)))
+	l.c.log.Info("an expired lock was broken", "path", op.Path, event.LockBroken.Attr())
 	// The kernel asked for a new time, not for a name to go.
 	l.obs.Applied(del, res.Changes, true)
 	return res, true

@@ -171,7 +171,7 @@ func (c *ChangeCounter) Applied(op *memdb.Op, _ []memdb.Change, _ bool) {
 	if op.Kind == memdb.OpRename {
 		path = op.To
 	}
-	c.by[op.Kind][class(memdb.CleanPath(path))].Add(1)
+	c.by[op.Kind][class(path)].Add(1)
 	c.node(corosync.NodeID(op.Writer)).n.Add(1)
 	if op.Kind == memdb.OpWrite {
 		c.bytes.Add(uint64(len(op.Data)))
