@@ -72,6 +72,21 @@ func BenchmarkOverwrite700(b *testing.B) {
 	}
 }
 
+// BenchmarkWrite is what a write of the mount asks of the tree on a single node.
+func BenchmarkWrite(b *testing.B) {
+	tr := city(b, 10_000, 700)
+	e, _ := tr.Lookup("nodes/node5/qemu-server/105.conf")
+	data := strings.Repeat("x", 700)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, path, _ := tr.Locate(e.Inode)
+		op := opReplace(path, data)
+		if _, err := tr.ApplyWithin(&op); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkAppend4KTo512K(b *testing.B) {
 	tr := city(b, 1000, 700)
 	do(b, tr, opCreate("big"))

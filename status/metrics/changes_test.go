@@ -46,7 +46,7 @@ func TestPathsFallIntoClasses(t *testing.T) {
 func TestChangesAreCountedByOperationClassAndNode(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	c := newChangeCounter(reg)
-	c.Applied(&memdb.Op{Kind: memdb.OpWrite, Path: "/ha/x", Data: []byte("12345"), Writer: 1}, nil, false)
+	c.Applied(&memdb.Op{Kind: memdb.OpWrite, Path: "ha/x", Data: []byte("12345"), Writer: 1}, nil, false)
 	c.SetNodes(map[corosync.NodeID]string{1: "alpha", 2: "beta"})
 	c.Applied(&memdb.Op{Kind: memdb.OpRename, Path: "x", To: "nodes/alpha/lxc/100.conf", Writer: 1}, nil, true)
 	c.Applied(&memdb.Op{Kind: memdb.OpDelete, Path: "x", Writer: 9}, nil, true)
