@@ -51,7 +51,7 @@ func LockName(path string) (name string, ok bool) {
 // by another node, as the stock daemon does. A mount shows what a kernel takes
 // (ShownName), and so much is kept by a repair; what is made here gets a name that any
 // file system can hold (ValidName): the mount's create, mkdir and rename, db import, and the
-// files of an export. Tree.Room refuses others.
+// files of an export. Tree.Check refuses others.
 
 // ShownName reports whether a mount can show an entry of this name: 1 to
 // MaxShownName bytes, neither "." nor "..", no slash, no NUL. One name in a listing
