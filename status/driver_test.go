@@ -1,10 +1,8 @@
 package status
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +10,7 @@ import (
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
+	"pmxcfs/dfsm/group/grouptest"
 	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
@@ -26,99 +25,13 @@ var (
 	_ RRDWriter     = (*rrd.Writer)(nil)
 )
 
-// bus is a process group in memory.
-type bus struct {
-	mu     sync.Mutex // guards all below, and the lines' queues
-	joined []*line
-}
-
-// line is a node's connection to a bus.
-type line struct {
-	bus    *bus
-	self   dfsm.Member
-	queue  []group.Event
-	notify chan struct{}
-}
-
-func (b *bus) connect(node int) (group.Transport, error) {
-	return &line{bus: b, self: member(node), notify: make(chan struct{}, 1)}, nil
-}
-
-// put has something delivered. The lock is held.
-func (l *line) put(e group.Event) {
-	l.queue = append(l.queue, e)
-	l.Wake()
-}
-
-// changed tells all who is there, and who has left. The lock is held.
-func (b *bus) changed(joined bool, left ...*line) {
-	var members []dfsm.Member
-	for _, l := range b.joined {
-		members = append(members, l.self)
-	}
-	for _, l := range slices.Concat(b.joined, left) {
-		l.put(group.Event{View: &dfsm.View{Members: members, Joined: joined}})
-	}
-}
-
-func (l *line) Self() (dfsm.Member, error) { return l.self, nil }
-
-func (l *line) Join() error {
-	l.bus.mu.Lock()
-	defer l.bus.mu.Unlock()
-	l.bus.joined = append(l.bus.joined, l)
-	l.bus.changed(true)
-	return nil
-}
-
-func (l *line) Leave() error { return l.Close() }
-
-func (l *line) Close() error {
-	l.bus.mu.Lock()
-	defer l.bus.mu.Unlock()
-	if i := slices.Index(l.bus.joined, l); i >= 0 {
-		l.bus.joined = slices.Delete(l.bus.joined, i, i+1)
-		l.bus.changed(false, l)
-	}
-	return nil
-}
-
-func (l *line) Mcast(msg []byte) error {
-	l.bus.mu.Lock()
-	defer l.bus.mu.Unlock()
-	for _, to := range l.bus.joined {
-		to.put(group.Event{Deliver: dfsm.Deliver{From: l.self, Bytes: bytes.Clone(msg)}})
-	}
-	return nil
-}
-
-func (l *line) Next(into []group.Event, timeout time.Duration) ([]group.Event, error) {
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	select {
-	case <-l.notify:
-	case <-timer.C:
-	}
-	l.bus.mu.Lock()
-	defer l.bus.mu.Unlock()
-	into, l.queue = append(into, l.queue...), nil
-	return into, nil
-}
-
-func (l *line) Wake() {
-	select {
-	case l.notify <- struct{}{}:
-	default:
-	}
-}
-
 // runNode runs a node's daemon until the function it returns is called.
-func runNode(t *testing.T, b *bus, node, nodes int) (s *Store, stop func()) {
+func runNode(t *testing.T, b *grouptest.Bus, node, nodes int) (s *Store, stop func()) {
 	t.Helper()
 	s = mustNew(Config{Tree: memdb.New(), NodeName: fmt.Sprintf("node%d", node), Address: address(node)})
 	g, err := group.New(group.Config{
 		Version: GroupVersion, App: s.App(), Ready: s.Ready,
-		Connect: func() (group.Transport, error) { return b.connect(node) },
+		Connect: b.Connector(corosync.NodeID(node)),
 		Backoff: time.Millisecond,
 	})
 	if err != nil {
@@ -136,7 +49,7 @@ func runNode(t *testing.T, b *bus, node, nodes int) (s *Store, stop func()) {
 
 func TestStoresBehindTheGroupsDriver(t *testing.T) {
 	const nodes, each = 3, 100
-	b := new(bus)
+	b := new(grouptest.Bus)
 	var stores [nodes + 1]*Store
 	var stops [nodes + 1]func()
 	for node := 1; node <= nodes; node++ {
@@ -198,7 +111,7 @@ func TestStoresBehindTheGroupsDriver(t *testing.T) {
 }
 
 func TestTheGroupIsNotJoinedBeforeTheClusterIsKnown(t *testing.T) {
-	b := new(bus)
+	b := new(grouptest.Bus)
 	s := mustNew(Config{Tree: memdb.New(), NodeName: "node1"})
 	asked := make(chan struct{}, 100)
 	g, err := group.New(group.Config{
@@ -211,7 +124,7 @@ func TestTheGroupIsNotJoinedBeforeTheClusterIsKnown(t *testing.T) {
 			}
 			return err
 		},
-		Connect: func() (group.Transport, error) { return b.connect(1) },
+		Connect: b.Connector(1),
 		Backoff: time.Millisecond,
 	})
 	if err != nil {

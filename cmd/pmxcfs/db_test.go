@@ -573,7 +573,7 @@ func TestDumpAsJSONHoldsEverything(t *testing.T) {
 		if d.PathBytes != nil {
 			p = string(d.PathBytes)
 		}
-		e, ok := tree.Lookup(p)
+		e, ok := tree.Lookup(memdb.CleanPath(p))
 		if !ok || e.Inode != d.Inode || e.Parent != d.Parent || e.Version != d.Version || e.Writer != d.Writer ||
 			e.MTime != d.MTime || e.Size() != d.Size || e.Type.String() != d.Type || !bytes.Equal(e.Data(), d.Content) {
 			t.Errorf("%q: %+v", p, d)

@@ -3,6 +3,8 @@ package group
 import (
 	"context"
 	"time"
+
+	"pmxcfs/dfsm/group/transport"
 )
 
 // Ping returns nil when Run's goroutine has come around once more: it has been
@@ -57,38 +59,38 @@ func (g *Group) outside() (end func()) {
 
 func (g *Group) inside() { g.called.Store(0) }
 
-// clocked is a Transport that notes when Run is in one of its calls.
+// clocked is a transport.Conn that notes when Run is in one of its calls.
 type clocked struct {
-	Transport
+	transport.Conn
 	g *Group
 }
 
 func (c *clocked) Join() error {
 	defer c.g.outside()()
-	return c.Transport.Join()
+	return c.Conn.Join()
 }
 
 func (c *clocked) Leave() error {
 	defer c.g.outside()()
-	return c.Transport.Leave()
+	return c.Conn.Leave()
 }
 
 func (c *clocked) Mcast(msg []byte) error {
 	if c.g.byCaller { // while Run is in Next
 		c.g.lent.Store(max(1, int64(time.Since(c.g.epoch))))
 		defer c.g.lent.Store(0)
-		return c.Transport.Mcast(msg)
+		return c.Conn.Mcast(msg)
 	}
 	defer c.g.outside()()
-	return c.Transport.Mcast(msg)
+	return c.Conn.Mcast(msg)
 }
 
-func (c *clocked) Next(into []Event, timeout time.Duration) ([]Event, error) {
+func (c *clocked) Next(into []transport.Event, timeout time.Duration) ([]transport.Event, error) {
 	defer c.g.outside()()
-	return c.Transport.Next(into, timeout)
+	return c.Conn.Next(into, timeout)
 }
 
 func (c *clocked) Close() error {
 	defer c.g.outside()()
-	return c.Transport.Close()
+	return c.Conn.Close()
 }

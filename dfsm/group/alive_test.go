@@ -6,6 +6,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pmxcfs/dfsm/group/grouptest"
+	"pmxcfs/dfsm/group/transport"
 )
 
 func ping(t *testing.T, g *Group, patience time.Duration) error {
@@ -17,13 +20,13 @@ func ping(t *testing.T, g *Group, patience time.Duration) error {
 
 func TestPingIsAnsweredWhereverRunWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{down: true}
+		b := &grouptest.Bus{Down: true}
 		n := startNode(t, b, 1, nil)
 		synctest.Wait()
 		if err := ping(t, n.Group, time.Millisecond); err != nil {
 			t.Errorf("without a connection: %v", err)
 		}
-		b.set(func(b *bus) { b.down = false })
+		b.Set(func(b *grouptest.Bus) { b.Down = false })
 		time.Sleep(10 * time.Second)
 		wantSynced(t, n, 1)
 		if err := ping(t, n.Group, time.Millisecond); err != nil {
@@ -37,7 +40,7 @@ func TestPingIsAnsweredWhereverRunWaits(t *testing.T) {
 }
 
 func TestPingOfAGroupThatDoesNotRunIsNoWait(t *testing.T) {
-	g, err := New(Config{Version: 1, App: &checkedApp{}, Connect: func() (Transport, error) { return nil, errBusDown }})
+	g, err := New(Config{Version: 1, App: &checkedApp{}, Connect: func() (transport.Conn, error) { return nil, grouptest.ErrDown }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +51,7 @@ func TestPingOfAGroupThatDoesNotRunIsNoWait(t *testing.T) {
 
 func TestPingWaitsForTheApplication(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := startNode(t, &bus{}, 1, nil)
+		n := startNode(t, &grouptest.Bus{}, 1, nil)
 		time.Sleep(time.Second)
 		wantSynced(t, n, 1)
 		n.app.delay = time.Minute
@@ -66,23 +69,23 @@ func TestPingWaitsForTheApplication(t *testing.T) {
 	})
 }
 
-// frozen is a Transport whose service answers nothing until thaw is closed.
+// frozen is a transport.Conn whose service answers nothing until thaw is closed.
 type frozen struct {
-	Transport
+	transport.Conn
 	thaw chan struct{}
 }
 
 func (f frozen) Mcast(msg []byte) error {
 	<-f.thaw
-	return f.Transport.Mcast(msg)
+	return f.Conn.Mcast(msg)
 }
 
 func TestOutsideTellsThatTheTransportDoesNotLetGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, thaw := &bus{}, make(chan struct{})
+		b, thaw := &grouptest.Bus{}, make(chan struct{})
 		n := startNode(t, b, 1, func(cfg *Config) {
-			cfg.Connect = func() (Transport, error) {
-				conn, err := b.connect(1)
+			cfg.Connect = func() (transport.Conn, error) {
+				conn, err := b.Connector(1)()
 				return frozen{conn, thaw}, err
 			}
 		})

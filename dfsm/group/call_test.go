@@ -9,26 +9,28 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group/grouptest"
+	"pmxcfs/dfsm/group/transport"
 )
 
 // wakeCounter counts how often a connection is woken.
 type wakeCounter struct {
-	Transport
+	transport.Conn
 	wakes *atomic.Int64
 }
 
 func (c wakeCounter) Wake() {
 	c.wakes.Add(1)
-	c.Transport.Wake()
+	c.Conn.Wake()
 }
 
 func TestAMessageLeavesWithoutWakingRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		var wakes atomic.Int64
 		n := startNode(t, b, 1, func(c *Config) {
-			c.Connect = func() (Transport, error) {
-				conn, err := b.connect(1)
+			c.Connect = func() (transport.Conn, error) {
+				conn, err := b.Connector(1)()
 				return wakeCounter{conn, &wakes}, err
 			}
 		})
@@ -49,7 +51,7 @@ func TestAMessageLeavesWithoutWakingRun(t *testing.T) {
 
 // senders counts who sends: callers, and Run.
 type senders struct {
-	Transport
+	transport.Conn
 	group         *atomic.Pointer[Group] // nil: not yet
 	byCaller, run *int
 }
@@ -60,23 +62,23 @@ func (s senders) Mcast(msg []byte) error {
 	} else if g != nil {
 		*s.run++
 	}
-	return s.Transport.Mcast(msg)
+	return s.Conn.Mcast(msg)
 }
 
 func TestACallersThreadIsNotRiskedWhenNothingComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		var g atomic.Pointer[Group]
 		var byCaller, run int // guarded by the group's own
 		n := startNode(t, b, 1, func(c *Config) {
-			c.Connect = func() (Transport, error) {
-				conn, err := b.connect(1)
+			c.Connect = func() (transport.Conn, error) {
+				conn, err := b.Connector(1)()
 				return senders{conn, &g, &byCaller, &run}, err
 			}
 		})
 		wantSynced(t, n, 1)
 		g.Store(n.Group)
-		b.set(func(b *bus) { b.held = true })
+		b.Set(func(b *grouptest.Bus) { b.Held = true })
 		for i := range 3 * maxOwed {
 			n.Post(1, op(1, i))
 		}
@@ -86,7 +88,7 @@ func TestACallersThreadIsNotRiskedWhenNothingComesBack(t *testing.T) {
 			t.Errorf("callers have sent %d, Run %d, want %d and %d", byCaller, run, maxOwed, 2*maxOwed)
 		}
 		n.own.Unlock()
-		b.set(func(b *bus) { b.held = false })
+		b.Set(func(b *grouptest.Bus) { b.Held = false })
 		synctest.Wait()
 		if n.app.stored.Load() != 3*maxOwed || n.owed != 0 {
 			t.Errorf("%d messages applied, %d owed", n.app.stored.Load(), n.owed)
@@ -96,7 +98,7 @@ func TestACallersThreadIsNotRiskedWhenNothingComesBack(t *testing.T) {
 
 func TestAFailedCallEndsTheMembership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		n := startNode(t, b, 1, nil)
 		wantSynced(t, n, 1)
 		called := 0
@@ -126,15 +128,15 @@ func TestAFailureWithoutAMembershipKeepsNobodyOut(t *testing.T) {
 	for name, failure := range map[string]error{"for now": errors.New("no room"), "for good": dfsm.ErrFatal} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := &bus{}
+				b := &grouptest.Bus{}
 				n := startNode(t, b, 1, nil)
 				wantSynced(t, n, 1)
-				b.set(func(b *bus) { b.down = true })
-				b.cut(1)
+				b.Set(func(b *grouptest.Bus) { b.Down = true })
+				b.Cut(1)
 				time.Sleep(time.Second)
 				n.Call(func() error { return failure })
 				time.Sleep(time.Minute) // which never ends if Run spins
-				b.set(func(b *bus) { b.down = false })
+				b.Set(func(b *grouptest.Bus) { b.Down = false })
 				time.Sleep(time.Minute)
 				if failure != dfsm.ErrFatal {
 					wantSynced(t, n, 1)
@@ -149,7 +151,7 @@ func TestAFailureWithoutAMembershipKeepsNobodyOut(t *testing.T) {
 // A connection is a member once: cpg_join(3) on a handle that has left fails.
 func TestWhoHasLeftJoinsOnANewConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		n := startNode(t, b, 1, func(c *Config) { c.Backoff = time.Second })
 		wantSynced(t, n, 1)
 		n.Call(func() error { return errors.New("no room") })
@@ -161,9 +163,9 @@ func TestWhoHasLeftJoinsOnANewConnection(t *testing.T) {
 	})
 }
 
-// stuckSender is a Transport whose Mcast does not return.
+// stuckSender is a transport.Conn whose Mcast does not return.
 type stuckSender struct {
-	Transport
+	transport.Conn
 	stuck *atomic.Bool
 	thaw  chan struct{}
 }
@@ -172,7 +174,7 @@ func (s stuckSender) Mcast(msg []byte) error {
 	if s.stuck.Load() {
 		<-s.thaw
 	}
-	return s.Transport.Mcast(msg)
+	return s.Conn.Mcast(msg)
 }
 
 func (n *node) lentSince(d time.Duration) bool {
@@ -182,11 +184,11 @@ func (n *node) lentSince(d time.Duration) bool {
 
 // Not in a bubble: who waits for a mutex does not count as blocked there.
 func TestOutsideTellsOfACallerWhoSendsToo(t *testing.T) {
-	b, thaw := &bus{}, make(chan struct{})
+	b, thaw := &grouptest.Bus{}, make(chan struct{})
 	var stuck atomic.Bool
 	n := startNode(t, b, 1, func(cfg *Config) {
-		cfg.Connect = func() (Transport, error) {
-			conn, err := b.connect(1)
+		cfg.Connect = func() (transport.Conn, error) {
+			conn, err := b.Connector(1)()
 			return stuckSender{conn, &stuck, thaw}, err
 		}
 	})

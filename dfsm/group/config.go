@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group/transport"
 )
 
 // Config of a Group. Connect and App are needed.
@@ -19,7 +20,7 @@ type Config struct {
 	// are computed in another goroutine.
 	App dfsm.Application
 	// Connect makes a new connection, not joined yet.
-	Connect func() (Transport, error)
+	Connect func() (transport.Conn, error)
 	// Ready, if not nil, is asked before each join; while it fails the group
 	// is not joined, and it is asked again after Backoff.
 	Ready func() error

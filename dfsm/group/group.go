@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group/transport"
 )
 
 // Group is one node's part in a process group. Begin, Post and Status may be
@@ -26,7 +27,7 @@ type Group struct {
 	pings     []chan<- struct{}
 	waiters   map[uint64]chan<- dfsm.Result
 	lastID    uint64
-	waker     Transport // who is to be woken; nil: kick
+	waker     transport.Conn // who is to be woken; nil: kick
 	running   bool
 	stopped   bool
 
@@ -44,18 +45,18 @@ type Group struct {
 	own        sync.Mutex
 	machine    *dfsm.Machine
 	self       dfsm.Member
-	conn       Transport // nil: not connected
+	conn       transport.Conn // nil: not connected
 	out        outbox
-	joined     bool      // Join has succeeded, and no Leave
-	leaving    bool      // want to leave, or have asked to
-	asked      bool      // Leave has been called
-	leaveBy    time.Time // then the connection is closed
-	final      bool      // never join again
-	notBefore  time.Time // of the next attempt to connect or join
-	now        uint32    // seconds since 1970, as the machine knows
-	byCaller   bool      // who holds own is not Run
-	owed       int       // messages that were sent and have not come back
-	events     []Event   // Run's own
+	joined     bool              // Join has succeeded, and no Leave
+	leaving    bool              // want to leave, or have asked to
+	asked      bool              // Leave has been called
+	leaveBy    time.Time         // then the connection is closed
+	final      bool              // never join again
+	notBefore  time.Time         // of the next attempt to connect or join
+	now        uint32            // seconds since 1970, as the machine knows
+	byCaller   bool              // who holds own is not Run
+	owed       int               // messages that were sent and have not come back
+	events     []transport.Event // Run's own
 	viewDirty  bool
 	good, bad  uint64     // the machine's verifications, as counted
 	syncSince  time.Time  // when the present sync began; zero: there is none
@@ -341,7 +342,7 @@ func (g *Group) enter() {
 	case err == nil:
 		g.joined, g.failure, g.patient = true, "", false
 		g.stats.joins.Add(1)
-	case errors.Is(err, ErrTryAgain):
+	case errors.Is(err, transport.ErrTryAgain):
 		g.notBefore = time.Now().Add(maxRetryAfter)
 	default:
 		g.disconnect(err)
@@ -374,7 +375,7 @@ func (g *Group) leave() (wait time.Duration, busy bool) {
 		switch err := g.conn.Leave(); {
 		case err == nil:
 			g.asked = true
-		case errors.Is(err, ErrTryAgain) && time.Now().Before(g.leaveBy):
+		case errors.Is(err, transport.ErrTryAgain) && time.Now().Before(g.leaveBy):
 			return maxRetryAfter, true
 		default:
 			g.disconnect(err)

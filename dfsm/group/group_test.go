@@ -13,8 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/dfsmtest"
+	"pmxcfs/dfsm/group/grouptest"
+	"pmxcfs/dfsm/group/transport"
 	"pmxcfs/dfsm/wire"
 )
 
@@ -51,11 +54,11 @@ func (a *checkedApp) ModeChanged(m dfsm.Mode)     { a.modes.Store(m, true) }
 
 const entries = 64
 
-func startNode(t *testing.T, b *bus, id uint32, change func(*Config)) *node {
+func startNode(t *testing.T, b *grouptest.Bus, id corosync.NodeID, change func(*Config)) *node {
 	t.Helper()
 	n := &node{app: &checkedApp{Model: dfsmtest.NewModel(dfsmtest.NewDisk(entries))}}
 	n.app.Quorate = true
-	cfg := Config{Version: 1, Checksums: true, App: n.app, Connect: func() (Transport, error) { return b.connect(id) }}
+	cfg := Config{Version: 1, Checksums: true, App: n.app, Connect: b.Connector(id)}
 	if change != nil {
 		change(&cfg)
 	}
@@ -75,10 +78,10 @@ func startNode(t *testing.T, b *bus, id uint32, change func(*Config)) *node {
 	return n
 }
 
-func startNodes(t *testing.T, b *bus, count int) []*node {
+func startNodes(t *testing.T, b *grouptest.Bus, count int) []*node {
 	var nodes []*node
 	for id := range count {
-		nodes = append(nodes, startNode(t, b, uint32(id+1), nil))
+		nodes = append(nodes, startNode(t, b, corosync.NodeID(id+1), nil))
 		time.Sleep(time.Second) // fake: also when the queues are full at first
 	}
 	for _, n := range nodes {
@@ -139,7 +142,7 @@ func stopAll(nodes []*node) {
 
 func TestManyWritersOnAllNodesGetTheirResultsAfterTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		nodes := startNodes(t, b, 3)
 		for _, n := range nodes {
 			n.app.delay = time.Millisecond
@@ -180,7 +183,7 @@ func TestManyWritersOnAllNodesGetTheirResultsAfterTheStore(t *testing.T) {
 
 func TestFullQueuesDelayMessagesAndLoseNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{limit: 4}
+		b := &grouptest.Bus{Limit: 4}
 		nodes := startNodes(t, b, 3)
 		for _, n := range nodes {
 			n.app.delay = time.Millisecond
@@ -207,9 +210,9 @@ func TestFullQueuesDelayMessagesAndLoseNone(t *testing.T) {
 
 func TestCallerThatGivesUpIsToldWhetherItsMessageIsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		n := startNodes(t, b, 1)[0]
-		b.set(func(b *bus) { b.held = true })
+		b.Set(func(b *grouptest.Bus) { b.Held = true })
 
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -231,7 +234,7 @@ func TestCallerThatGivesUpIsToldWhetherItsMessageIsOut(t *testing.T) {
 		n.own.Unlock()
 
 		// What was sent is applied when the group moves again.
-		b.set(func(b *bus) { b.held = false })
+		b.Set(func(b *grouptest.Bus) { b.Held = false })
 		if err := submit(n, 4, 4); err != nil {
 			t.Error(err)
 		}
@@ -242,14 +245,14 @@ func TestCallerThatGivesUpIsToldWhetherItsMessageIsOut(t *testing.T) {
 
 func TestLostConnectionWakesWaitersAndIsTakenUpAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		nodes := startNodes(t, b, 2)
-		b.set(func(b *bus) { b.held = true })
+		b.Set(func(b *grouptest.Bus) { b.Held = true })
 		result := make(chan error, 1)
 		go func() { result <- submit(nodes[1], 1, 1) }()
 		synctest.Wait()
-		b.set(func(b *bus) { b.down = true })
-		b.cut(2)
+		b.Set(func(b *grouptest.Bus) { b.Down = true })
+		b.Cut(2)
 		if err := <-result; !errors.Is(err, dfsm.ErrDisconnected) {
 			t.Errorf("waiting: %v", err)
 		}
@@ -257,12 +260,12 @@ func TestLostConnectionWakesWaitersAndIsTakenUpAgain(t *testing.T) {
 		if err := submit(nodes[1], 1, 2); !errors.Is(err, dfsm.ErrDisconnected) || time.Since(start) != 0 {
 			t.Errorf("without a connection: %v after %v", err, time.Since(start))
 		}
-		if s := nodes[1].Status(); s.Connected || !errors.Is(s.LastError, errBusDown) {
+		if s := nodes[1].Status(); s.Connected || !errors.Is(s.LastError, grouptest.ErrDown) {
 			t.Errorf("%+v", s)
 		}
 		time.Sleep(time.Minute)
 		connects := nodes[1].Status().Connects
-		b.set(func(b *bus) { b.held, b.down = false, false })
+		b.Set(func(b *grouptest.Bus) { b.Held, b.Down = false, false })
 		time.Sleep(5 * time.Second)
 		wantSynced(t, nodes[1], 2)
 		if got := nodes[1].Status().Connects; got != connects+1 {
@@ -280,9 +283,11 @@ func TestLostConnectionWakesWaitersAndIsTakenUpAgain(t *testing.T) {
 func TestNodeOutOfStepLeavesAndIsBackAfterTheBackoff(t *testing.T) {
 	for _, stuck := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			b := &bus{}
+			b := &grouptest.Bus{}
 			nodes := startNodes(t, b, 3)
-			b.set(func(b *bus) { b.conns[1].stuck = stuck })
+			if stuck {
+				b.Set(func(b *grouptest.Bus) { b.Stuck = 2 })
+			}
 			nodes[1].app.fail = errors.New("disk full")
 			if err := submit(nodes[0], 1, 1); err != nil {
 				t.Error(err)
@@ -310,25 +315,25 @@ func TestNodeOutOfStepLeavesAndIsBackAfterTheBackoff(t *testing.T) {
 
 func TestJoinAndLeaveAreTriedAgainSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{busy: 5}
+		b := &grouptest.Bus{Busy: 5}
 		n := startNode(t, b, 1, nil)
 		time.Sleep(time.Second)
 		wantSynced(t, n, 1)
 		if s := n.Status(); s.Connects != 1 || s.Joins != 1 {
 			t.Errorf("%d connects, %d joins", s.Connects, s.Joins)
 		}
-		b.set(func(b *bus) { b.busy = 5 })
+		b.Set(func(b *grouptest.Bus) { b.Busy = 5 })
 		start := time.Now()
 		n.stop()
-		if took := time.Since(start); b.busy != 0 || len(b.conns) != 0 || took > time.Second {
-			t.Errorf("left after %v, %d calls short", took, b.busy)
+		if took := time.Since(start); b.Busy != 0 || b.Members() != 0 || took > time.Second {
+			t.Errorf("left after %v, %d calls short", took, b.Busy)
 		}
 	})
 }
 
 func TestNodeWithAFatalErrorNeverComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		nodes := startNodes(t, b, 2)
 		nodes[1].app.fail = fmt.Errorf("%w: broken", dfsm.ErrFatal)
 		if err := submit(nodes[0], 1, 1); err != nil {
@@ -347,7 +352,7 @@ func TestNodeWithAFatalErrorNeverComesBack(t *testing.T) {
 
 func TestGroupIsJoinedWhenTheApplicationIsReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		var ready atomic.Bool
 		n := startNode(t, b, 1, func(c *Config) {
 			c.Ready = func() error {
@@ -369,9 +374,9 @@ func TestGroupIsJoinedWhenTheApplicationIsReady(t *testing.T) {
 
 func TestStopLeavesAndTellsWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		nodes := startNodes(t, b, 2)
-		b.set(func(b *bus) { b.full = true })
+		b.Set(func(b *grouptest.Bus) { b.Full = true })
 		result := make(chan error, 1)
 		go func() { result <- submit(nodes[1], 1, 1) }()
 		synctest.Wait()
@@ -383,14 +388,14 @@ func TestStopLeavesAndTellsWaiters(t *testing.T) {
 			t.Errorf("after the end: %v", err)
 		}
 		nodes[1].Post(1, op(1, 1)) // has no effect, and does not block
-		b.set(func(b *bus) { b.full = false })
+		b.Set(func(b *grouptest.Bus) { b.Full = false })
 		wantSynced(t, nodes[0], 1)
 	})
 }
 
 func TestWritersGoOnDuringALongSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{limit: 8}
+		b := &grouptest.Bus{Limit: 8}
 		const many = 20_000
 		big := func() *dfsmtest.Disk { return dfsmtest.NewDisk(many) }
 		first := startNode(t, b, 1, func(c *Config) { c.App.(*checkedApp).Disk = big() })
@@ -426,7 +431,7 @@ func TestWritersGoOnDuringALongSync(t *testing.T) {
 
 func TestChecksumsAreComparedHourly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		nodes := startNodes(t, b, 3)
 		if err := submit(nodes[2], 1, 1); err != nil {
 			t.Fatal(err)
@@ -457,7 +462,7 @@ func (l lying) Checksum() func() ([wire.ChecksumSize]byte, error) {
 
 func TestDifferenceFoundByAVerificationIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		first := startNode(t, b, 1, nil)
 		time.Sleep(time.Second)
 		second := startNode(t, b, 2, func(c *Config) { c.App = lying{c.App.(*checkedApp)} })
@@ -472,7 +477,7 @@ func TestDifferenceFoundByAVerificationIsCounted(t *testing.T) {
 }
 
 func TestStatusIsReadWhileAWriterHoldsTheGroup(t *testing.T) {
-	g, err := New(Config{App: &checkedApp{}, Connect: func() (Transport, error) { return nil, errBusDown }})
+	g, err := New(Config{App: &checkedApp{}, Connect: func() (transport.Conn, error) { return nil, grouptest.ErrDown }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -485,12 +490,12 @@ func TestStatusIsReadWhileAWriterHoldsTheGroup(t *testing.T) {
 
 func TestSyncsAreCountedByWhatBeganThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		var nodes []*node
 		var told [3]map[SyncReason]int
 		for i := range told {
 			told[i] = map[SyncReason]int{}
-			nodes = append(nodes, startNode(t, b, uint32(i+1), func(c *Config) {
+			nodes = append(nodes, startNode(t, b, corosync.NodeID(i+1), func(c *Config) {
 				c.Synced = func(r SyncReason, took time.Duration) {
 					if told[i][r]++; took < 0 || took > time.Second {
 						t.Errorf("%v took %v", r, took)
@@ -537,7 +542,7 @@ func TestRandomFaultsLeaveAllNodesAlike(t *testing.T) {
 
 func randomFaults(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	b := &bus{limit: rnd.IntN(10)}
+	b := &grouptest.Bus{Limit: rnd.IntN(10)}
 	nodes := startNodes(t, b, 2+rnd.IntN(4))
 	var acked atomic.Int64
 	ctx, end := context.WithCancel(context.Background())
@@ -561,14 +566,14 @@ func randomFaults(t *testing.T, seed uint64) {
 		time.Sleep(time.Duration(rnd.IntN(2000)) * time.Millisecond)
 		switch rnd.IntN(4) {
 		case 0, 1:
-			b.cut(uint32(1 + rnd.IntN(len(nodes))))
+			b.Cut(corosync.NodeID(1 + rnd.IntN(len(nodes))))
 		case 2:
-			b.set(func(b *bus) { b.full = !b.full })
+			b.Set(func(b *grouptest.Bus) { b.Full = !b.Full })
 		case 3:
-			b.set(func(b *bus) { b.held = !b.held })
+			b.Set(func(b *grouptest.Bus) { b.Held = !b.Held })
 		}
 	}
-	b.set(func(b *bus) { b.full, b.held = false, false })
+	b.Set(func(b *grouptest.Bus) { b.Full, b.Held = false, false })
 	time.Sleep(20 * time.Second)
 	end()
 	wg.Wait()
@@ -616,8 +621,8 @@ func (nothing) Apply([]dfsm.Message) dfsm.Applied { return dfsm.Applied{} }
 func BenchmarkSubmission(b *testing.B) {
 	for _, clients := range []int{1, 8, 64} {
 		b.Run(fmt.Sprintf("%dclients", clients), func(b *testing.B) {
-			bus := &bus{}
-			g, err := New(Config{Version: 1, App: nothing{dfsmtest.NewModel(dfsmtest.NewDisk(1))}, Connect: func() (Transport, error) { return bus.connect(1) }})
+			bus := &grouptest.Bus{}
+			g, err := New(Config{Version: 1, App: nothing{dfsmtest.NewModel(dfsmtest.NewDisk(1))}, Connect: bus.Connector(1)})
 			if err != nil {
 				b.Fatal(err)
 			}

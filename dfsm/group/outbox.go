@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group/transport"
 	"pmxcfs/dfsm/wire"
 )
 
@@ -153,7 +154,7 @@ func (g *Group) mcast(msg []byte) error {
 
 // full turns a refused message into a time to wait.
 func (g *Group) full(err error) (time.Duration, error) {
-	if !errors.Is(err, ErrTryAgain) {
+	if !errors.Is(err, transport.ErrTryAgain) {
 		return 0, err
 	}
 	g.out.wait = min(max(2*g.out.wait, g.cfg.RetryAfter), maxRetryAfter)

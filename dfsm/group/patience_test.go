@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pmxcfs/dfsm/group/transport"
 )
 
 // text is a log that is read while it grows.
@@ -37,7 +39,7 @@ func TestFirstJoinMayTakeAWhile(t *testing.T) {
 		const patience = 30 * time.Second
 		var log text
 		g, err := New(Config{App: nothing{}, Patience: patience, Backoff: 2 * time.Second,
-			Connect: func() (Transport, error) { return nil, errors.New("away") },
+			Connect: func() (transport.Conn, error) { return nil, errors.New("away") },
 			Logger:  slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pmxcfs/corosync"
+	"pmxcfs/dfsm/group/grouptest"
 )
 
 // logged keeps lines of a log.
@@ -37,16 +40,16 @@ func TestPostsThatCannotBeSentAreBoundedAndDroppedAloud(t *testing.T) {
 	for _, hangs := range []bool{false, true} { // or says "try again"
 		synctest.Test(t, func(t *testing.T) {
 			var log logged
-			b := &bus{}
+			b := &grouptest.Bus{}
 			n := startNode(t, b, 1, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			time.Sleep(time.Second)
 			wantSynced(t, n, 1)
-			resume := func() { b.set(func(b *bus) { b.full = false }) }
+			resume := func() { b.Set(func(b *grouptest.Bus) { b.Full = false }) }
 			if hangs {
 				n.own.Lock() // as Run holds it in a call that does not return
 				resume = n.own.Unlock
 			} else {
-				b.set(func(b *bus) { b.full = true })
+				b.Set(func(b *grouptest.Bus) { b.Full = true })
 			}
 			const size, many = 10000, 5000
 			for i := range many {
@@ -82,14 +85,14 @@ func TestPostsThatCannotBeSentAreBoundedAndDroppedAloud(t *testing.T) {
 
 func TestOfPostsWithOneKeyOnlyTheNewestIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		var nodes []*node
-		for id := range uint32(2) {
+		for id := range corosync.NodeID(2) {
 			nodes = append(nodes, startNode(t, b, id+1, func(c *Config) { c.Key = byKey }))
 			time.Sleep(time.Second)
 		}
 		wantSynced(t, nodes[0], 2)
-		b.set(func(b *bus) { b.full = true })
+		b.Set(func(b *grouptest.Bus) { b.Full = true })
 		const rounds = 300
 		for i := range rounds {
 			for key := range entries {
@@ -100,7 +103,7 @@ func TestOfPostsWithOneKeyOnlyTheNewestIsSent(t *testing.T) {
 		if s.Dropped != 0 || s.Unsent > 2*entries+turn || s.Replaced < (rounds-4)*entries {
 			t.Errorf("%d messages wait, %d were replaced, %d dropped", s.Unsent, s.Replaced, s.Dropped)
 		}
-		b.set(func(b *bus) { b.full = false })
+		b.Set(func(b *grouptest.Bus) { b.Full = false })
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		stopAll(nodes)
@@ -115,11 +118,11 @@ func TestOfPostsWithOneKeyOnlyTheNewestIsSent(t *testing.T) {
 
 func TestSubmissionsThatWereGivenUpDoNotGatherWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bus{}
+		b := &grouptest.Bus{}
 		n := startNode(t, b, 1, nil)
 		time.Sleep(time.Second)
 		wantSynced(t, n, 1)
-		b.set(func(b *bus) { b.full = true })
+		b.Set(func(b *grouptest.Bus) { b.Full = true })
 		payload := append(op(1, 1), make([]byte, 1<<20)...)
 		refused := 0
 		for range 2 * maxUnsent >> 20 {
@@ -134,7 +137,7 @@ func TestSubmissionsThatWereGivenUpDoNotGatherWithoutEnd(t *testing.T) {
 		if s := n.Status(); s.Unsent > maxUnsent>>20 || refused < maxUnsent>>20 {
 			t.Errorf("%d messages are kept, %d refused", s.Unsent, refused)
 		}
-		b.set(func(b *bus) { b.full = false })
+		b.Set(func(b *grouptest.Bus) { b.Full = false })
 		time.Sleep(time.Minute)
 		if err := n.Submit(context.Background(), 1, op(2, 2)); err != nil {
 			t.Error(err)

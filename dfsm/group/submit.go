@@ -10,6 +10,18 @@ import (
 	"pmxcfs/internal/event"
 )
 
+// Errors of a Submission. After each of them but ErrWithdrawn it is unknown whether
+// the message is or will be applied.
+var (
+	// ErrTimeout: the context's deadline was over first.
+	ErrTimeout = errors.New("group: no delivery in time")
+	// ErrInterrupted: the context was cancelled first.
+	ErrInterrupted = errors.New("group: interrupted")
+	// ErrWithdrawn accompanies ErrTimeout or ErrInterrupted when the message
+	// had not been sent, and will not be.
+	ErrWithdrawn = errors.New("group: not sent")
+)
+
 // request is a submission on its way to the machine, or a call.
 type request struct {
 	id      uint64

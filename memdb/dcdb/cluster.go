@@ -11,6 +11,7 @@ import (
 
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
+	"pmxcfs/dfsm/group/transport"
 	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
 )
@@ -19,7 +20,7 @@ import (
 type ClusterConfig struct {
 	Config
 	// Connect makes a connection for the group GroupName.
-	Connect func() (group.Transport, error)
+	Connect func() (transport.Conn, error)
 	// Timeout is how long a change waits for its delivery; 0: 10 s.
 	Timeout time.Duration
 	// ConfChanged, if not nil, is called after corosync.conf in the tree was

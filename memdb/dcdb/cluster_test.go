@@ -13,6 +13,7 @@ import (
 
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group"
+	"pmxcfs/dfsm/group/grouptest"
 	"pmxcfs/dfsm/wire"
 	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
@@ -40,7 +41,7 @@ func (n *testNode) refused(t *testing.T, op memdb.Op, want syscall.Errno) {
 }
 
 func TestAChangeIsOnAllNodesAndItsResultWithTheCaller(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	nodes := r.startAll(t, 3, nil)
 	for i, n := range nodes {
 		path := fmt.Sprintf("f%d", i)
@@ -76,7 +77,7 @@ func has(tree *memdb.Tree, path string) bool {
 }
 
 func TestNothingIsSentWithoutQuorum(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	n := r.startAll(t, 1, nil)[0]
 	n.SetQuorate(false)
 	n.refused(t, mkdir("d"), syscall.EACCES)
@@ -88,10 +89,11 @@ func TestNothingIsSentWithoutQuorum(t *testing.T) {
 }
 
 func TestWithoutAConnectionAChangeIsRefused(t *testing.T) {
-	r := &ring{down: true}
+	r := newRing()
+	r.Down = true
 	n := r.start(t, 1, nil)
 	n.refused(t, mkdir("d"), syscall.EACCES)
-	r.set(func() { r.down = false })
+	r.Set(func(b *grouptest.Bus) { b.Down = false })
 	n.synced(t, 1)
 	n.do(t, mkdir("d"))
 	n.stop()
@@ -99,7 +101,7 @@ func TestWithoutAConnectionAChangeIsRefused(t *testing.T) {
 }
 
 func TestWhatAPeerCouldNotDigestIsNotSent(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	n := r.startAll(t, 1, nil)[0]
 	for _, d := range []string{"full", "full/x", "empty"} {
 		n.do(t, mkdir(d))
@@ -123,7 +125,7 @@ func TestWhatAPeerCouldNotDigestIsNotSent(t *testing.T) {
 }
 
 func TestAFullTreeIsNotWrittenTo(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	block := make([]byte, memdb.MaxFileSize)
 	entries := []*memdb.Entry{memdb.NewEntry(0, 0, 1000, 1, 1, memdb.TypeDir, "", nil)}
 	for i := range uint64(memdb.MaxTreeBytes / memdb.MaxFileSize) {
@@ -139,7 +141,7 @@ func TestAFullTreeIsNotWrittenTo(t *testing.T) {
 }
 
 func TestAnEmptyFileGrowsByZerosThatAreSent(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	n := r.startAll(t, 1, nil)[0]
 	n.do(t, create("f"))
 	n.do(t, memdb.Op{Kind: memdb.OpWrite, Path: "f", Offset: 5, Truncate: true})
@@ -162,15 +164,15 @@ func TestAnEmptyFileGrowsByZerosThatAreSent(t *testing.T) {
 // is made all the same, and then the kernel must be told.
 func (r *ring) givenUp(t *testing.T, n *testNode, path string) {
 	t.Helper()
-	r.set(func() { r.held = false })
+	r.hold(false)
 	testutil.WaitFor(t, "applied", func() bool { return has(n.Tree(), path) })
 	testutil.WaitFor(t, "told", func() bool { _, foreign := n.watch.told(path); return foreign })
 }
 
 func TestAChangeThatDoesNotComeBackIsGivenUp(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	n := r.startAll(t, 1, func(cfg *ClusterConfig) { cfg.Timeout = 30 * time.Millisecond })[0]
-	r.set(func() { r.held = true })
+	r.hold(true)
 	path := ""
 	for i := 0; len(r.normals()) == 0; i++ { // on a busy machine it may not even be sent in that time
 		path = fmt.Sprint("late", i)
@@ -183,9 +185,9 @@ func TestAChangeThatDoesNotComeBackIsGivenUp(t *testing.T) {
 }
 
 func TestAnInterruptedCallReturnsSoon(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	n := r.startAll(t, 1, nil)[0]
-	r.set(func() { r.held = true })
+	r.hold(true)
 	cancel := make(chan struct{})
 	go func() {
 		testutil.WaitFor(t, "sent", func() bool { return len(r.normals()) > 0 })
@@ -203,7 +205,7 @@ func TestAnInterruptedCallReturnsSoon(t *testing.T) {
 
 // Any signal that a process handles interrupts its calls.
 func TestAnInterruptIsNothingIfTheChangeComesBackSoon(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	n := r.startAll(t, 1, nil)[0]
 	cancel := make(chan struct{})
 	close(cancel)
@@ -214,7 +216,7 @@ func TestAnInterruptIsNothingIfTheChangeComesBackSoon(t *testing.T) {
 }
 
 func TestOneOfManyTakesALock(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	nodes := r.startAll(t, 3, nil)
 	nodes[0].do(t, mkdir("priv"))
 	nodes[0].do(t, mkdir("priv/lock"))
@@ -245,7 +247,7 @@ func TestOneOfManyTakesALock(t *testing.T) {
 func TestAnExpiredLockIsBrokenByAnyNode(t *testing.T) {
 	var now atomic.Int64
 	now.Store(1000)
-	r := &ring{}
+	r := newRing()
 	nodes := r.startAll(t, 3, func(cfg *ClusterConfig) {
 		cfg.Clock = func() time.Time { return time.Unix(now.Load(), 0) }
 	})
@@ -272,7 +274,7 @@ func TestAnExpiredLockIsBrokenByAnyNode(t *testing.T) {
 }
 
 func TestAFailingFileKeepsOnlyItsNodeOut(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	nodes := r.startAll(t, 3, nil)
 	nodes[0].do(t, mkdir("before"))
 	alike(t, nodes...)
@@ -304,7 +306,7 @@ func TestAFailingFileKeepsOnlyItsNodeOut(t *testing.T) {
 }
 
 func TestManyCallsFromAllNodesAreInFlight(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	nodes := r.startAll(t, 3, nil)
 	const callers, each = 16, 40
 	var wg sync.WaitGroup
@@ -340,12 +342,12 @@ func TestManyCallsFromAllNodesAreInFlight(t *testing.T) {
 }
 
 func TestANewerProtocolEndsWritingHere(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	n := r.startAll(t, 1, nil)[0]
 	n.do(t, mkdir("d"))
 	newer := wire.Message{Header: wire.Header{Type: wire.Normal, Subtype: 2, Version: ProtocolVersion + 1}, Count: 1}
 	r.mu.Lock()
-	r.tell(group.Event{Deliver: dfsm.Deliver{From: dfsm.Member{Node: 1, PID: 1}, Bytes: newer.Encode()}}, r.conns...)
+	r.Send(dfsm.Member{Node: 1, PID: 1001}, newer.Encode())
 	r.mu.Unlock()
 	testutil.WaitFor(t, "out", func() bool { return n.Status().Group.Mode == dfsm.ModeVersionError })
 	n.refused(t, mkdir("e"), syscall.EIO)
@@ -355,7 +357,7 @@ func TestANewerProtocolEndsWritingHere(t *testing.T) {
 }
 
 func TestTheLogTellsASync(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	first := r.startAll(t, 1, nil)[0]
 	first.do(t, mkdir("d"))
 	second := r.start(t, 2, nil)
@@ -364,8 +366,8 @@ func TestTheLogTellsASync(t *testing.T) {
 	for text, n := range map[string]*testNode{
 		"starting data syncronisation":                             first,
 		"received all states":                                      first,
-		"leader is 1/1":                                            second,
-		"synced members: 1/1":                                      second,
+		"leader is 1/1001":                                         second,
+		"synced members: 1/1001":                                   second,
 		"start sending inode updates":                              first,
 		"sent all (2) updates":                                     first,
 		"waiting for updates from leader":                          second,

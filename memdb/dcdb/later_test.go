@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/dfsm/group/grouptest"
 	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
@@ -85,7 +86,7 @@ func TestAWriteThatGoesOnIsStoredWhenItIsWaitedFor(t *testing.T) {
 }
 
 func TestAWriteToACluster(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	nodes := r.startAll(t, 2, nil)
 	n := nodes[0]
 	n.do(t, create("f"))
@@ -148,7 +149,7 @@ func TestAChangeThatCannotBeStoredLaterIsTakenBackAndEndsTheMembership(t *testin
 }
 
 func TestAFileThatFailsLaterKeepsOnlyItsNodeOut(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	nodes := r.startAll(t, 3, nil)
 	nodes[0].do(t, mkdir("before"))
 	alike(t, nodes...)
@@ -171,7 +172,7 @@ func TestAFileThatFailsLaterKeepsOnlyItsNodeOut(t *testing.T) {
 }
 
 func TestWhatNobodyWaitedForIsStoredAtTheEnd(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	nodes := r.startAll(t, 2, nil)
 	nodes[0].do(t, mkdir("d"))
 	testutil.WaitFor(t, "there", func() bool { return has(nodes[1].Tree(), "d") })
@@ -197,17 +198,17 @@ func TestAStateIsOfWhatIsStored(t *testing.T) {
 }
 
 func TestAFileThatFailsWhileCorosyncIsAwayKeepsNobodyOut(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	nodes := r.startAll(t, 2, nil)
 	bad := nodes[1]
 	bad.file.setFail(syscall.EIO)
 	nodes[0].do(t, mkdir("d")) // its transaction there is still to come
 	testutil.WaitFor(t, "applied", func() bool { return has(bad.Tree(), "d") || len(nodes[0].Status().Group.Members) == 1 })
-	r.set(func() { r.down = true })
-	r.cutAll()
+	r.Set(func(b *grouptest.Bus) { b.Down = true })
+	r.CutAll()
 	testutil.WaitFor(t, "taken back", func() bool { return !has(bad.Tree(), "d") })
 	bad.file.setFail(nil)
-	r.set(func() { r.down = false })
+	r.Set(func(b *grouptest.Bus) { b.Down = false })
 	for _, n := range nodes {
 		n.synced(t, 2)
 	}

@@ -2,7 +2,6 @@ package dcdb
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,56 +10,34 @@ import (
 
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
-	"pmxcfs/dfsm/group"
+	"pmxcfs/dfsm/group/grouptest"
 	"pmxcfs/dfsm/wire"
 	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
 
-// ring is a process group in memory.
+// ring is a process group in memory that keeps what is sent.
 type ring struct {
-	mu    sync.Mutex
-	conns []*ringConn
-	held  bool // nothing is delivered
-	down  bool // nobody can connect
-	sent  []wire.Message
+	grouptest.Bus
+	mu   sync.Mutex
+	sent []wire.Message
 }
 
-type ringConn struct {
-	r      *ring
-	self   dfsm.Member
-	queue  []group.Event
-	woken  bool
-	lost   bool
-	joined bool
-	wake   chan struct{}
-}
-
-var (
-	errRingDown   = errors.New("ring: down")
-	errRingJoined = errors.New("ring: a connection is a member once")
-)
-
-func (r *ring) connect(node int) func() (group.Transport, error) {
-	return func() (group.Transport, error) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.down {
-			return nil, errRingDown
+func newRing() *ring {
+	r := &ring{}
+	r.Sending = func(_ dfsm.Member, msg []byte) ([]byte, bool) {
+		if m, err := wire.Decode(msg); err == nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.sent = append(r.sent, m)
 		}
-		return &ringConn{r: r, self: dfsm.Member{Node: corosync.NodeID(node), PID: 1}, wake: make(chan struct{}, 1)}, nil
+		return msg, true
 	}
+	return r
 }
 
-// set changes how the ring behaves.
-func (r *ring) set(f func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f()
-	for _, c := range r.conns {
-		c.signal()
-	}
-}
+// hold has nothing delivered, or all again.
+func (r *ring) hold(held bool) { r.Set(func(b *grouptest.Bus) { b.Held = held }) }
 
 // normals returns the normal messages that were sent.
 func (r *ring) normals() (list []wire.Message) {
@@ -72,123 +49,6 @@ func (r *ring) normals() (list []wire.Message) {
 		}
 	}
 	return list
-}
-
-func (r *ring) tell(e group.Event, to ...*ringConn) {
-	for _, c := range to {
-		c.queue = append(c.queue, e)
-		c.signal()
-	}
-}
-
-func (r *ring) view(joined bool, also ...*ringConn) {
-	var members []dfsm.Member
-	for _, c := range r.conns {
-		members = append(members, c.self)
-	}
-	r.tell(group.Event{View: &dfsm.View{Members: members, Joined: joined}}, append(also, r.conns...)...)
-}
-
-// cutAll takes all connections away.
-func (r *ring) cutAll() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	conns := r.conns
-	r.conns = nil
-	for _, c := range conns {
-		c.lost = true
-		c.signal()
-	}
-}
-
-func (c *ringConn) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (c *ringConn) Self() (dfsm.Member, error) { return c.self, nil }
-
-func (c *ringConn) Join() error {
-	c.r.mu.Lock()
-	defer c.r.mu.Unlock()
-	if c.joined {
-		return errRingJoined
-	}
-	c.joined = true
-	c.r.conns = append(c.r.conns, c)
-	c.r.view(true)
-	return nil
-}
-
-func (c *ringConn) Leave() error {
-	c.r.mu.Lock()
-	defer c.r.mu.Unlock()
-	c.drop(c)
-	return nil
-}
-
-func (c *ringConn) drop(also ...*ringConn) {
-	if i := slices.Index(c.r.conns, c); i >= 0 {
-		c.r.conns = slices.Delete(c.r.conns, i, i+1)
-		c.r.view(false, also...)
-	}
-}
-
-func (c *ringConn) Mcast(msg []byte) error {
-	c.r.mu.Lock()
-	defer c.r.mu.Unlock()
-	if c.lost {
-		return errRingDown
-	}
-	msg = slices.Clone(msg)
-	if m, err := wire.Decode(msg); err == nil {
-		c.r.sent = append(c.r.sent, m)
-	}
-	c.r.tell(group.Event{Deliver: dfsm.Deliver{From: c.self, Bytes: msg}}, c.r.conns...)
-	return nil
-}
-
-func (c *ringConn) Next(into []group.Event, timeout time.Duration) ([]group.Event, error) {
-	t := time.NewTimer(timeout)
-	defer t.Stop()
-	for {
-		c.r.mu.Lock()
-		woken, lost := c.woken, c.lost
-		c.woken = false
-		if !c.r.held && len(c.queue) > 0 {
-			into, c.queue = append(into, c.queue...), nil
-			woken = true
-		}
-		c.r.mu.Unlock()
-		switch {
-		case lost:
-			return into, errRingDown
-		case woken:
-			return into, nil
-		}
-		select {
-		case <-c.wake:
-		case <-t.C:
-			return into, nil
-		}
-	}
-}
-
-func (c *ringConn) Wake() {
-	c.r.mu.Lock()
-	defer c.r.mu.Unlock()
-	c.woken = true
-	c.signal()
-}
-
-func (c *ringConn) Close() error {
-	c.r.mu.Lock()
-	defer c.r.mu.Unlock()
-	c.drop()
-	c.lost = true
-	return nil
 }
 
 // testNode is a node's store on a ring.
@@ -247,13 +107,13 @@ func (l *logLines) contain(text string) bool {
 }
 
 // start starts a node with an empty tree, or with the given one.
-func (r *ring) start(t *testing.T, node int, change func(*ClusterConfig)) *testNode {
+func (r *ring) start(t *testing.T, node corosync.NodeID, change func(*ClusterConfig)) *testNode {
 	t.Helper()
 	tree := memdb.New()
 	n := &testNode{watch: &lockedWatcher{}, logs: &logLines{}}
 	cfg := ClusterConfig{
 		Config:  Config{Tree: tree, Log: slog.New(n.logs), Observer: n.watch},
-		Connect: r.connect(node),
+		Connect: r.Connector(node),
 		Timeout: 30 * time.Second,
 		Backoff: 10 * time.Millisecond,
 	}
@@ -291,7 +151,7 @@ func (r *ring) start(t *testing.T, node int, change func(*ClusterConfig)) *testN
 func (r *ring) startAll(t *testing.T, n int, change func(*ClusterConfig)) (nodes []*testNode) {
 	t.Helper()
 	for i := range n {
-		nodes = append(nodes, r.start(t, i+1, change))
+		nodes = append(nodes, r.start(t, corosync.NodeID(i+1), change))
 	}
 	for _, node := range nodes {
 		node.synced(t, n)

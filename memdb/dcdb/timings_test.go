@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"pmxcfs/corosync"
 	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
@@ -36,12 +37,12 @@ func (w *timed) Delivered(kind memdb.Kind, took time.Duration) { w.note(&w.deliv
 func (w *timed) Stored(kind memdb.Kind, took time.Duration)    { w.note(&w.stored, kind, took) }
 
 func TestChangesAreTimedWhereTheyAreMadeAndWhereTheyAreStored(t *testing.T) {
-	r := &ring{}
+	r := newRing()
 	watch := make([]*timed, 2)
 	var nodes []*testNode
 	for i := range watch {
 		watch[i] = &timed{}
-		nodes = append(nodes, r.start(t, i+1, func(c *ClusterConfig) { c.Latencies = watch[i] }))
+		nodes = append(nodes, r.start(t, corosync.NodeID(i+1), func(c *ClusterConfig) { c.Latencies = watch[i] }))
 	}
 	for _, n := range nodes {
 		n.synced(t, 2)

@@ -1,3 +1,3 @@
-// Package overcpg is the group.Transport of the daemon: corosync's closed
+// Package overcpg is the transport of the daemon: corosync's closed
 // process groups, through package corosync/cpg.
 package overcpg

@@ -8,13 +8,13 @@ import (
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cpg"
 	"pmxcfs/dfsm"
-	"pmxcfs/dfsm/group"
+	"pmxcfs/dfsm/group/transport"
 )
 
 // Connect returns a function for group.Config.Connect: it connects to corosync,
 // for the group of this name, which corosync sees with a NUL byte at its end.
-func Connect(name string) func() (group.Transport, error) {
-	return func() (group.Transport, error) {
+func Connect(name string) func() (transport.Conn, error) {
+	return func() (transport.Conn, error) {
 		c, err := cpg.Open()
 		if err != nil {
 			return nil, err
@@ -43,20 +43,20 @@ func (c *conn) Mcast(msg []byte) error { return tryAgain(c.Conn.Mcast(msg)) }
 // tryAgain turns corosync's code into the driver's error.
 func tryAgain(err error) error {
 	if err != nil && errors.Is(err, corosync.ErrTryAgain) {
-		return group.ErrTryAgain
+		return transport.ErrTryAgain
 	}
 	return err
 }
 
-func (c *conn) Next(into []group.Event, timeout time.Duration) ([]group.Event, error) {
+func (c *conn) Next(into []transport.Event, timeout time.Duration) ([]transport.Event, error) {
 	events, err := c.Conn.Next(c.events[:0], timeout)
 	for i := range events {
 		e := &events[i]
 		if e.Change == nil {
-			into = append(into, group.Event{Deliver: dfsm.Deliver{From: e.Sender, Bytes: e.Data}})
+			into = append(into, transport.Event{Deliver: dfsm.Deliver{From: e.Sender, Bytes: e.Data}})
 			continue
 		}
-		into = append(into, group.Event{View: &dfsm.View{Members: e.Change.Members, Joined: len(e.Change.Joined) > 0}})
+		into = append(into, transport.Event{View: &dfsm.View{Members: e.Change.Members, Joined: len(e.Change.Joined) > 0}})
 	}
 	clear(events)
 	c.events = events

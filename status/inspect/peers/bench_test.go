@@ -6,7 +6,8 @@ import (
 	"testing"
 
 	"pmxcfs/dfsm"
-	"pmxcfs/dfsm/group"
+	"pmxcfs/dfsm/group/grouptest"
+	"pmxcfs/dfsm/group/transport"
 	"pmxcfs/memdb"
 )
 
@@ -38,12 +39,12 @@ func BenchmarkCompare(b *testing.B) {
 			})
 			b.ResetTimer()
 			for b.Loop() {
-				before := c.bus.sentBytes()
+				before := c.sent.Load()
 				r, err := c.nodes[0].Compare(context.Background(), c.names)
 				if err != nil || r.Equal != equal || len(r.Differences) > 1 {
 					b.Fatalf("%+v, %v", r, err)
 				}
-				b.ReportMetric(float64(c.bus.sentBytes()-before), "sent-B/op")
+				b.ReportMetric(float64(c.sent.Load()-before), "sent-B/op")
 			}
 		})
 	}
@@ -52,7 +53,7 @@ func BenchmarkCompare(b *testing.B) {
 // BenchmarkChanged is what each change costs while nobody asks.
 func BenchmarkChanged(b *testing.B) {
 	s, err := New(Config{
-		Connect: func() (group.Transport, error) { return nil, errDown },
+		Connect: func() (transport.Conn, error) { return nil, grouptest.ErrDown },
 		Tree:    memdb.New(), Node: "a",
 		Mode: func() (dfsm.Mode, bool) { return dfsm.ModeSynced, true },
 	})

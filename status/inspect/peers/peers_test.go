@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"pmxcfs/corosync"
 	"pmxcfs/dfsm"
-	"pmxcfs/dfsm/group"
+	"pmxcfs/dfsm/group/grouptest"
+	"pmxcfs/dfsm/group/transport"
 	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/status/inspect"
@@ -20,7 +22,9 @@ import (
 // cluster is some services over one bus, each with a tree.
 type cluster struct {
 	t     testing.TB
-	bus   *bus
+	bus   *grouptest.Bus
+	sent  atomic.Int64 // bytes
+	mute  sync.Map     // dfsm.Member: what it sends is lost
 	nodes []*testNode
 	names map[uint32]string
 }
@@ -33,17 +37,41 @@ type testNode struct {
 	stop func()
 
 	mu   sync.Mutex
-	conn *busConn
+	conn *grouptest.Conn
 }
 
 func newCluster(t testing.TB, n int, tree func() *memdb.Tree) *cluster {
-	c := &cluster{t: t, bus: &bus{}, names: map[uint32]string{}}
+	c := &cluster{t: t, bus: &grouptest.Bus{}, names: map[uint32]string{}}
+	c.alter(nil)
 	for i := range n {
 		c.names[uint32(i+1)] = fmt.Sprintf("n%d", i+1)
 		c.start(tree())
 	}
 	c.together()
 	return c
+}
+
+// alter has what is sent be replaced, or lost; nil: nothing is.
+func (c *cluster) alter(change func(from dfsm.Member, msg []byte) (instead []byte, sent bool)) {
+	c.bus.Set(func(b *grouptest.Bus) {
+		b.Sending = func(from dfsm.Member, msg []byte) ([]byte, bool) {
+			if _, mute := c.mute.Load(from); mute {
+				return nil, false
+			}
+			sent := true
+			if change != nil {
+				msg, sent = change(from, msg)
+			}
+			if sent {
+				c.sent.Add(int64(len(msg)))
+			}
+			return msg, sent
+		}
+	})
+}
+
+func (c *cluster) connect(node uint32) (*grouptest.Conn, error) {
+	return c.bus.Connect(dfsm.Member{Node: corosync.NodeID(node), PID: 1000 + node})
 }
 
 // start starts one more.
@@ -54,11 +82,11 @@ func (c *cluster) start(tree *memdb.Tree) *testNode {
 	n.mode.Store(uint32(dfsm.ModeSynced))
 	var err error
 	n.Service, err = New(Config{
-		Connect: func() (group.Transport, error) {
+		Connect: func() (conn transport.Conn, err error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
-			n.conn = c.bus.connect(id)
-			return n.conn, nil
+			n.conn, err = c.connect(id)
+			return n.conn, err
 		},
 		Tree: tree, Node: c.names[id], Software: "1.0",
 		Mode:    func() (dfsm.Mode, bool) { return dfsm.Mode(n.mode.Load()), true },
@@ -270,12 +298,12 @@ func TestManyDifferencesAreBounded(t *testing.T) {
 	for k := range 30000 {
 		c.nodes[1].apply(memdb.Op{Kind: memdb.OpCreate, Path: fmt.Sprintf("f%05d", k)})
 	}
-	before := c.bus.sentBytes()
+	before := c.sent.Load()
 	r := c.compare()
 	if r.Equal || !r.Omitted || len(r.Differences) != inspect.MaxDifferences || r.AtLeast < 16000 {
 		t.Fatalf("equal %v, omitted %v, %d named, at least %d", r.Equal, r.Omitted, len(r.Differences), r.AtLeast)
 	}
-	if sent := c.bus.sentBytes() - before; sent > 2<<20 {
+	if sent := c.sent.Load() - before; sent > 2<<20 {
 		t.Errorf("%d bytes were sent", sent)
 	}
 }
@@ -292,25 +320,19 @@ func TestOneDifferenceAmongManyIsCheap(t *testing.T) {
 	})
 	c.nodes[0].apply(memdb.Op{Kind: memdb.OpWrite, Path: "f25000", Data: []byte("a")})
 	c.nodes[1].apply(memdb.Op{Kind: memdb.OpWrite, Path: "f25000", Data: []byte("b")})
-	before := c.bus.sentBytes()
+	before := c.sent.Load()
 	r := c.compare()
 	if r.Equal || len(r.Differences) != 1 || r.Differences[0].Path != "/f25000" {
 		t.Fatalf("%+v", r.Differences)
 	}
-	if sent := c.bus.sentBytes() - before; sent > 100<<10 {
+	if sent := c.sent.Load() - before; sent > 100<<10 {
 		t.Errorf("%d bytes were sent", sent)
 	}
 }
 
-func (b *bus) sentBytes() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.sent
-}
-
 func TestSilentAndUnsyncedMembersAreSaid(t *testing.T) {
 	c := newCluster(t, 4, smallTree(t))
-	c.bus.drop(c.nodes[2].selfMember())
+	c.mute.Store(c.nodes[2].selfMember(), true)
 	c.nodes[3].mode.Store(uint32(dfsm.ModeUpdate))
 	r := c.compare()
 	var states []string
@@ -328,7 +350,7 @@ func TestALostConnectionIsTakenUpAgain(t *testing.T) {
 	n.mu.Lock()
 	conn := n.conn
 	n.mu.Unlock()
-	conn.lose()
+	conn.Cut()
 	testutil.WaitFor(t, "another connection", func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -355,7 +377,7 @@ func TestCompareAloneAndOutOfTheGroup(t *testing.T) {
 
 func TestOneComparisonAtATime(t *testing.T) {
 	c := newCluster(t, 2, smallTree(t))
-	c.bus.drop(c.nodes[1].selfMember())
+	c.mute.Store(c.nodes[1].selfMember(), true)
 	done := make(chan error)
 	go func() {
 		err := inspect.ErrBusy
@@ -397,7 +419,10 @@ func TestPeersTell(t *testing.T) {
 // and rubbish.
 func TestHostileMembersDoNothing(t *testing.T) {
 	c := newCluster(t, 2, smallTree(t))
-	evil := c.bus.connect(9)
+	evil, err := c.connect(9)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := evil.Join(); err != nil {
 		t.Fatal(err)
 	}
@@ -416,9 +441,7 @@ func TestHostileMembersDoNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		evil.b.mu.Lock()
-		evil.queue = nil
-		evil.b.mu.Unlock()
+		evil.Drop()
 	}
 	testutil.WaitFor(t, "it is known", func() bool { return len(c.nodes[0].Peers()) == 3 })
 	testutil.WaitFor(t, "the others can be compared", func() bool {
@@ -476,15 +499,13 @@ func TestStrangeAnswersEndNoComparison(t *testing.T) {
 				c.nodes[1].apply(memdb.Op{Kind: memdb.OpWrite, Path: "d0/f0", Data: []byte("another"), Truncate: true})
 				c.nodes[0].apply(memdb.Op{Kind: memdb.OpWrite, Path: "d0/f0", Data: []byte("one"), Truncate: true})
 				evil := c.nodes[1].selfMember()
-				c.bus.mu.Lock()
-				c.bus.alter = func(from dfsm.Member, msg []byte) []byte {
+				c.alter(func(from dfsm.Member, msg []byte) ([]byte, bool) {
 					h, _, err := decodeHeader(msg)
 					if err != nil || from != evil || h.Kind != name {
-						return msg
+						return msg, true
 					}
-					return encode(h, strange)
-				}
-				c.bus.mu.Unlock()
+					return encode(h, strange), true
+				})
 				r := c.compare()
 				if len(r.Nodes) != 2 || r.Nodes[0].State != inspect.NodeCompared {
 					t.Errorf("%+v", r.Nodes)

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
-	"pmxcfs/dfsm/group"
+	"pmxcfs/dfsm/group/transport"
 	"pmxcfs/memdb"
 	"pmxcfs/status/inspect"
 )
@@ -19,7 +19,7 @@ import (
 // Config of a Service. Connect, Tree, Node and Mode are needed.
 type Config struct {
 	// Connect makes a new connection for the group GroupName.
-	Connect  func() (group.Transport, error)
+	Connect  func() (transport.Conn, error)
 	Tree     *memdb.Tree
 	Node     string // this node's name
 	Software string // version
@@ -59,7 +59,7 @@ type Service struct {
 	quiet     atomic.Bool // the state that was told holds: a change is to wake Run
 
 	mu       sync.Mutex // guards all below
-	waker    group.Transport
+	waker    transport.Conn
 	self     dfsm.Member
 	view     []dfsm.Member // nil: no member
 	told     map[dfsm.Member]inspect.PeerState
@@ -143,7 +143,7 @@ func (s *Service) attend(ctx context.Context) (err error) {
 	s.mu.Unlock()
 	defer context.AfterFunc(ctx, conn.Wake)()
 	for {
-		if err = conn.Join(); !errors.Is(err, group.ErrTryAgain) {
+		if err = conn.Join(); !errors.Is(err, transport.ErrTryAgain) {
 			break
 		}
 		if _, err = conn.Next(nil, retryAfter); err != nil || ctx.Err() != nil {
@@ -160,13 +160,13 @@ func (s *Service) attend(ctx context.Context) (err error) {
 }
 
 // leave leaves in order, so that the others need not find out.
-func (s *Service) leave(conn group.Transport) {
+func (s *Service) leave(conn transport.Conn) {
 	end := time.Now().Add(leaveTime)
 	asked := false
 	for time.Now().Before(end) {
 		if !asked {
 			err := conn.Leave()
-			if err != nil && !errors.Is(err, group.ErrTryAgain) {
+			if err != nil && !errors.Is(err, transport.ErrTryAgain) {
 				return
 			}
 			asked = err == nil
@@ -184,8 +184,8 @@ func (s *Service) leave(conn group.Transport) {
 }
 
 // serve handles what comes and sends what waits.
-func (s *Service) serve(ctx context.Context, conn group.Transport) error {
-	var events []group.Event
+func (s *Service) serve(ctx context.Context, conn transport.Conn) error {
+	var events []transport.Event
 	var toldAt time.Time
 	var toldState state
 	var err error
@@ -289,7 +289,7 @@ func (s *Service) send(msg []byte) {
 }
 
 // flush sends what waits; full says that corosync takes no more just now.
-func (s *Service) flush(conn group.Transport) (full bool, err error) {
+func (s *Service) flush(conn transport.Conn) (full bool, err error) {
 	for {
 		s.mu.Lock()
 		if len(s.out) == 0 {
@@ -301,7 +301,7 @@ func (s *Service) flush(conn group.Transport) (full bool, err error) {
 		s.outBytes -= len(msg)
 		s.mu.Unlock()
 		err := conn.Mcast(msg)
-		if errors.Is(err, group.ErrTryAgain) {
+		if errors.Is(err, transport.ErrTryAgain) {
 			s.mu.Lock()
 			s.out = slices.Insert(s.out, 0, msg)
 			s.outBytes += len(msg)

@@ -57,12 +57,10 @@ func TestWhoIsLostOnTheWayIsNotCompared(t *testing.T) {
 			n.apply(memdb.Op{Kind: memdb.OpWrite, Path: "d0/f0", Data: []byte("one"), Truncate: true})
 		}
 		silent := c.nodes[2].selfMember()
-		c.bus.mu.Lock()
-		c.bus.lose = func(m dfsm.Member, msg []byte) bool {
+		c.alter(func(m dfsm.Member, msg []byte) ([]byte, bool) {
 			h, _, err := decodeHeader(msg)
-			return err == nil && m == silent && h.Kind >= from
-		}
-		c.bus.mu.Unlock()
+			return msg, err != nil || m != silent || h.Kind < from
+		})
 		r := c.compare()
 		last := r.Nodes[2]
 		if !r.Equal || len(r.Differences) > 0 || r.Omitted || r.AtLeast != 0 || last.State != inspect.NodeSilent || last.Reason == "" || last.Digest != "" {

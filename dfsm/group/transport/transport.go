@@ -1,4 +1,6 @@
-package group
+// Package transport is what a process group's members need of the service that carries
+// its messages: package overcpg has corosync's, package grouptest one in memory.
+package transport
 
 import (
 	"errors"
@@ -13,10 +15,10 @@ type Event struct {
 	View *dfsm.View
 }
 
-// Transport is one connection to the process groups' service, for one group.
-// Run calls it, but for Wake, and for Mcast, which callers call while Run is in Next:
-// one call at a time but for those two beside a Next.
-type Transport interface {
+// Conn is one connection to the process groups' service, for one group. It is called
+// by one goroutine at a time, but for Wake and Mcast, which others may call while one is
+// in Next.
+type Conn interface {
 	// Self is this process as a member.
 	Self() (dfsm.Member, error)
 	// Join and Leave ask for membership, or its end; a view tells when. They
@@ -37,18 +39,6 @@ type Transport interface {
 	Close() error
 }
 
-// ErrTryAgain is the error of a Transport that cannot do it just now. With any
+// ErrTryAgain is the error of a Conn that cannot do it just now. With any
 // other error the connection counts as lost.
 var ErrTryAgain = errors.New("group: try again")
-
-// Errors of a Submission. After each of them but ErrWithdrawn it is unknown whether
-// the message is or will be applied.
-var (
-	// ErrTimeout: the context's deadline was over first.
-	ErrTimeout = errors.New("group: no delivery in time")
-	// ErrInterrupted: the context was cancelled first.
-	ErrInterrupted = errors.New("group: interrupted")
-	// ErrWithdrawn accompanies ErrTimeout or ErrInterrupted when the message
-	// had not been sent, and will not be.
-	ErrWithdrawn = errors.New("group: not sent")
-)
