@@ -5,13 +5,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	common "pmxcfs/cmd/internal/cli"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	common "pmxcfs/cmd/internal/cli"
+	"pmxcfs/internal/testutil"
 )
 
 // everyCommand calls f with each visible command below a program, by its path.
@@ -24,31 +26,13 @@ func everyCommand(path string, list []*cli.Command, f func(path string, c *cli.C
 	}
 }
 
-// plainPage is a page as a reader sees it, in one long line. What groff warns of is
-// an error.
-func plainPage(t *testing.T, page []byte) string {
-	t.Helper()
-	cmd := exec.Command("groff", "-man", "-Tascii", "-P-c", "-P-bou", "-rLL=5000n", "-ww")
-	cmd.Stdin = strings.NewReader(string(page))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("groff: %v: %s", err, stderr.String())
-	}
-	if stderr.Len() > 0 {
-		t.Errorf("groff warns: %s", stderr.String())
-	}
-	return strings.Join(strings.Fields(string(out)), " ")
-}
-
 func TestManualHasEveryCommandOptionAndVariable(t *testing.T) {
 	app := newApp()
 	pages, err := common.ManPages(app, manual)
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := plainPage(t, pages["pmxcfs.8"])
+	program := testutil.ManualText(t, pages["pmxcfs.8"])
 	has := func(page, name string, flags []cli.Flag) {
 		for _, f := range flags {
 			for _, n := range f.Names() {
@@ -81,7 +65,7 @@ func TestManualHasEveryCommandOptionAndVariable(t *testing.T) {
 			t.Errorf("%s has no page", path)
 			return
 		}
-		text := plainPage(t, raw)
+		text := testutil.ManualText(t, raw)
 		if !strings.Contains(text, path) || !strings.Contains(strings.ToLower(text), strings.ToLower(c.Usage)) {
 			t.Errorf("page %s has no %q, or not what it does: %s", name, path, c.Usage)
 		}
@@ -99,7 +83,7 @@ func TestManualHasEveryCommandOptionAndVariable(t *testing.T) {
 		}
 	}
 	for name, page := range pages {
-		if text := plainPage(t, page); !strings.Contains(text, " NAME "+strings.TrimSuffix(name, ".8")+" - ") {
+		if text := testutil.ManualText(t, page); !strings.Contains(text, " NAME "+strings.TrimSuffix(name, ".8")+" - ") {
 			t.Errorf("%s does not begin with its name: %.200s", name, text)
 		}
 	}

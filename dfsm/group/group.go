@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group/transport"
+	"pmxcfs/internal/event"
 )
 
 // Group is one node's part in a process group. Begin, Post and Status may be
@@ -61,8 +63,8 @@ type Group struct {
 	good, bad  uint64     // the machine's verifications, as counted
 	syncSince  time.Time  // when the present sync began; zero: there is none
 	syncReason SyncReason // of the present sync
-	failure    string     // the last one logged
-	patient    bool       // never joined yet, see Config.Patience
+	failure    event.Once
+	patient    bool // never joined yet, see Config.Patience
 	hashing    sync.WaitGroup
 }
 
@@ -340,7 +342,8 @@ func (g *Group) enter() {
 	}
 	switch err := g.conn.Join(); {
 	case err == nil:
-		g.joined, g.failure, g.patient = true, "", false
+		g.joined, g.patient = true, false
+		g.failure.Over()
 		g.stats.joins.Add(1)
 	case errors.Is(err, transport.ErrTryAgain):
 		g.notBefore = time.Now().Add(maxRetryAfter)
@@ -356,8 +359,7 @@ func (g *Group) failed(what string, err error) {
 		g.cfg.Logger.Debug(what, slog.Any("error", err))
 		return
 	}
-	if text := what + ": " + err.Error(); text != g.failure {
-		g.failure = text
+	if g.failure.New(fmt.Errorf("%s: %w", what, err)) {
 		g.cfg.Logger.Warn(what, slog.Any("error", err))
 	}
 }

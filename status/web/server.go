@@ -10,6 +10,8 @@ import (
 	"time"
 
 	toolkit "github.com/prometheus/exporter-toolkit/web"
+
+	"pmxcfs/internal/event"
 )
 
 // Config says where to serve what.
@@ -97,14 +99,13 @@ type listener interface {
 
 // keep listens and serves, again and again until Stop.
 func (s *Server) keep(k listener, h http.Handler) {
-	last := ""
+	var trouble event.Once
 	for s.ctx.Err() == nil {
-		err := s.once(k, h, func() { last = "" })
+		err := s.once(k, h, trouble.Over)
 		if s.ctx.Err() != nil {
 			return
 		}
-		if err != nil && err.Error() != last {
-			last = err.Error()
+		if trouble.New(err) {
 			s.log.Warn("status and metrics are not served; trying again now and then", "address", k.String(), "error", err)
 		}
 		timer := time.NewTimer(s.retry)

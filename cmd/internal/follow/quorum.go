@@ -100,20 +100,21 @@ type trouble struct {
 	from time.Time
 	// event is what it means to programs; empty: nothing.
 	event event.Event
-	last  string
+	once  event.Once
 }
 
 func (t *trouble) tell(err error) {
-	if err == nil || err.Error() == t.last || errors.Is(err, ErrForeign) { // the Gate has told
-		return
-	}
-	if time.Now().Before(t.from) {
+	switch {
+	case errors.Is(err, ErrForeign): // the Gate has told
+	case err != nil && time.Now().Before(t.from):
 		t.log.Debug(t.what, "error", err)
-		return
+	case t.once.New(err):
+		t.log.Warn(t.what, "error", err, t.event.Attr())
 	}
-	t.last = err.Error()
-	t.log.Warn(t.what, "error", err, t.event.Attr())
 }
 
 // over ends it: from now on it is trouble at once.
-func (t *trouble) over() { t.last, t.from = "", time.Time{} }
+func (t *trouble) over() {
+	t.once.Over()
+	t.from = time.Time{}
+}

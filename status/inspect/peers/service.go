@@ -12,6 +12,7 @@ import (
 
 	"pmxcfs/dfsm"
 	"pmxcfs/dfsm/group/transport"
+	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
 	"pmxcfs/status/inspect"
 )
@@ -66,7 +67,7 @@ type Service struct {
 	out      [][]byte
 	outBytes int
 	asked    *question
-	failure  string // the last one logged
+	failure  event.Once
 }
 
 // New returns a Service that does nothing until Run.
@@ -110,12 +111,9 @@ func (s *Service) Run(ctx context.Context) {
 func (s *Service) failed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil || err.Error() == s.failure {
-		return
+	if s.failure.New(err) { // nothing that the daemon is for depends on it
+		s.cfg.Logger.Info("no connection to the inspection group", "error", err)
 	}
-	s.failure = err.Error()
-	// Nothing that the daemon is for depends on it.
-	s.cfg.Logger.Info("no connection to the inspection group", "error", err)
 }
 
 // attend connects, joins, and serves until ctx is done or the connection is lost.
@@ -258,7 +256,7 @@ func (s *Service) setView(members []dfsm.Member) (joined bool) {
 		joined = joined || !slices.Contains(s.view, m)
 	}
 	if joined {
-		s.failure = ""
+		s.failure.Over()
 	}
 	s.view = slices.Clone(members)
 	for m := range s.told {
