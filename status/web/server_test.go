@@ -243,7 +243,11 @@ func TestWebConfigAsksForTLSAndAPassword(t *testing.T) {
 		c.Close()
 		t.Error("it listens with a broken configuration")
 	}
-	if err := os.WriteFile(file, good, 0o600); err != nil {
+	// In one step: an empty file is a configuration, too, which asks for nothing.
+	if err := os.WriteFile(file+".new", good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
 		t.Fatal(err)
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
