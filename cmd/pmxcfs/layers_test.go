@@ -26,6 +26,7 @@ var layers = map[string]int{
 	"pmxcfs/dfsm/group/overcpg":  3,
 	"pmxcfs/dfsm/dfsmtest":       2,
 	"pmxcfs/memdb/sqlite":        2,
+	"pmxcfs/memdb/history":       2,
 	"pmxcfs/status/clusterlog":   2,
 	"pmxcfs/status/rrd":          2,
 	"pmxcfs/dfsm":                1,
@@ -42,11 +43,12 @@ var layers = map[string]int{
 
 // only names the packages that alone may import a library.
 var only = map[string][]string{
-	"github.com/mattn/go-sqlite3":            {"pmxcfs/memdb/sqlite", "pmxcfs/contrib"},
+	"github.com/mattn/go-sqlite3":            {"pmxcfs/memdb/sqlite", "pmxcfs/memdb/history", "pmxcfs/contrib"},
 	"github.com/prometheus/client_golang":    {"pmxcfs/status/metrics", "pmxcfs/cmd"},
 	"github.com/hanwen/go-fuse":              {"pmxcfs/fuse", "pmxcfs/contrib"},
 	"github.com/prometheus/exporter-toolkit": {"pmxcfs/status/web"},
 	"github.com/urfave/cli":                  {"pmxcfs/cmd", "pmxcfs/contrib"},
+	"github.com/klauspost/compress":          {"pmxcfs/memdb/history"},
 	"github.com/fxamacker/cbor":              {"pmxcfs/status/inspect/peers"},
 }
 

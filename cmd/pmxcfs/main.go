@@ -34,7 +34,7 @@ func main() {
 func run(args []string, stdout, stderr io.Writer) int {
 	app := newApp()
 	app.Writer, app.ErrWriter = stdout, stderr
-	err := app.Run(args)
+	err := app.Run(permuted(app, args))
 	var coded cli.ExitCoder
 	switch {
 	case err == nil:
@@ -59,7 +59,7 @@ func newApp() *cli.App {
 		UseShortOptionHandling: true,
 		HideHelpCommand:        true,
 		Flags:                  daemonFlags(),
-		Commands:               append(lookCommands(), dbtool.Command(), umountCommand(), common.Documentation(newApp, manual)),
+		Commands:               append(append(lookCommands(), recordCommands()...), dbtool.Command(), umountCommand(), common.Documentation(newApp, manual)),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usageError(fmt.Errorf("unknown command or argument %q", c.Args().First()))

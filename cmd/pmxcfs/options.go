@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"pmxcfs/cmd/internal/daemon"
+	"pmxcfs/memdb"
 	"pmxcfs/status/ipc"
 )
 
@@ -53,6 +57,9 @@ func daemonFlags() []cli.Flag {
 		&cli.StringFlag{Name: "metrics-web-config", EnvVars: []string{"PMXCFS_METRICS_WEB_CONFIG"}, Usage: "`FILE` that asks for TLS and passwords there, as Prometheus' exporters have it"},
 		&cli.BoolFlag{Name: "no-metrics", EnvVars: []string{"PMXCFS_NO_METRICS"}, Usage: "observe nothing, and serve no metrics"},
 		&cli.StringFlag{Name: "socket", EnvVars: []string{"PMXCFS_SOCKET"}, Usage: "Unix `SOCKET` on which the daemon answers root's commands; empty means none", DefaultText: daemon.SocketName + " in the run directory"},
+		&cli.StringFlag{Name: "history-size", EnvVars: []string{"PMXCFS_HISTORY_SIZE"}, Value: "64M", Usage: "how large the history of the tree may grow: `SIZE` in bytes, or with K, M or G; 0 means no history"},
+		&cli.StringFlag{Name: "history-age", EnvVars: []string{"PMXCFS_HISTORY_AGE"}, Value: "90d", Usage: "how old a change in the history may be: `TIME` such as 90d or 36h; 0 means any age"},
+		&cli.StringSliceFlag{Name: "history-exclude", EnvVars: []string{"PMXCFS_HISTORY_EXCLUDE"}, Usage: "leave paths out of the history that match `PATTERN`, as a shell's, with all below them; may be given again"},
 		&cli.StringFlag{Name: "group", EnvVars: []string{"PMXCFS_GROUP"}, Value: "www-data", Usage: "`GROUP` that may read all but private files"},
 	)
 }
@@ -76,6 +83,58 @@ func notEmpty(c *cli.Context) error {
 		}
 	}
 	return nil
+}
+
+// historyOptions reads the options about the history, which only the daemon has.
+func historyOptions(c *cli.Context, o *daemon.Options) (err error) {
+	if size, _ := given(c, "history-size"); size != "" {
+		if o.HistorySize, err = parseSize(size); err != nil {
+			return fmt.Errorf("--history-size: %w", err)
+		}
+	}
+	if age, _ := given(c, "history-age"); age != "" {
+		if o.HistoryAge, err = parseAge(age); err != nil {
+			return fmt.Errorf("--history-age: %w", err)
+		}
+	}
+	for _, pattern := range c.StringSlice("history-exclude") {
+		pattern = memdb.CleanPath(pattern)
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			return fmt.Errorf("--history-exclude: %q is no pattern", pattern)
+		}
+		o.HistoryExclude = append(o.HistoryExclude, pattern)
+	}
+	return nil
+}
+
+// parseSize reads a number of bytes: 1048576, 64M, 64MiB, 1G.
+func parseSize(text string) (int64, error) {
+	number, shift := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(text), "IB"), "B"), 0
+	for unit, bits := range map[string]int{"K": 10, "M": 20, "G": 30} {
+		if short, ok := strings.CutSuffix(number, unit); ok {
+			number, shift = short, bits
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > 1<<40>>shift {
+		return 0, fmt.Errorf("%q is no size: 0, 1048576, 64M, 1G", text)
+	}
+	return n << shift, nil
+}
+
+// parseAge reads a time, which may be in days.
+func parseAge(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n <= 36500 {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	age, err := time.ParseDuration(text)
+	if err != nil || age < 0 {
+		return 0, fmt.Errorf("%q is no time: 0, 36h, 90d", text)
+	}
+	return age, nil
 }
 
 func parseOptions(c *cli.Context) (*daemon.Options, error) {
@@ -104,15 +163,15 @@ func parseOptions(c *cli.Context) (*daemon.Options, error) {
 		root = abs
 	}
 	for _, p := range places {
-		path := filepath.Join(root, p.path)
+		file := filepath.Join(root, p.path)
 		if moved, _ := given(c, p.flag); moved != "" {
 			abs, err := filepath.Abs(moved)
 			if err != nil {
 				return nil, err
 			}
-			path = abs
+			file = abs
 		}
-		p.set(o, path)
+		p.set(o, file)
 	}
 	if o.IPCName == "" && root == "/" {
 		o.IPCName = ipc.DefaultName // it is the machine's: there is one
@@ -125,6 +184,9 @@ func parseOptions(c *cli.Context) (*daemon.Options, error) {
 	var moved bool
 	if o.Socket, moved = given(c, "socket"); !moved {
 		o.Socket = filepath.Join(o.RunDir, daemon.SocketName)
+	}
+	if err := historyOptions(c, o); err != nil {
+		return nil, err
 	}
 	o.LogFile, o.WebConfig = c.String("log-file"), c.String("metrics-web-config")
 	for _, file := range []*string{&o.LogFile, &o.WebConfig, &o.Socket} {

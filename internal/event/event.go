@@ -49,6 +49,14 @@ const (
 	LockBroken        Event = "lock-broken"         // it is gone
 )
 
+// The history of the tree.
+const (
+	HistoryFailed    Event = "history-failed"    // changes can't be recorded
+	HistoryRecovered Event = "history-recovered" // they are again
+	HistoryDamaged   Event = "history-damaged"   // its file was set aside, and a new one begun
+	HistoryGap       Event = "history-gap"       // some changes are missing in it
+)
+
 // The host's corosync.conf.
 const (
 	ConfWritten Event = "corosync-conf-written"
@@ -63,6 +71,7 @@ func All() []Event {
 		DaemonUp, DaemonStopping, DaemonFailed, Stuck, Unstuck, HeldUp, MountEnded, ServiceTaken, ServiceUp,
 		QuorumGained, QuorumLost, CorosyncAway, ForeignCorosync, LeftGroup, OutOfGroup, Behind, SplitLost, SyncDone, VerificationFailed, NotDelivered, MessagesDropped,
 		DatabaseFailed, DiskFull, DatabaseRecovered, CheckpointFailed, Exposed, BegunAnew, Meddled, Duplicate, LockExpired, LockBroken,
+		HistoryFailed, HistoryRecovered, HistoryDamaged, HistoryGap,
 		ConfWritten, ConfIgnored, ConfRefused, ConfFailed,
 	}
 }

@@ -45,6 +45,12 @@ func (e Event) Remedy() string {
 		return "find out which program it was; only the daemon writes to its database while it runs"
 	case Duplicate:
 		return "find out which of the two is right, and delete the other one"
+	case HistoryFailed:
+		return "see the line's error; make room on the disk of the database's directory; the daemon retries by itself"
+	case HistoryGap:
+		return "nothing; the history of another node may have the changes: pmxcfs history, there"
+	case HistoryDamaged:
+		return "check the disk (dmesg); what is kept can be looked at: pmxcfs history --file FILE"
 	case ConfIgnored:
 		return "see which copy of corosync.conf is right: pmxcfs status; change it in the tree, with a higher config_version"
 	case ConfRefused:

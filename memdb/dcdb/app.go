@@ -42,6 +42,7 @@ type app struct {
 	failed      func(error)                          // ends the membership; it does not block
 	confChanged func(own bool)
 	latencies   LatencyObserver
+	recorder    Recorder // nil: none
 
 	quorate atomic.Bool
 	fatal   atomic.Bool // out of the group for good
@@ -58,7 +59,7 @@ type app struct {
 // start completes a new app.
 func (a *app) start() {
 	a.saver = newCommitter(a.tree, a.db, a.log, func(changes []memdb.Change) { a.calls.reset(changes, a.unstored) })
-	a.saver.latencies = a.latencies
+	a.saver.latencies, a.saver.recorder = a.latencies, a.recorder
 	a.parted = make(parted)
 	a.saver.onFailure = func(err error) {
 		a.failing(err)
@@ -200,7 +201,7 @@ func (a *app) applyMessage(t *transaction, m *dfsm.Message, result *dfsm.Result,
 func (a *app) record(t *transaction, op *memdb.Op, res memdb.Result, m *dfsm.Message) *Commit {
 	a.stats.Changes.Add(1)
 	t.changed = true
-	commit := a.saver.add(res.Changes, len(op.Data))
+	commit := a.saver.add(op, res.Changes, len(op.Data))
 	commit.timed = append(commit.timed, arrival{op.Kind, t.begin})
 	if c := a.calls.applied(op, res.Changes, m.Own, m.Subtype, m.Payload); c != nil {
 		a.unstored = append(a.unstored, c)

@@ -95,6 +95,7 @@ func NewCluster(cfg ClusterConfig) (*Cluster, error) {
 		failed:      func(err error) { c.group.Call(func() error { return err }) },
 		confChanged: cfg.ConfChanged,
 		latencies:   cfg.Latencies,
+		recorder:    cfg.Recorder,
 		keepLost:    cfg.KeepLost,
 	}
 	c.app.start()

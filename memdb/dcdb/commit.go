@@ -41,6 +41,7 @@ type Commit struct {
 	delta memdb.Delta
 	bytes int           // written by changes in it
 	timed []arrival     // of the operations in it, if timings are told of them
+	steps []memdb.Step  // the operations in it, if they are recorded
 	done  chan struct{} // closed once err is final
 	err   error
 	lead  chan struct{} // one token: its receiver carries out the transaction
@@ -86,6 +87,7 @@ type committer struct {
 	delay     time.Duration   // before a change that nobody waits for is stored; negative: until somebody waits for another
 	onFailure func(error)     // nil: nobody; called like reverted, after it
 	latencies LatencyObserver // are told of operations that were stored
+	recorder  Recorder        // is told of them, too; nil: there is none
 	short     func() bool     // reports whether there is little room for the file; nil: there is enough
 
 	mu      sync.Mutex // guards the fields below, and makes applying a change and joining a batch one step
@@ -113,11 +115,14 @@ func (c *committer) newCommit() *Commit {
 	return &Commit{c: c, done: make(chan struct{}), lead: make(chan struct{}, 1)}
 }
 
-// add joins changes, which have just been applied, to the next transaction. mu
-// is held.
-func (c *committer) add(changes []memdb.Change, bytes int) *Commit {
+// add joins an operation's changes, which have just been applied, to the next transaction.
+// Without an operation, none was carried out. mu is held.
+func (c *committer) add(op *memdb.Op, changes []memdb.Change, bytes int) *Commit {
 	c.next.delta.Add(changes)
 	c.next.bytes += bytes
+	if c.recorder != nil && op != nil {
+		c.next.steps = append(c.next.steps, memdb.StepOf(op, changes))
+	}
 	return c.next
 }
 
@@ -221,6 +226,9 @@ func (c *committer) run(t *Commit) {
 		for _, a := range t.timed {
 			c.latencies.Stored(a.kind, now.Sub(a.at))
 		}
+		if len(t.steps) > 0 {
+			c.recorder.Stored(t.steps)
+		}
 		close(t.done)
 	}
 	if c.next.waiters > 0 {
@@ -280,7 +288,7 @@ func (c *committer) probe(cancel <-chan struct{}) error {
 		return nil
 	}
 	root := c.tree.Root()
-	return c.wait(c.add([]memdb.Change{{Inode: memdb.RootInode, Old: root, New: root}}, 0), cancel, nil)
+	return c.wait(c.add(nil, []memdb.Change{{Inode: memdb.RootInode, Old: root, New: root}}, 0), cancel, nil)
 }
 
 // doubtful reports whether a change may well fail to be stored: then nobody may go

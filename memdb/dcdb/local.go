@@ -32,6 +32,18 @@ type Config struct {
 	Clock    func() time.Time       // nil: time.Now
 	Observer Observer               // nil: none
 	Free     func() (uint64, error) // bytes of room for the database; nil: there is enough
+	Recorder Recorder               // nil: none
+}
+
+// Recorder is told of each change exactly once, in the order of the changes, when it is
+// stored; of one that was taken back it never hears. Its methods are called with locks
+// held: they must not block or call the store. What they get is theirs.
+type Recorder interface {
+	// Stored is called after a transaction, before its callers hear of it.
+	Stored(steps []memdb.Step)
+	// Synced is called after a synchronisation has replaced the tree by the leader's:
+	// before and after are the trees' roots.
+	Synced(leader uint32, before, after *memdb.Entry, list []memdb.Difference)
 }
 
 // complete fills in the defaults.
@@ -71,7 +83,7 @@ func NewLocal(cfg Config) *Local {
 	cfg.complete()
 	l := &Local{tree: cfg.Tree, clock: cfg.Clock, obs: cfg.Observer, db: newClocked(cfg.DB, cfg.Free), quit: make(chan struct{})}
 	l.c = newCommitter(cfg.Tree, l.db, cfg.Log, cfg.Observer.Reset)
-	l.c.short = l.db.short
+	l.c.short, l.c.recorder = l.db.short, cfg.Recorder
 	l.tree.ObserveLocks(l.clock())
 	l.done.Add(1)
 	go l.trim()
@@ -227,38 +239,38 @@ func (l *Local) apply(op *memdb.Op) (applied, error) {
 	if op.Kind != memdb.OpMTime {
 		op.MTime = uint32(op.Now.Unix())
 	}
-	res, broke := l.breakLock(op)
-	if broke {
-		return applied{change: res.Change(), commit: l.c.add(res.Changes, 0)}, nil
+	if del, res, broke := l.breakLock(op); broke {
+		return applied{change: res.Change(), commit: l.c.add(del, res.Changes, 0)}, nil
 	}
 	res, err := l.tree.ApplyWithin(op)
 	if err != nil {
 		return applied{}, err
 	}
 	l.obs.Applied(op, res.Changes, false)
-	return applied{res.Change(), res.Changes, l.c.add(res.Changes, len(op.Data))}, nil
+	return applied{res.Change(), res.Changes, l.c.add(op, res.Changes, len(op.Data))}, nil
 }
 
-// breakLock deletes an expired lock, if setting its time to zero asks for that.
-func (l *Local) breakLock(op *memdb.Op) (memdb.Result, bool) {
+// breakLock deletes an expired lock, if setting its time to zero asks for that, and
+// returns the operation that did it.
+func (l *Local) breakLock(op *memdb.Op) (*memdb.Op, memdb.Result, bool) {
 	if op.Kind != memdb.OpMTime || op.MTime != 0 {
-		return memdb.Result{}, false
+		return nil, memdb.Result{}, false
 	}
 	lock, ok := l.tree.ObserveLock(op.Path, op.Now)
 	if !ok || !lock.Expired(op.Now) {
-		return memdb.Result{}, false
+		return nil, memdb.Result{}, false
 	}
 	del := &memdb.Op{Kind: memdb.OpDelete, Path: op.Path, MTime: uint32(op.Now.Unix()), Now: op.Now}
 	res, ok := l.tree.ReleaseLock(del, lock.Digest)
 	if !ok {
-		return memdb.Result{}, false
+		return nil, memdb.Result{}, false
 	}
 	l.c.log.Log(context.Background(), event.LevelNotice, "a lock has expired", "lock", lock.Name, "since", lock.Since,
 		event.LockExpired.Attr("path", op.Path, "age", op.Now.Sub(lock.Since)))
 	l.c.log.Info("an expired lock was broken", "path", op.Path, event.LockBroken.Attr())
 	// The kernel asked for a new time, not for a name to go.
 	l.obs.Applied(del, res.Changes, true)
-	return res, true
+	return del, res, true
 }
 
 // wrap says which operation an error of its transaction ended.

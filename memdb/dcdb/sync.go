@@ -218,10 +218,18 @@ func (a *app) Commit() error {
 	}
 	// Before it is gone from the file, too.
 	a.keep(a.lost(changes, next, a.parted.shared(s.winners, s.updates, a.tree.Root().Version)))
+	var list []memdb.Difference
+	if a.recorder != nil {
+		list = a.tree.Differences(next, changes)
+	}
 	if err := a.store(changes); err != nil {
 		return err
 	}
+	before, after := a.tree.Root(), next.Root()
 	a.replace(next)
+	if a.recorder != nil {
+		a.recorder.Synced(uint32(s.from.Node), before, after, list)
+	}
 	a.stats.Syncs.Add(1)
 	return nil
 }

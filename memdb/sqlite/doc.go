@@ -48,5 +48,5 @@
 //
 // The file's layout is shared with the stock daemon; nothing is added to it.
 //
-// This is the only package that uses go-sqlite3.
+// This and package history are the only ones that use go-sqlite3.
 package sqlite

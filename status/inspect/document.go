@@ -3,6 +3,7 @@ package inspect
 import (
 	"time"
 
+	"pmxcfs/memdb/history"
 	"pmxcfs/status/health"
 )
 
@@ -33,6 +34,7 @@ type Status struct {
 	Cluster  *Cluster        `json:"cluster,omitempty"` // nil: local mode
 	Database Database        `json:"database"`
 	Conf     *Conf           `json:"corosync_conf,omitempty"` // nil: local mode
+	History  *history.Status `json:"history,omitempty"`       // nil: none is recorded
 	Locks    []Lock          `json:"locks"`
 	Errors   []Problem       `json:"errors"` // the most recent first
 }

@@ -13,6 +13,7 @@ import (
 	"pmxcfs/dfsm/group"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/history"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
 	"pmxcfs/status/health"
@@ -38,6 +39,8 @@ type Config struct {
 	Cluster *ClusterSources
 	// Failing says why the database can't be written in local mode; nil: it can.
 	Failing func() error
+	// History is the state of the history; nil: none is recorded.
+	History func() history.Status
 	// NotReady says why the node can't serve now; nothing: it can. Nil: always.
 	NotReady func() []health.Reason
 	// Now is the clock; nil: time.Now.
@@ -97,6 +100,10 @@ func (s *Service) Status() *Status {
 		d.Mode = ModeCluster
 		d.Cluster, d.Node.ID = s.cluster(&d.Database)
 		d.Conf = s.conf(d.Cluster.Version)
+	}
+	if c.History != nil {
+		s := c.History()
+		d.History = &s
 	}
 	if c.NotReady != nil {
 		d.NotReady = append(d.NotReady, c.NotReady()...)

@@ -69,6 +69,9 @@ func newCollector(s Sources) *collector {
 	if s.Log != nil {
 		c.parts = append(c.parts, c.clusterLog())
 	}
+	if s.History != nil {
+		c.parts = append(c.parts, c.history())
+	}
 	if s.IPC != nil {
 		c.parts = append(c.parts, c.ipc())
 	}
@@ -230,6 +233,32 @@ func (c *collector) clusterLog() part {
 		entries.value(to, float64(n.Own), "local")
 		entries.value(to, float64(n.Foreign), "remote")
 		repeated.value(to, float64(n.Repeated))
+	}
+}
+
+func (c *collector) history() part {
+	entries := gauge("history_changes", "Changes in the history.")
+	bytes := gauge("history_bytes", "Bytes that the history takes on the disk, without its log.")
+	limit := gauge("history_bytes_limit", "How many bytes it may take.")
+	oldest := gauge("history_oldest_timestamp_seconds", "When the oldest change in the history was made; 0 means none.")
+	gaps := gauge("history_gaps", "Gaps in the history.")
+	lost := total("history_lost_changes_total", "Changes that could not be recorded since the start of the daemon.")
+	lag := gauge("history_lag_seconds", "How long the oldest change has waited that is not in the file yet; 0 means none.")
+	failing := gauge("history_failing", "1 while changes can't be recorded.")
+	return func(to chan<- prometheus.Metric) {
+		s := c.from.History()
+		entries.value(to, float64(s.Changes))
+		bytes.value(to, float64(s.Bytes))
+		limit.value(to, float64(s.Limit))
+		at := 0.0
+		if !s.Oldest.IsZero() {
+			at = float64(s.Oldest.UnixMilli()) / 1000
+		}
+		oldest.value(to, at)
+		gaps.value(to, float64(s.Gaps))
+		lost.value(to, float64(s.Lost))
+		lag.value(to, s.Lag)
+		failing.flag(to, s.Error != "")
 	}
 }
 

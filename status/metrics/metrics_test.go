@@ -29,6 +29,7 @@ import (
 	"pmxcfs/internal/tally"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/history"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status/clusterlog"
 	"pmxcfs/status/health"
@@ -97,7 +98,9 @@ func newNodeOf(t testing.TB, m *Metrics, entries int, database sqlite.Observer, 
 			return health.Node{Cluster: true, Mounted: true, Up: true, Version: tree.Stats(time.Now()).Version,
 				Config: health.Group{Connected: true, Mode: dfsm.ModeSynced}, Status: health.Group{Mode: dfsm.ModeSynced}}
 		},
-		Tree: tree, Database: db,
+		Tree: tree, Database: db, History: func() history.Status {
+			return history.Status{Changes: 7, Bytes: 8, Limit: 9, Oldest: time.Unix(10, 0), Gaps: 11, Lost: 12, Lag: 1.5}
+		},
 		FUSE: func() fuse.Stats {
 			s := fuse.Stats{Requests: [fuse.Operations]uint64{fuse.OpRead: 9}, InFlight: 3, Oldest: 2 * time.Second, Pending: 4}
 			for op := range s.Took {

@@ -7,6 +7,7 @@ import (
 	"pmxcfs/fuse"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/history"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status/clusterlog"
 	"pmxcfs/status/health"
@@ -32,6 +33,7 @@ type Sources struct {
 	FUSE     func() fuse.Stats
 	RRD      func() rrd.Stats
 	Log      func() clusterlog.Stats
+	History  func() history.Status
 	IPC      IPC
 
 	Cluster  *dcdb.Stats

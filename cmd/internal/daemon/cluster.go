@@ -35,6 +35,7 @@ type clusterConfig struct {
 	software      string // version of this program, for the other nodes
 	logs          *logging.Logs
 	metrics       *metrics.Metrics // nil: none
+	recorder      dcdb.Recorder    // nil: none
 }
 
 // cluster is a node's part in a cluster: the store of the configuration
@@ -82,6 +83,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 			Log:      cfg.logs.Domain("dcdb").With(event.Fields("group", dcdb.GroupName)),
 			Observer: observers{cfg.observer, c.peers},
 			Free:     cfg.db.Free,
+			Recorder: cfg.recorder,
 		},
 		Connect:     follow.Guarded(c.gate.Check, overcpg.Connect(dcdb.GroupName)),
 		ConfChanged: c.mirror.Changed,

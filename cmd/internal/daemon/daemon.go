@@ -23,6 +23,7 @@ import (
 	"pmxcfs/internal/event"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
+	"pmxcfs/memdb/history"
 	"pmxcfs/memdb/sqlite"
 	"pmxcfs/status"
 	"pmxcfs/status/health"
@@ -112,10 +113,11 @@ type daemon struct {
 	samples  *rrd.Writer
 	tree     *memdb.Tree
 	status   *status.Store
-	store    io.Closer   // closes the database
-	liveness liveness    // the store's
-	cluster  *cluster    // the store in cluster mode; nil: local mode
-	local    *dcdb.Local // the store in local mode
+	store    io.Closer         // closes the database
+	liveness liveness          // the store's
+	cluster  *cluster          // the store in cluster mode; nil: local mode
+	local    *dcdb.Local       // the store in local mode
+	history  *history.Recorder // nil: none
 	alive    health.Liveness
 	web      *web.Server
 	metrics  *metrics.Metrics // nil: none
@@ -324,10 +326,11 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 	}
 	d.observeMount(&cfg)
 	mount := fuse.New(cfg)
+	recorder := d.startHistory(tree, db)
 	if _, ok := tree.Lookup("corosync.conf"); ok && !d.o.Local {
 		d.cluster, err = newCluster(clusterConfig{
 			tree: tree, db: db, status: state, observer: d.observers(state, mount), metrics: d.metrics,
-			quorumChanged: mount.QuorumChanged, hostConf: d.o.CorosyncConf, unguarded: d.o.UnguardedConf, node: name, software: d.o.Version, logs: d.logs,
+			quorumChanged: mount.QuorumChanged, hostConf: d.o.CorosyncConf, unguarded: d.o.UnguardedConf, node: name, software: d.o.Version, logs: d.logs, recorder: recorder,
 		})
 		if err != nil {
 			return nil, errors.Join(err, db.Close())
@@ -336,7 +339,7 @@ func (d *daemon) openStore(name string, address net.IP, begin time.Time) (*fuse.
 		mount.SetStore(d.cluster.store)
 		mount.Share()
 	} else {
-		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: d.observers(state, mount), Free: db.Free})
+		d.local = dcdb.NewLocal(dcdb.Config{Tree: tree, DB: db, Log: dbLog, Observer: d.observers(state, mount), Free: db.Free, Recorder: recorder})
 		d.store, d.liveness = d.local, d.local
 		mount.SetStore(d.local)
 	}
@@ -417,6 +420,9 @@ func (d *daemon) stop() error {
 	if d.store != nil {
 		d.tell(extension(stopTime + d.loadTime()))
 		errs = append(errs, d.store.Close())
+	}
+	if d.history != nil {
+		d.history.Close()
 	}
 	if d.samples != nil {
 		d.closeSamples()

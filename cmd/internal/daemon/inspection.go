@@ -16,6 +16,9 @@ func (d *daemon) inspection() *inspect.Service {
 	if d.local != nil {
 		cfg.Failing = d.local.Failing
 	}
+	if d.history != nil {
+		cfg.History = d.history.Status
+	}
 	if c := d.cluster; c != nil {
 		cfg.Cluster = &inspect.ClusterSources{Store: c.store.Status, Values: c.kv.Status, Peers: c.peers}
 	}

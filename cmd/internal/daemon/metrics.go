@@ -66,6 +66,9 @@ func (d *daemon) watchMetrics(db *sqlite.DB, mount *fuse.FS) {
 	if d.tools != nil {
 		s.IPC = d.tools
 	}
+	if d.history != nil {
+		s.History = d.history.Status
+	}
 	if c := d.cluster; c != nil {
 		s.Cluster = c.store.Stats()
 		s.Groups = map[metrics.GroupName]func() group.Status{

@@ -1,5 +1,7 @@
 package daemon
 
+import "time"
+
 // Options are the daemon's, after defaults and root have been applied: every
 // path is absolute.
 type Options struct {
@@ -32,4 +34,8 @@ type Options struct {
 	WebConfig string // file that asks for TLS and passwords there; empty: none
 	Socket    string // the Unix socket for root; empty: none
 	NoMetrics bool   // observe nothing
+
+	HistorySize    int64         // bytes that the history may take; 0: there is none
+	HistoryAge     time.Duration // how old a change in it may be; 0: any age
+	HistoryExclude []string      // patterns of paths that it leaves out
 }

@@ -32,6 +32,7 @@ func (d *daemon) startWeb() {
 	}
 	public.Handle("GET /{$}", landingPage(d.o.Version, d.metrics != nil, d.node, d.logs.Domain("web")))
 	private.Handle("/v1/", d.inspection().Handler())
+	d.serveHistory(private)
 	d.alive.Add(health.Check{Name: "tree", Run: answers(func() { d.tree.Root() })})
 	d.alive.Add(health.Check{Name: "status", Run: answers(func() { d.status.Version() })})
 	d.web = web.Start(web.Config{

@@ -41,17 +41,22 @@ func export(c *cli.Context) error {
 	if deep := tooDeep(contents.Entries); deep != nil {
 		return failed("exporting %s: inode %d (%q) lies more than %d directories deep; pmxcfs db dump lists it", args[0], deep.Inode, deep.Name, maxDepth)
 	}
+	return Export(c, tree, args[1])
+}
+
+// Export writes a tree as files into a directory, as the command does.
+func Export(c *cli.Context, tree *memdb.Tree, dir string) error {
 	x := exporter{tree: tree, renamed: func(path, as string) {
 		fmt.Fprintf(c.App.ErrWriter, "warning: %q can't be a file's name here; it is %q instead\n", path, as)
 	}}
-	err = writeDir(args[1], func(root *os.Root, held signals.Held) error {
+	err := writeDir(dir, func(root *os.Root, held signals.Held) error {
 		x.ended = held.Err
 		return x.directory(root, tree.Root(), "", "")
 	})
 	if err != nil {
-		return failed("exporting to %s: %w", args[1], err)
+		return failed("exporting to %s: %w", dir, err)
 	}
-	fmt.Fprintf(c.App.Writer, "%s written to %s\n", entries(x.written), args[1])
+	fmt.Fprintf(c.App.Writer, "%s written to %s\n", entries(x.written), dir)
 	return nil
 }
 

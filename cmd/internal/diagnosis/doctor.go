@@ -172,11 +172,14 @@ func (f *findings) judged(_ *Host, o *Overview) {
 	if o.Mount.Answers {
 		fine["mount"] = o.Mount.Path + " is served"
 	}
+	if o.Status != nil && o.Status.History != nil {
+		fine["history"] = historyText(o.Status.History)
+	}
 	if o.Corosync != nil && o.Corosync.Quorum != nil {
 		fine["corosync"] = "it answers; " + o.Corosync.text()
 		fine["members"] = fmt.Sprintf("all %d nodes are there", len(o.members()))
 	}
-	for _, name := range []string{"daemon", "mount", "readiness", "corosync", "corosync.conf", "members", "database", "locks", "log"} {
+	for _, name := range []string{"daemon", "mount", "readiness", "corosync", "corosync.conf", "members", "database", "history", "locks", "log"} {
 		f.check = name
 		bad := false
 		for _, finding := range o.Findings {

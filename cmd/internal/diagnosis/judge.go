@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"pmxcfs/internal/event"
 	"pmxcfs/status/health"
 	"pmxcfs/status/inspect"
 )
@@ -41,6 +42,7 @@ func judge(o *Overview) []Finding {
 	if s := o.Status; s != nil {
 		f.readiness(s)
 		f.database(&s.Database)
+		f.history(s)
 		f.conf(s.Conf)
 		f.locks(s.Locks)
 		f.errors(o)
@@ -125,6 +127,20 @@ func (f *findings) database(d *inspect.Database) {
 	full("bytes", float64(d.Bytes)/(1<<20), float64(d.MaxBytes)/(1<<20), "MiB")
 	if d.LogBytes > worryLog {
 		f.add(Warning, "see whether another program holds the database open: fuser "+d.Path, "the database's log has %s: it is not being copied into the database", size(d.LogBytes))
+	}
+}
+
+func (f *findings) history(s *inspect.Status) {
+	f.check = "history"
+	h := s.History
+	if h == nil { // none is wanted
+		return
+	}
+	if h.Error != "" {
+		f.add(Warning, event.HistoryFailed.Remedy(), "changes can't be recorded in the history: %s", h.Error)
+	}
+	if h.Limit > 0 && h.Bytes > h.Limit+h.Limit/4 {
+		f.add(Info, "give it more room (--history-size), or delete snapshots: pmxcfs snapshot list", "the history takes %s of %s: what is in the tree now and what snapshots need is kept all the same", size(h.Bytes), size(h.Limit))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pmxcfs/memdb"
+	"pmxcfs/memdb/history"
 	"pmxcfs/status/inspect"
 )
 
@@ -36,6 +37,9 @@ func (p *Painter) Overview(o *Overview) {
 		line("synchronised", "%s", syncText(o.Status.Cluster))
 	}
 	p.databaseText(o, line)
+	if o.Status != nil && o.Status.History != nil {
+		line("history", "%s", historyText(o.Status.History))
+	}
 	if o.Status != nil && o.Status.Conf != nil {
 		line("corosync.conf", "%s", confText(o.Status.Conf))
 	}
@@ -151,6 +155,21 @@ func (p *Painter) databaseText(o *Overview, line func(name, format string, args 
 	if d.Error != "" {
 		line("", "can't be written: %s", d.Error)
 	}
+}
+
+func historyText(h *history.Status) string {
+	if h.Error != "" {
+		return "can't be recorded: " + h.Error
+	}
+	text := plural(int(h.Changes), "change", "changes")
+	if !h.Oldest.IsZero() {
+		text += " since " + when(h.Oldest)
+	}
+	text += fmt.Sprintf("; %s", size(h.Bytes))
+	if h.Gaps > 0 {
+		text += "; " + plural(int(h.Gaps), "gap", "gaps")
+	}
+	return text
 }
 
 func confText(c *inspect.Conf) string {

@@ -22,7 +22,7 @@ func TestRememberedProblemsSayWhatToDo(t *testing.T) {
 func TestBadEventsHaveARemedy(t *testing.T) {
 	normal := map[event.Event]bool{
 		event.DaemonUp: true, event.DaemonStopping: true, event.Unstuck: true, event.QuorumGained: true, event.Behind: true, event.SyncDone: true,
-		event.DatabaseRecovered: true, event.LockExpired: true, event.LockBroken: true, event.ServiceUp: true, event.ConfWritten: true,
+		event.DatabaseRecovered: true, event.LockExpired: true, event.LockBroken: true, event.ServiceUp: true, event.ConfWritten: true, event.HistoryRecovered: true,
 	}
 	for _, e := range event.All() {
 		if (e.Remedy() == "") != normal[e] {

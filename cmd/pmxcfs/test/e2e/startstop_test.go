@@ -136,7 +136,7 @@ func TestFilesThatTheDaemonMakesAreAsSpecified(t *testing.T) {
 	wantMode(t, n.restartFlag(), 0o440, www)
 	list, err := os.ReadDir(filepath.Dir(n.db))
 	must(t, err)
-	if len(list) != 2 { // the lock file stays
+	if len(list) != 3 { // the database, its history, and the lock file
 		t.Errorf("it left %v", list)
 	}
 	n.start()

@@ -52,6 +52,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`\d+(\.\d)? (B|KiB|MiB|GiB)\b`), "SIZE"},
 	{regexp.MustCompile(`\b\d+ entries`), "N entries"},
 	{regexp.MustCompile(`\b(synced|start|start-sync) +\d+\b`), "$1 V"},
+	{regexp.MustCompile(`\b\d+ changes? since TIME; SIZE(; \d+ gaps?)?`), "N changes since TIME; SIZE"},
 	{regexp.MustCompile(`\b[0-9a-f]{16}\b`), "DIGEST"},
 	{regexp.MustCompile(`/\d+/`), "/N/"},
 	{regexp.MustCompile(` +`), " "}, // columns are as wide as their content
