@@ -3,6 +3,7 @@ package vmlab
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,11 +33,16 @@ func (h *Host) Install(ctx context.Context, debs []string, args ...string) ([]by
 	return h.Apt(ctx, append(install, args...)...)
 }
 
+// HoldApt keeps other hosts of the release from using apt until the lock is closed: whoever
+// runs it by other ways than Apt needs that, since the cache is everybody's.
+func (h *Host) HoldApt(ctx context.Context) (io.Closer, error) {
+	return flock(ctx, filepath.Join(h.lab.cache.dir, h.suite, "apt.lock"), unix.LOCK_EX)
+}
+
 // Apt runs any apt-get command, downloading first what it needs. One at a time
 // does: lists and archives are the cache's. It returns apt's output.
 func (h *Host) Apt(ctx context.Context, args ...string) ([]byte, error) {
-	c := h.lab.cache
-	lock, err := flock(ctx, filepath.Join(c.dir, h.suite, "apt.lock"), unix.LOCK_EX)
+	lock, err := h.HoldApt(ctx)
 	if err != nil {
 		return nil, err
 	}

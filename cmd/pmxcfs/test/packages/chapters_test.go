@@ -41,6 +41,21 @@ func blocks(t *testing.T, name string) []block {
 	return list
 }
 
+// does runs a block of commands as it stands.
+func (h host) does(t *testing.T, b block) {
+	t.Helper()
+	if strings.Contains(b.text, "apt-get") {
+		lock, err := h.HoldApt(within(t, 10*time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lock.Close()
+	}
+	if out, err := h.Exec(within(t, 5*time.Minute), "bash", "-euo", "pipefail", "-c", b.text); err != nil {
+		t.Fatalf("%q, on %s: %v\n%s", b.title, h.Name(), err, out)
+	}
+}
+
 // carried are the files that the documentation says to take to another host.
 var carried = []string{"/root/handover.tar", "/root/node2.pub", "/root/node1.fingerprint"}
 
@@ -63,10 +78,7 @@ func follow(t *testing.T, document, title string, reader host, hosts ...host) {
 		if b.host != "" && h.Name() != b.host {
 			t.Fatalf("%s, %q: no host %s", document, title, b.host)
 		}
-		out, err := h.Exec(within(t, 5*time.Minute), "bash", "-euo", "pipefail", "-c", b.text)
-		if err != nil {
-			t.Fatalf("%s, %q, on %s: %v\n%s\nsays:\n%s", document, title, h.Name(), err, b.text, out)
-		}
+		h.does(t, b)
 		for _, name := range carried {
 			content, err := h.Exec(within(t, time.Minute), "cat", name)
 			if err != nil {

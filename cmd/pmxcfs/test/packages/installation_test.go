@@ -225,18 +225,12 @@ func (h host) replacesCommand(t *testing.T, r release) {
 	if len(list) != 2 {
 		t.Fatalf("the chapter has %d blocks of commands, not one for each way", len(list))
 	}
-	do := func(b block) {
-		t.Helper()
-		if out, err := h.Exec(within(t, 5*time.Minute), "bash", "-euo", "pipefail", "-c", b.text); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-	}
 	ours := regexp.MustCompile(`^pvecm version `)
 	version := func() string {
 		out, _ := h.Exec(within(t, time.Minute), "pvecm", "--version")
 		return strings.TrimSpace(string(out))
 	}
-	do(list[0])
+	h.does(t, list[0])
 	if got := version(); !ours.MatchString(got) {
 		t.Errorf("pvecm is %q", got)
 	}
@@ -250,7 +244,7 @@ func (h host) replacesCommand(t *testing.T, r release) {
 	if out := h.sh(t, "dpkg --verify; dpkg --audit"); out != "" {
 		t.Errorf("dpkg objects:\n%s", out)
 	}
-	do(list[1])
+	h.does(t, list[1])
 	if got := version(); ours.MatchString(got) {
 		t.Errorf("after the removal, pvecm is %q", got)
 	}
