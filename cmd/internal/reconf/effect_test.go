@@ -101,3 +101,36 @@ func TestAddressesChangeOverOtherLinks(t *testing.T) {
 		t.Errorf("another change takes %d stages, %v", len(list), err)
 	}
 }
+
+// Whatever two configurations are, what leads from one to the other never changes the
+// addresses of a link that stays, and ends where it should.
+func FuzzStages(f *testing.F) {
+	f.Add(lab, strings.ReplaceAll(lab, "10.99.0.", "10.98.0."))
+	f.Add(lab, strings.Replace(lab, "ring0_addr: 10.99.0.1", "ring1_addr: 10.98.0.1", 1))
+	f.Add(lab, strings.Replace(lab, "linknumber: 0", "linknumber: 7", 1))
+	f.Fuzz(func(t *testing.T, first, last string) {
+		before, err := conf.Read([]byte(first))
+		if err != nil || len(before.Problems()) > 0 {
+			return
+		}
+		after, err := conf.Read([]byte(last))
+		if err != nil || len(after.Problems()) > 0 {
+			return
+		}
+		Effect(before, after)
+		list, err := stages(before, after)
+		if err != nil {
+			return
+		}
+		if list[len(list)-1] != after {
+			t.Error("it ends elsewhere")
+		}
+		was := before
+		for i, g := range list {
+			if moved := movedLinks(was, g); len(moved) > 0 {
+				t.Errorf("stage %d changes the addresses of links %v", i+1, moved)
+			}
+			was = g
+		}
+	})
+}

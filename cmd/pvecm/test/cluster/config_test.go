@@ -100,7 +100,7 @@ func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
 	same("rolled back")
 
 	// A wrong address.
-	if out, status := apply(one, wrong(), "--timeout", "10"); status != 1 || !strings.Contains(out, "It was taken back") {
+	if out, status := apply(one, wrong(), "--timeout", "5"); status != 1 || !strings.Contains(out, "It was taken back") {
 		t.Errorf("a wrong address: status %d: %s", status, out)
 	}
 	same("a wrong address")
@@ -109,7 +109,7 @@ func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
 	begins := func(o *node, text string) *lab.Process {
 		t.Helper()
 		out := &bytes.Buffer{}
-		p, err := o.Start(lab.Spec{Args: []string{"/usr/bin/pvecm", "config", "apply", "-", "--timeout", "10"}, Stdin: strings.NewReader(text), Stdout: out, Stderr: out})
+		p, err := o.Start(lab.Spec{Args: []string{"/usr/bin/pvecm", "config", "apply", "-", "--timeout", "5"}, Stdin: strings.NewReader(text), Stdout: out, Stderr: out})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,13 +15,13 @@ import (
 func (o *node) traces() (list []string) {
 	for _, dir := range []string{"/etc/corosync", "/var/lib/corosync", "/var/lib/pve-cluster", "/etc/pve"} {
 		_ = filepath.WalkDir(o.Path(dir), func(path string, d os.DirEntry, err error) error {
-			name := strings.TrimPrefix(path, o.Path("/"))
+			name := strings.TrimPrefix(path, strings.TrimSuffix(o.Path("/"), "/"))
 			switch {
 			case err != nil:
 				return nil
-			case d.IsDir() && name == "var/lib/pve-cluster/backup": // it is there to stay
+			case d.IsDir() && name == "/var/lib/pve-cluster/backup": // it is there to stay
 				return filepath.SkipDir
-			case strings.HasPrefix(name, "etc/pve/.") || strings.HasPrefix(d.Name(), "config.db-"):
+			case strings.HasPrefix(name, "/etc/pve/.") || strings.HasPrefix(d.Name(), "config.db-"):
 				return nil
 			}
 			list = append(list, name)

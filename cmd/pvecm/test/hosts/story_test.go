@@ -24,6 +24,7 @@ func TestCluster(t *testing.T) {
 	part("KilledInEachPhase", s.surviveKills)
 	part("PeerCutOffInEachPhase", s.surviveCuts)
 	part("ColdStart", s.comesUpCold)
+	part("ChangeOnTrial", s.goesBack)
 	part("RemovingNodes", s.losesNodes)
 	part("ExternalVote", s.hasAnExternalVote)
 }
