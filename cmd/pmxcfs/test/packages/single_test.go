@@ -170,6 +170,7 @@ func (h host) separates(t *testing.T) {
 		t.Errorf("the start was tried %d times more", n)
 	}
 	h.run(t, "rm", mount+"/while-separated")
+	h.apt(t, "purge", "psmisc") // the host is compared with what it was before
 }
 
 func (h host) stopsAndStarts(t *testing.T) {
