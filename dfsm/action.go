@@ -27,7 +27,7 @@ type (
 	// Source, and then Complete. The driver pulls the payloads as fast as the
 	// group takes them; Frame makes the messages.
 	SendUpdates struct {
-		Source   Updates // nil: none
+		Source   Updates // nil means none
 		Complete []byte
 		header   wire.Message
 	}

@@ -52,7 +52,7 @@ type Sync struct {
 	// Leader means that this node sends the entries that others lack: everything of
 	// Updates and then, in any case, update-complete.
 	Leader bool
-	// Updates are the payloads to send; nil: none.
+	// Updates are the payloads to send; nil means none.
 	Updates Updates
 }
 

@@ -406,7 +406,7 @@ func (m *Machine) do(a Action) { m.actions = append(m.actions, a) }
 
 func (m *Machine) log(level slog.Level, text string) { m.do(Log{Level: level, Text: text}) }
 
-// tell is log with an event (empty: none) and fields for programs.
+// tell is log with an event (empty means none) and fields for programs.
 func (m *Machine) tell(level slog.Level, text string, e event.Event, fields ...any) {
 	m.do(Log{Level: level, Text: text, Event: e, Fields: fields})
 }

@@ -14,7 +14,7 @@ import (
 // and whichever of our sum and the requester's comes last is compared with
 // the other.
 type verification struct {
-	next     uint32 // when the next one is due, seconds since 1970; 0: not set yet
+	next     uint32 // when the next one is due, seconds since 1970; 0 means not set yet
 	ids      uint64 // of our own requests
 	underWay bool   // one of ours is not finished
 

@@ -17,7 +17,7 @@ import (
 // path_resolution(7), capabilities(7)); docs/kernel-cache.md says why what the kernel keeps
 // leads nobody past them.
 
-// What is wanted of a file, as in the last three bits of a mode and in access(2).
+// The kinds of access to a file, as in the last three bits of a mode and in access(2).
 const (
 	mayExec  = 1 // or search, a directory
 	mayWrite = 2
@@ -147,7 +147,7 @@ func (fs *FS) maySetAttr(in *gofuse.SetAttrIn, mode uint32) gofuse.Status {
 	caller := &in.InHeader
 	switch {
 	case in.Valid&gofuse.FATTR_SIZE != 0:
-		// Who has opened the file for writing may, whatever has become of it.
+		// A caller that has the file open for writing may, whatever has become of the file.
 		if in.Valid&gofuse.FATTR_FH == 0 && !fs.may(caller, mode, mayWrite) {
 			return statusEACCES
 		}
@@ -224,7 +224,7 @@ func (fs *FS) credentialsOf(in *gofuse.InHeader) *credentials {
 		c.uids, c.gids = readIDMap(proc+"/uid_map"), readIDMap(proc+"/gid_map")
 	}
 	c.capable = effective
-	byAccess := uint64(0) // access(2) goes by the real ids: root's have what root may have, others' nothing
+	byAccess := uint64(0) // access(2) judges by the real ids: root's allow what root may do, others' nothing
 	if c.uids.inside(0) == uids[real] {
 		byAccess = permitted
 	}
@@ -234,7 +234,7 @@ func (fs *FS) credentialsOf(in *gofuse.InHeader) *credentials {
 	return c
 }
 
-// inAccess reports whether a thread is in access(2), or in one of its kind that goes by the real
+// inAccess reports whether a thread is in access(2), or in one of its kind that judges by the real
 // ids.
 func (fs *FS) inAccess(thread uint32) bool {
 	number, args, ok := fs.calls.of(thread)

@@ -31,7 +31,7 @@ type person struct {
 	UID, EUID  int
 	GID        int
 	Groups     []int
-	Keep       []int // capabilities; nil: all, of root
+	Keep       []int // capabilities; nil means all, of root
 	None       bool  // no capabilities, of root
 	Namespace  []syscall.SysProcIDMap
 	NSGroups   []syscall.SysProcIDMap

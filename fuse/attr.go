@@ -179,7 +179,7 @@ func (fs *FS) GetAttr(_ <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.AttrO
 	fs.entryAttr(e, &out.Attr)
 	if in.Flags()&gofuse.FUSE_GETATTR_FH != 0 {
 		if h := fs.handle(in.Fh()); h != nil && h.truncatePending() {
-			// Who opened with O_TRUNC sees the file as it will be.
+			// The opener with O_TRUNC sees the file as it will be.
 			out.Attr.Size, out.Attr.Blocks = 0, 0
 			out.SetTimeout(0)
 		}
@@ -284,7 +284,7 @@ func (fs *FS) setItemAttr(item *rootItem, in *gofuse.SetAttrIn) gofuse.Status {
 }
 
 // mtimeAlone reports whether no other attribute is to be set, as tar does to a directory
-// that it has unpacked. For what has no time of its own that is nothing to fail at.
+// that it has unpacked. That must not fail for an item without a time of its own.
 func mtimeAlone(in *gofuse.SetAttrIn) bool {
 	const others = gofuse.FATTR_ATIME | gofuse.FATTR_SIZE | gofuse.FATTR_MODE | gofuse.FATTR_UID | gofuse.FATTR_GID
 	return in.Valid&gofuse.FATTR_MTIME != 0 && in.Valid&others == 0

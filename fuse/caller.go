@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the kernel's requests do not say about who makes them, /proc does: the
-// caller waits in its system call meanwhile. A caller in a foreign pid name space
-// has no number here (0), and nothing is known of it.
+// /proc tells about a caller what the kernel's request does not: the caller waits in its
+// system call meanwhile. A caller in a foreign pid name space has no number here (0), and
+// nothing is known of it.
 
 // systemCalls knows the files of /proc that tell the system calls which threads are in. They are
 // kept open for those that are asked about again and again: an overwrite is one question.

@@ -5,26 +5,26 @@
 // # What the kernel may cache, and why that is coherent
 //
 // Names, absences, attributes, directory listings and content are cached by the
-// kernel for long (cacheTime). What changes through this mount the kernel knows.
-// What changes otherwise (another node's write, a transaction that failed) is
-// queued for explicit invalidation, as far as the kernel may have it, which goroutines
-// of their own carry out: never one that serves a request or applies changes,
-// because the kernel may be holding a lock that waits for that very request.
+// kernel for long (cacheTime). The kernel knows of changes through this mount. Any
+// other change (another node's write, a transaction that failed) is queued for explicit
+// invalidation where the kernel may have stale data. Goroutines of their own carry it
+// out: never one that serves a request or applies changes, because the kernel may hold a
+// lock until that very request is answered.
 //
-// Invalidation takes a moment, so nothing that must be exact rests on it:
+// Invalidation takes a moment, so nothing that must be exact relies on it:
 //
 //   - Each open for reading compares the entry's version with the one that the
 //     kernel's pages are known to show, and lets it keep them only if they are
 //     equal.
-//   - Who opens for writing bypasses the kernel's pages, and a write has them
+//   - A file opened for writing bypasses the kernel's pages, and a write has them
 //     dropped before it returns, if anybody is reading through them. A write
-//     with O_APPEND goes to the end that the tree has, not to the one that the
-//     kernel believes in.
+//     with O_APPEND goes to the file's end in the tree, not to the end that the
+//     kernel remembers.
 //   - Content of special files is never cached.
 //
 // Writes are in the store before they return; the kernel's write-back cache
-// stays off, since with it the kernel trusts its own idea of a file's size over
-// ours. Shared writable mappings are not possible then, nor were they ever here.
+// stays off: with it, the kernel trusts its own idea of a file's size over
+// ours. So there are no shared writable mappings; the stock daemon has none either.
 //
 // # Who may do what
 //

@@ -36,10 +36,10 @@ func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOu
 	return gofuse.OK
 }
 
-// openEntry opens a file. Who only reads does so through the kernel's pages, and
-// has nothing to report at close. Who writes bypasses them: so a reader's page
-// is replaced as a whole, and never shows half of a change. A file that is being
-// changed is read past the pages, too, which would not last.
+// openEntry opens a file. A reader uses the kernel's pages, and has nothing to
+// report at close. A writer bypasses them: so a reader's page is replaced as a
+// whole, and never shows half of a change. A file that is being changed is read
+// past the pages, too: they would be dropped at once.
 func (fs *FS) openEntry(e *memdb.Entry, flags, thread uint32, out *gofuse.OpenOut) {
 	h := &handle{id: nodeID(e.Inode), inode: e.Inode, write: writable(flags), opener: thread}
 	h.truncate = h.write && flags&syscall.O_TRUNC != 0
@@ -149,10 +149,10 @@ func (fs *FS) Read(_ <-chan struct{}, in *gofuse.ReadIn, _ []byte) (gofuse.ReadR
 	return gofuse.ReadResultData(content[:min(len(content), int(in.Size))]), gofuse.OK
 }
 
-// Write puts data into the tree, and reports whether they are stored: hardly any program
-// looks at what close(2) says. Only the later writes of a longer stream go on before they
-// are stored, which makes one transaction of many; close, fsync or the next write reports
-// what became of them.
+// Write puts data into the tree and reports whether they are stored, because hardly any
+// program checks close(2). Only the later writes of a longer stream return before they are
+// stored, so that one transaction takes many; close, fsync or the next write reports
+// their result.
 func (fs *FS) Write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32, gofuse.Status) {
 	return fs.write(cancel, in, data, nil)
 }
@@ -379,7 +379,7 @@ func (fs *FS) resizeOrphan(inode, size uint64) gofuse.Status {
 }
 
 // Flush is close(2), of one of perhaps several descriptors of a handle: it returns
-// when what was written is in the file, which a single write always is.
+// once all writes are stored; a single write already is.
 func (fs *FS) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
 	return fs.flush(cancel, in, nil)
 }
@@ -458,8 +458,8 @@ func (fs *FS) FsyncDir(cancel <-chan struct{}, _ *gofuse.FsyncIn) gofuse.Status 
 	return status(fs.sync(cancel))
 }
 
-// Release ends a handle. Nobody hears of an error any more: what close has reported is
-// not tried again.
+// Release ends a handle. No caller is left to hear of an error: a failure that close has
+// reported is not tried again.
 func (fs *FS) Release(cancel <-chan struct{}, in *gofuse.ReleaseIn) {
 	if h := fs.handle(in.Fh); h != nil && h.truncatePending() && !h.reported.Load() {
 		if err := fs.finish(cancel, h, nil); err != nil {

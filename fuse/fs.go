@@ -37,7 +37,7 @@ type Special struct {
 	Name  string
 	Mode  uint32             // permission bits, before those of its place are applied
 	Read  func() []byte      // the content now; the caller does not change it
-	Write func([]byte) error // nil: the file can't be written
+	Write func([]byte) error // nil means the file can't be written
 }
 
 // Link is a symbolic link in the root.
@@ -53,7 +53,7 @@ type Config struct {
 	Links    []Link
 	UID, GID uint32 // owner and group of everything
 	Log      *slog.Logger
-	Observer Observer // nil: requests are not timed
+	Observer Observer // nil means requests are not timed
 
 	// IgnoreChmod has chmod and chown to anything succeed, and the times of what has none
 	// be set; they change nothing.
@@ -105,7 +105,7 @@ type FS struct {
 // do carries out an operation and returns when it is stored.
 func (fs *FS) do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
 	change, err := fs.store.Do(cancel, op)
-	if err != nil && (op.Kind != memdb.OpMTime || op.MTime != 0) { // who asks for another's lock is refused again and again
+	if err != nil && (op.Kind != memdb.OpMTime || op.MTime != 0) { // a caller that wants another's lock is refused again and again
 		fs.changeFailed(err)
 	}
 	return change, err

@@ -38,7 +38,7 @@ type handle struct {
 	truncate bool         // opened with O_TRUNC, nothing written yet
 	spares   bool         // a write that was to carry the truncation has failed: close leaves the file as it is
 	streams  bool         // a write through it was stored, and none has failed since
-	commit   *dcdb.Commit // of the last write; nil: it is stored
+	commit   *dcdb.Commit // of the last write; nil means it is stored
 	emptied  bool         // commit is of the write that carried the truncation
 }
 

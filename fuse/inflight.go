@@ -28,7 +28,7 @@ type inFlight struct {
 // without one can't be the oldest.
 type shard struct {
 	requests [Operations]requests
-	slots    [7]atomic.Int64 // nanoseconds after epoch; 0: free
+	slots    [7]atomic.Int64 // nanoseconds after epoch; 0 means free
 	in       *inFlight
 	took     [Operations]times
 }
@@ -53,8 +53,8 @@ const (
 // running is a request that is being served.
 type running struct {
 	by    *shard
-	slot  *atomic.Int64 // nil: none was free
-	begin time.Duration // after epoch; 0: it is not timed
+	slot  *atomic.Int64 // nil means none was free
+	begin time.Duration // after epoch; 0 means it is not timed
 }
 
 func newInFlight(to Observer, shards int) *inFlight {
@@ -153,7 +153,7 @@ func (f *inFlight) took() (list [Operations]tally.Snapshot) {
 	return list
 }
 
-// oldest returns how long the oldest request has been served; 0: there is none.
+// oldest returns how long the oldest request has been served; 0 means there is none.
 func (f *inFlight) oldest() time.Duration {
 	now := time.Since(f.epoch)
 	var age time.Duration
@@ -201,7 +201,7 @@ func (i Invalidation) String() string {
 	return [...]string{"content", "attributes", "name", "deleted_name"}[i]
 }
 
-// Stats returns a snapshot. It waits for nobody.
+// Stats returns a snapshot. It does not wait.
 func (fs *FS) Stats() Stats {
 	s := Stats{Oldest: fs.inFlight.oldest(), Pending: int(fs.notify.pending.Load())}
 	s.Requests, s.InFlight = fs.inFlight.counts()

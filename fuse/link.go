@@ -48,7 +48,7 @@ func (fs *FS) Link(cancel <-chan struct{}, in *gofuse.LinkIn, name string, out *
 		return status(err)
 	}
 	fs.twins.add(from.Entry, to)
-	// What the kernel knows of the first name. This takes no lock in it.
+	// The kernel drops the attributes that it has for the first name. This takes no lock in it.
 	fs.notify.send(notice{kind: noticeAttributes, id: in.Oldnodeid})
 	fs.madeOut(memdb.Info{Entry: to, Private: memdb.IsPrivate(path)}, in.NodeId, name, out)
 	return gofuse.OK

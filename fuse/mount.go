@@ -321,7 +321,7 @@ func Leftover(dir string) (int, error) {
 
 // mounted is a file system that is mounted somewhere.
 type mounted struct {
-	kind  string // type; empty: there is none
+	kind  string // type; empty means there is none
 	minor uint32 // of its device number
 }
 

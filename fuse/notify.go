@@ -82,7 +82,7 @@ func (n *notifier) start(server *gofuse.Server) {
 	}
 }
 
-// stop drops what is queued and waits for what is being sent. The mount must be
+// stop drops the queued notices and waits for those being sent. The mount must be
 // gone or going, so that this ends.
 func (n *notifier) stop() {
 	for _, l := range n.lanes() {
@@ -103,7 +103,7 @@ type lane struct {
 	mu     sync.Mutex // guards what follows, up to closed
 	wake   *sync.Cond
 	queue  []notice
-	queued map[notice]struct{} // what is in the queue: a second one of the same is dropped
+	queued map[notice]struct{} // those in the queue: a duplicate is dropped
 	closed bool
 	done   chan struct{}
 

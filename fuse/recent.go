@@ -46,7 +46,7 @@ func (r *recent) note(changes []memdb.Change) {
 	}
 }
 
-// prune forgets what has rested, or everything if all of it is recent. mu is
+// prune forgets the files that have rested, or everything if all of it is recent. mu is
 // held.
 func (r *recent) prune(now time.Time) {
 	for inode, at := range r.at {

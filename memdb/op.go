@@ -59,8 +59,8 @@ type Op struct {
 // Change is one entry's step from one state to the next.
 type Change struct {
 	Inode uint64
-	Old   *Entry // nil: the entry is new
-	New   *Entry // nil: the entry is gone
+	Old   *Entry // nil means the entry is new
+	New   *Entry // nil means the entry is gone
 }
 
 // Result holds the changes of an operation that succeeded.

@@ -33,7 +33,7 @@ type Tree struct {
 	locks  map[string]lockNote // by path
 	spare  map[*node]uint64    // nodes whose content has much spare room, and the version seen last
 
-	guestView atomic.Pointer[guestView] // nil: nobody has asked yet
+	guestView atomic.Pointer[guestView] // nil means nobody has asked yet
 
 	counts counts
 }

@@ -24,7 +24,7 @@ func (s *Store) Log(m clusterlog.Message) {
 }
 
 // ClusterLog returns the content of .clusterlog: the newest entries, at most max
-// (0: clusterlog.DefaultEntries), of all users or, if user is not empty, of one.
+// (0 means clusterlog.DefaultEntries), of all users or, if user is not empty, of one.
 // The caller owns it.
 func (s *Store) ClusterLog(max int, user string) []byte { return s.journal.log.Dump(max, user) }
 

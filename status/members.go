@@ -27,16 +27,16 @@ type ClusterInfo struct {
 // ClusterNode is a node of the nodelist.
 type ClusterNode struct {
 	ID        corosync.NodeID // nodelist.node.N.nodeid
-	Name      string          // nodelist.node.N.name; empty: the address is the name
+	Name      string          // nodelist.node.N.name; empty means the address is the name
 	Ring0Addr string          // nodelist.node.N.ring0_addr
 }
 
 // node is what is known of a node of the cluster.
 type node struct {
 	name     string
-	ip       string // empty: unknown
+	ip       string // empty means unknown
 	values   values
-	rendered []byte // of values, for .version; nil: to be rendered; never written to again
+	rendered []byte // of values, for .version; nil means it must be rendered; never written to again
 }
 
 func newNode(name string) *node { return &node{name: name} }

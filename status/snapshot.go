@@ -7,7 +7,7 @@ type ClusterState struct {
 	Known   bool // there is cluster info
 	Name    string
 	Version uint64          // totem.config_version
-	Self    corosync.NodeID // 0: unknown
+	Self    corosync.NodeID // 0 means unknown
 	Quorate bool
 	Nodes   []NodeState // ascending by name; the caller's
 }
@@ -16,7 +16,7 @@ type ClusterState struct {
 type NodeState struct {
 	ID      corosync.NodeID
 	Name    string
-	Address string // the one told, or else corosync's ring0_addr; empty: unknown
+	Address string // the one told, or else corosync's ring0_addr; empty means unknown
 	Online  bool   // in the status group
 }
 

@@ -24,15 +24,15 @@ type Config struct {
 	// the others when it becomes synced, unless a client has set another. Empty:
 	// unknown, and nothing is told.
 	Address string
-	// PID is the daemon's, which the cluster log's first entry carries; 0: this
+	// PID is the daemon's, which the cluster log's first entry carries; 0 means this
 	// process's.
 	PID uint32
 	// Now is the clock of the cluster log and of the age of RRD samples; nil:
 	// time.Now.
 	Now func() time.Time
-	// RRD takes all samples, own and foreign, to be written to files; nil: none.
+	// RRD takes all samples, own and foreign, to be written to files; nil means none.
 	RRD RRDWriter
-	// Logger gets the domain status's lines; nil: nowhere.
+	// Logger gets the domain status's lines; nil means nowhere.
 	Logger *slog.Logger
 }
 
@@ -93,7 +93,7 @@ type Store struct {
 	self    *node                    // this node, whether the cluster info has it or not
 	nodes   map[string]*node         // the cluster's, by name; self is among them if it has its id
 	byID    map[corosync.NodeID]*node
-	members []byte // .members; nil: to be rendered
+	members []byte // .members; nil means it must be rendered
 }
 
 // New returns a store for a tree that has just been loaded. It logs the cluster

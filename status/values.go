@@ -30,7 +30,7 @@ const (
 	maxBytes = 16 << 20
 )
 
-// What can be wrong with a value. Each wraps the errno that answers a client.
+// The faults of a value. Each wraps the errno that answers a client.
 var (
 	ErrKey      = fmt.Errorf("status: not a key: %w", syscall.EINVAL)
 	ErrTooLarge = fmt.Errorf("status: value too large: %w", syscall.EFBIG)

@@ -125,12 +125,12 @@ type config struct {
 	shared   bool
 	atomic   bool // the floor opens with O_TRUNC in one request
 	quick    bool
-	against  string // options of a second daemon in the floor's place; empty: none
-	rival    string // another program that is measured beside the daemon; empty: none
+	against  string // options of a second daemon in the floor's place; empty means none
+	rival    string // another program that is measured beside the daemon; empty means none
 	writes   time.Duration
 	idle     time.Duration
-	trees    string // part of the names of those to look at; empty: all
-	json     string // file to write; empty: none
+	trees    string // part of the names of those to look at; empty means all
+	json     string // file to write; empty means none
 	tempDir  string
 	dir      string // below tempDir, this run's own
 	progress io.Writer

@@ -14,7 +14,7 @@ type Conf struct {
 	Nodes   []int         // node ids, also the last byte of the addresses
 	Votes   map[int]int   // quorum_votes by node id; absent: 1
 	Fair    bool          // see Options
-	Idle    int           // token rotations without a message before the token is held; 0: corosync's own 30
+	Idle    int           // token rotations without a message before the token is held; 0 means corosync's own 30
 }
 
 // Address is the IPv4 address of host i.

@@ -28,7 +28,7 @@ type Host struct {
 	pidfd int // of init
 
 	mu       sync.Mutex // guards corosync
-	corosync *Process   // nil: not started
+	corosync *Process   // nil means not started
 }
 
 // Spec is a program to start on a host.
@@ -164,7 +164,7 @@ func (h *Host) endCorosync(sig os.Signal) error {
 	return err
 }
 
-// Corosync is the running corosync; nil: none.
+// Corosync is the running corosync; nil means none.
 func (h *Host) Corosync() *Process {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -25,7 +25,7 @@ const dirPrefix = "pmxlab-"
 // Options says what Up builds.
 type Options struct {
 	Hosts      int           // 1 to MaxHosts
-	Token      time.Duration // totem token timeout; 0: 1 s
+	Token      time.Duration // totem token timeout; 0 means 1 s
 	NoCorosync bool          // don't start corosync
 	Dir        string        // parent of the lab's directory; "": os.TempDir()
 
@@ -36,7 +36,7 @@ type Options struct {
 	Fair bool
 
 	// Idle is how often the token goes round without a message before corosync holds it for
-	// a while; 0: corosync's own 30. After each message of a slow writer that is most of
+	// a while; 0 means corosync's own 30. After each message of a slow writer that is most of
 	// what corosync does.
 	Idle int
 }

@@ -38,7 +38,7 @@ func (l *Lab) HealHost(host int) error {
 func (l *Lab) Split(sides ...[]int) error {
 	l.net.Lock()
 	defer l.net.Unlock()
-	side := make([]int, len(l.hosts)+1) // by host; 0: the rest, on br0
+	side := make([]int, len(l.hosts)+1) // by host; 0 means the rest, on br0
 	for i, hosts := range sides {
 		for _, h := range hosts {
 			if h < 1 || h > len(l.hosts) {

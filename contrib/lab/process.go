@@ -35,7 +35,7 @@ func watch(cmd *exec.Cmd, log string) *Process {
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // HostPid is the process id as it is on its host: what corosync shows for a
-// member of a group, and getpid(2) returns there. 0: it has ended.
+// member of a group, and getpid(2) returns there. 0 means it has ended.
 func (p *Process) HostPid() int {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
 	if err != nil {

@@ -29,7 +29,7 @@ func (h *Host) Quorum(ctx context.Context) (Quorum, error) {
 	return q, nil
 }
 
-// parseQuorum reads corosync-quorumtool -s; false: it holds no status.
+// parseQuorum reads corosync-quorumtool -s; false means it holds no status.
 func parseQuorum(text string) (Quorum, bool) {
 	var q Quorum
 	found, table := false, false

@@ -136,7 +136,7 @@ type NodeStatus struct {
 type LinkStatus struct {
 	Number      int // linknumber in corosync.conf
 	Connected   bool
-	MTU         int // bytes, as measured; 0: not yet
+	MTU         int // bytes, as measured; 0 means not yet
 	Source      string
 	Destination string
 }

@@ -79,7 +79,7 @@ func decode(t Type, raw []byte) (Value, bool) {
 	return v, true
 }
 
-// size is how many bytes a value of the type has; 0: any number.
+// size is how many bytes a value of the type has; 0 means any number.
 func (t Type) size() int {
 	switch t {
 	case TypeInt8, TypeUint8:
@@ -98,13 +98,13 @@ func (t Type) size() int {
 // IsZero tells whether there is no value.
 func (v Value) IsZero() bool { return v.Type == 0 }
 
-// Uint gives an unsigned integer of any size; false: it is none.
+// Uint gives an unsigned integer of any size; false means it is none.
 func (v Value) Uint() (uint64, bool) {
 	n, ok := v.data.(uint64)
 	return n, ok
 }
 
-// Int gives an integer of any size that fits; false: it is none.
+// Int gives an integer of any size that fits; false means it is none.
 func (v Value) Int() (int64, bool) {
 	switch n := v.data.(type) {
 	case int64:
@@ -115,19 +115,19 @@ func (v Value) Int() (int64, bool) {
 	return 0, false
 }
 
-// Float gives a float or double; false: it is none.
+// Float gives a float or double; false means it is none.
 func (v Value) Float() (float64, bool) {
 	f, ok := v.data.(float64)
 	return f, ok
 }
 
-// Text gives a string; false: it is none.
+// Text gives a string; false means it is none.
 func (v Value) Text() (string, bool) {
 	s, ok := v.data.(string)
 	return s, ok
 }
 
-// Binary gives binary data, the Value's own; false: it is none.
+// Binary gives binary data, the Value's own; false means it is none.
 func (v Value) Binary() ([]byte, bool) {
 	b, ok := v.data.([]byte)
 	return b, ok

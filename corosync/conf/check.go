@@ -146,7 +146,7 @@ func (f *File) Problems() []Finding {
 }
 
 // LinkAddress returns a node's address on a link, and the key it stands under;
-// empty: it has none.
+// empty means it has none.
 func LinkAddress(node *Section, link int) (key, address string) {
 	n := strconv.Itoa(link)
 	for _, key := range []string{"ring" + n + "_addr", "link" + n + "_addr"} {

@@ -18,7 +18,7 @@ type Conf struct {
 
 // Node is a node of the nodelist.
 type Node struct {
-	ID        uint32 // 0: none given
+	ID        uint32 // 0 means none given
 	Name      string
 	Addresses []string // ring0_addr and so on, in the file's order
 }
@@ -186,7 +186,7 @@ func keyValue(line string) (key, value string, ok bool) {
 	return strings.TrimSpace(key), strings.TrimSpace(value), ok
 }
 
-// number reads a number of so many bits; 0: it is none.
+// number reads a number of so many bits; 0 means it is none.
 func number(text string, bits int) uint64 {
 	n, err := strconv.ParseUint(text, 10, bits)
 	if err != nil {

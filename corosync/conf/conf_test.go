@@ -100,7 +100,7 @@ func TestParseTakesNodesAndTotem(t *testing.T) {
 func TestParseRefusesWhatCorosyncRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
-		line       int // of the error; 0: none
+		line       int // of the error; 0 means none
 	}{
 		{"a cluster's", cluster, 0},
 		{"Debian's example", example, 0},

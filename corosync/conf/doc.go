@@ -2,7 +2,7 @@
 //
 // There are two readers, for two readers' questions. [Parse] and [Version] tell
 // a node's daemon which version a copy has, and whether it describes a cluster at
-// all. Parse goes by corosync's rules. A file that breaks them is an error and never
+// all. Parse follows corosync's rules. A file that breaks them is an error and never
 // counts as one that says less: only Version still finds its line, as the stock
 // daemon does. [Read] gives the cluster manager the whole file, by the rules of
 // Proxmox VE's own tools, which split the text at white space.

@@ -12,7 +12,7 @@ import (
 // split at white space, what corosync doesn't know included. The text itself is
 // kept, and a change touches only what it is about.
 //
-// What a change method returns an error for is unchanged by it. Sections got
+// A change method that returns an error has changed nothing. Sections got
 // from a File are good until its next change.
 type File struct {
 	text    string

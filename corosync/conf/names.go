@@ -11,7 +11,7 @@ import (
 // Link is an address on one of a cluster's links.
 type Link struct {
 	Address  string
-	Priority string // 0 to 255; empty: none given
+	Priority string // 0 to 255; empty means none given
 }
 
 // String writes a link as an option's value.

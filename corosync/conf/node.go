@@ -11,8 +11,8 @@ import (
 // NewNode is a node to enter into a cluster's configuration.
 type NewNode struct {
 	Name  string
-	ID    uint32 // 0: the smallest free one, or the present one
-	Votes *int   // nil: 1, or as many as it has
+	ID    uint32 // 0 means the smallest free one, or the present one
+	Votes *int   // nil means 1, or as many as it has
 	// Links are the node's addresses. Without any, Fallback is the address on the
 	// cluster's only link.
 	Links    map[int]Link
@@ -183,7 +183,7 @@ func (f *File) place(a NewNode) (id uint32, votes int, err error) {
 }
 
 // FindNode returns the node that a name means: its own, or what stands as its
-// address on link 0 or 1. nil: there is none.
+// address on link 0 or 1. Nil means there is none.
 func (f *File) FindNode(name string) *Section {
 	for _, node := range f.Nodes() {
 		if node.Get("name") == name || node.Get("ring0_addr") == name || node.Get("ring1_addr") == name {

@@ -7,7 +7,7 @@ import (
 
 // Objection tells why a corosync.conf must not take the place of the one that a host's
 // corosync has: corosync would refuse to load it or to start with it, or the host would be
-// in another cluster. Empty: it may. It objects to nothing if present is no configuration of
+// in another cluster. Empty means it may. It objects to nothing if present is no configuration of
 // a cluster itself, since then nothing is lost.
 func Objection(next, present []byte) string {
 	was, err := Parse(present)

@@ -31,7 +31,7 @@ func TestObjectionsToANewConfiguration(t *testing.T) {
 	change := strings.NewReplacer
 	for _, c := range []struct {
 		name, next, present string
-		says                string // empty: nothing
+		says                string // empty means nothing
 	}{
 		{name: "the same", next: objectionable},
 		{name: "the next version", next: change("version: 3", "version: 4").Replace(objectionable)},

@@ -31,7 +31,7 @@ type Ring struct {
 
 // Node is a node and how it is.
 type Node struct {
-	ID    corosync.NodeID // 0: the quorum device
+	ID    corosync.NodeID // 0 means the quorum device
 	State State
 }
 

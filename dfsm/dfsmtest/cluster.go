@@ -127,7 +127,7 @@ const (
 // Rearrange makes the given hosts, which must be up, form the given rings: cut,
 // merge, or both. pick(n) chooses from 0 to n-1 wherever there is a choice: how
 // far a cut ring's order reached, in which order members learn of each other;
-// nil: always the last, which is everything, and at once.
+// nil means always the last, which is everything, and at once.
 func (c *Cluster) Rearrange(parts [][]*Host, cut Cut, pick func(n int) int) {
 	if pick == nil {
 		pick = func(n int) int { return n - 1 }

@@ -68,7 +68,7 @@ func NewDisk(n int) *Disk { return &Disk{Entries: make([]Entry, n)} }
 type Model struct {
 	Disk    *Disk
 	Quorate bool
-	// Hooks for checks; nil: none.
+	// Hooks for checks; nil means none.
 	OnApply  func(id OpID)      // after a change has been made
 	OnSynced func(state []byte) // the state that a sync ended with
 	OnAdopt  func(old []OpID)   // after a commit, with the history before it
@@ -272,7 +272,7 @@ func (d *Disk) root() []byte {
 
 // modelUpdates makes the update payloads while they are sent.
 type modelUpdates struct {
-	root    []byte // nil: sent, or nothing differs
+	root    []byte // nil means sent, or nothing differs
 	keys    []uint32
 	entries []Entry
 }

@@ -13,8 +13,8 @@ import (
 // Plan says what a random history is made of.
 type Plan struct {
 	Seed  uint64
-	Hosts int // 2 to 9; 0: the seed decides
-	Steps int // 0: the seed decides
+	Hosts int // 2 to 9; 0 means the seed decides
+	Steps int // 0 means the seed decides
 	Cut   Cut
 	// Hostile has one member send malformed, oversized, duplicate, wrong-epoch
 	// and wrong-version messages.

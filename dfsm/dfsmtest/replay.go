@@ -22,7 +22,7 @@ type ReplayConfig struct {
 	// hold several starts, and what outlives the daemon is NewApp's to keep.
 	NewApp func(p *Playback) App
 	// Equal compares the payload of a message that was sent with the recorded
-	// one, its header being equal already; nil: byte by byte.
+	// one, its header being equal already; nil means byte by byte.
 	Equal func(t wire.Type, recorded, sent []byte) bool
 	// Done, if not nil, is called at the end of each daemon's run.
 	Done func(p *Playback)

@@ -19,7 +19,7 @@ type Store struct {
 	Log    []OpID // sorted
 
 	p     *Process
-	own   uint64 // 0: not set by this daemon
+	own   uint64 // 0 means not set by this daemon
 	lines uint64
 }
 

@@ -37,7 +37,7 @@ func (g *Group) pong() {
 }
 
 // Outside returns for how long Run's goroutine, or a caller that sends and that Run waits
-// for, has been in its present call of the transport; 0: they are in none. While a Ping
+// for, has been in its present call of the transport; 0 means they are in none. While a Ping
 // waits, a Next is woken, so a long time means that the service behind the transport does
 // not let go of it.
 func (g *Group) Outside() time.Duration {

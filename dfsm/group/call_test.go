@@ -52,7 +52,7 @@ func TestAMessageLeavesWithoutWakingRun(t *testing.T) {
 // senders counts who sends: callers, and Run.
 type senders struct {
 	transport.Conn
-	group         *atomic.Pointer[Group] // nil: not yet
+	group         *atomic.Pointer[Group] // nil means not yet
 	byCaller, run *int
 }
 

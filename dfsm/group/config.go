@@ -24,12 +24,12 @@ type Config struct {
 	// Ready, if not nil, is asked before each join; while it fails the group
 	// is not joined, and it is asked again after Backoff.
 	Ready func() error
-	// Backoff is the least time between two attempts to connect or join; 0: 5 s.
+	// Backoff is the least time between two attempts to connect or join; 0 means 5 s.
 	Backoff time.Duration
 	// Patience is how long after New it is no trouble, and logged for debugging only,
-	// that the group could not be joined yet; it ends with the first join. 0: none.
+	// that the group could not be joined yet; it ends with the first join. 0 means none.
 	Patience time.Duration
-	// RetryAfter is how long to wait when the group's queues are full; 0: 500 µs.
+	// RetryAfter is how long to wait when the group's queues are full; 0 means 500 µs.
 	// It doubles, up to 20 ms, while they stay so.
 	RetryAfter time.Duration
 	// Synced, if not nil, is called by the goroutine of Run at the end of each sync
@@ -39,7 +39,7 @@ type Config struct {
 	// Key, if not nil, returns what a posted message is about, "" if nothing: of those that
 	// are about the same, only the newest need be sent. It is called by Post.
 	Key func(subtype uint16, payload []byte) string
-	// Logger gets the machine's lines and the driver's; nil: nowhere.
+	// Logger gets the machine's lines and the driver's; nil means nowhere.
 	Logger *slog.Logger
 }
 

@@ -29,14 +29,14 @@ type Group struct {
 	pings     []chan<- struct{}
 	waiters   map[uint64]chan<- dfsm.Result
 	lastID    uint64
-	waker     transport.Conn // who is to be woken; nil: kick
+	waker     transport.Conn // who is to be woken; nil means kick
 	running   bool
 	stopped   bool
 
 	kick  chan struct{} // wakes Run when there is no connection
 	epoch time.Time     // of called
 	// called is when Run's present call of the transport began, in nanoseconds
-	// after epoch; 0: it is in none.
+	// after epoch; 0 means it is in none.
 	lent   atomic.Int64 // likewise of a caller that sends
 	called atomic.Int64
 
@@ -47,7 +47,7 @@ type Group struct {
 	own        sync.Mutex
 	machine    *dfsm.Machine
 	self       dfsm.Member
-	conn       transport.Conn // nil: not connected
+	conn       transport.Conn // nil means not connected
 	out        outbox
 	joined     bool              // Join has succeeded, and no Leave
 	leaving    bool              // want to leave, or have asked to

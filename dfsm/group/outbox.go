@@ -19,7 +19,7 @@ type outbox struct {
 	bytes   atomic.Int64      // of normals; others read it
 	others  fifo[dfsm.Action] // Send or SendUpdates
 	frame   []byte            // the present update message, if it was not taken yet
-	wait    time.Duration     // since the queues are full; 0: they are not
+	wait    time.Duration     // since the queues are full; 0 means they are not
 }
 
 // fifo is a queue that keeps its memory.

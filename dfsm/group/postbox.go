@@ -74,7 +74,7 @@ func (b *postbox) add(p *post) (replaced, dropped, bytes int) {
 	return replaced, dropped, bytes
 }
 
-// take removes the oldest message; nil: there is none.
+// take removes the oldest message; nil means there is none.
 func (b *postbox) take() *post {
 	if b.queue.len() == 0 {
 		return nil
@@ -91,7 +91,7 @@ func (b *postbox) take() *post {
 	return p
 }
 
-// report ends an episode of dropping: a function that logs it; nil: there was none.
+// report ends an episode of dropping: a function that logs it; nil means there was none.
 func (b *postbox) report(log *slog.Logger) func() {
 	if b.since.IsZero() || b.queue.len() > 0 {
 		return nil

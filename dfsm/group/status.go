@@ -32,7 +32,7 @@ type Status struct {
 	Connects      uint64
 	Joins         uint64
 	Leaves        uint64 // because this node was out of step
-	LastError     error  // why the last connection or membership ended; nil: it did not
+	LastError     error  // why the last connection or membership ended; nil means it did not
 	Sent          Traffic
 	Delivered     Traffic
 	Verifications uint64 // checksums computed
@@ -98,7 +98,7 @@ type counters struct {
 	retries, batches, views, connects    atomic.Uint64
 	joins, leaves                        atomic.Uint64
 	verifications, verified, mismatches  atomic.Uint64
-	lastVerified                         atomic.Int64 // nanoseconds since 1970; 0: never
+	lastVerified                         atomic.Int64 // nanoseconds since 1970; 0 means never
 	sent, delivered                      traffic
 	syncs                                [SyncReasons]atomic.Uint64
 }

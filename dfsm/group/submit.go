@@ -27,7 +27,7 @@ type request struct {
 	id      uint64
 	subtype uint16
 	payload []byte
-	call    func() error // nil: a submission
+	call    func() error // nil means a submission
 }
 
 // Submission is a message with a waiter.

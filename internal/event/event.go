@@ -87,7 +87,7 @@ const Key = "event"
 
 // Occurrence is the value of that attribute.
 type Occurrence struct {
-	Event  Event // empty: the line is about no event
+	Event  Event // empty means the line is about no event
 	Fields []slog.Attr
 }
 

@@ -15,9 +15,9 @@ import (
 type clocked struct {
 	Database
 	epoch time.Time
-	began atomic.Int64 // nanoseconds after epoch; 0: there is none
+	began atomic.Int64 // nanoseconds after epoch; 0 means there is none
 
-	free   func() (uint64, error) // nil: there is always room
+	free   func() (uint64, error) // nil means there is always room
 	looked time.Time              // when free was last asked; used within a transaction
 	little atomic.Bool            // there is little room
 }
@@ -88,7 +88,7 @@ type Waits struct {
 	// there is none.
 	Disk time.Duration
 	// Corosync is for how long the store's goroutine has been in its present call
-	// of corosync's library; 0: it is in none.
+	// of corosync's library; 0 means it is in none.
 	Corosync time.Duration
 	// Deliveries are the changes that have been sent and have not come back. Each
 	// ends after ten seconds at the latest.

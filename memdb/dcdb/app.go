@@ -47,11 +47,11 @@ type app struct {
 	quorate atomic.Bool
 	fatal   atomic.Bool // out of the group for good
 
-	keepLost func([]Lost) (dir string, err error) // nil: nobody keeps anything
+	keepLost func([]Lost) (dir string, err error) // nil means nobody keeps anything
 	parted   parted
 
 	members []dfsm.Member
-	sync    *behind // nil: there is nothing to catch up with
+	sync    *behind // nil means there is nothing to catch up with
 	health  health
 	stats   Stats
 }
@@ -75,7 +75,7 @@ var errClosed = errors.New("dcdb: the store is closed")
 type success struct {
 	change    memdb.Change
 	delivered time.Time // that is, when the batch with it was about to be applied
-	commit    *Commit   // to wait for; nil: it is stored
+	commit    *Commit   // to wait for; nil means it is stored
 }
 
 // transaction is the state of Apply for one batch.

@@ -63,7 +63,7 @@ func (cs *calls) end(c *call, done bool) {
 }
 
 // applied tells the observer of a change. It returns the call that will tell
-// the kernel; nil: none.
+// the kernel; nil means none.
 func (cs *calls) applied(op *memdb.Op, changes []memdb.Change, own bool, subtype uint16, payload []byte) *call {
 	var key uint64
 	if own {

@@ -21,7 +21,7 @@ type ClusterConfig struct {
 	Config
 	// Connect makes a connection for the group GroupName.
 	Connect func() (transport.Conn, error)
-	// Timeout is how long a change waits for its delivery; 0: 10 s.
+	// Timeout is how long a change waits for its delivery; 0 means 10 s.
 	Timeout time.Duration
 	// ConfChanged, if not nil, is called after corosync.conf in the tree was
 	// written, or may have been replaced by a synchronisation. Own tells that
@@ -37,7 +37,7 @@ type ClusterConfig struct {
 	// Synced, if not nil, is told of the end of each sync; see group.Config.
 	Synced func(reason group.SyncReason, took time.Duration)
 	// Backoff is the least time between two attempts to connect or to join,
-	// and to write to a database that failed; 0: 5 s.
+	// and to write to a database that failed; 0 means 5 s.
 	Backoff time.Duration
 	// Patience is how long after the start it is no trouble that corosync isn't there yet.
 	Patience time.Duration
@@ -120,7 +120,7 @@ func (c *Cluster) Run(ctx context.Context) {
 	c.group.Run(ctx)
 }
 
-// Close stores the remaining changes and closes the database. Messages that the group delivers
+// Close stores the remaining changes and closes the database. A message that the group delivers
 // after that, if Run has not returned, is not applied.
 func (c *Cluster) Close() error {
 	s := c.app.saver
@@ -163,11 +163,11 @@ func (c *Cluster) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error)
 	return done.change, nil
 }
 
-// Write is Do for an OpWrite. Without wait, and unless there is little room on the disk,
-// it returns of a write behind the file's beginning when that is in the tree: it is in the
-// database when the Commit says so, or a tenth of a second later. Any other is stored,
-// and there is no Commit, unless the error is EINTR and the data are in the tree: then
-// the Commit tells whether they get into the file.
+// Write is Do for an OpWrite. Without wait, and unless the disk is short of room, a write
+// at a non-zero offset returns once it is in the tree: the Commit tells when it is in the
+// database, which takes writeDelay at most if nobody waits for it. Any other write is stored,
+// and has no Commit, unless the error is EINTR and the data are in the tree: then the Commit
+// tells whether they get into the file.
 func (c *Cluster) Write(cancel <-chan struct{}, op *memdb.Op, wait bool) (memdb.Change, *Commit, error) {
 	done, err := c.do(cancel, op)
 	if err != nil {
@@ -291,7 +291,7 @@ func (c *Cluster) submit(cancel <-chan struct{}, subtype uint16, payload []byte)
 	case errors.Is(err, dfsm.ErrDisconnected):
 		return success{}, fmt.Errorf("%w: %w", err, syscall.EACCES)
 	}
-	return success{}, r.Err // nil: of a message without a change of the tree
+	return success{}, r.Err // nil for a message without a change of the tree
 }
 
 // await waits for a submission's result, as long as it may take.

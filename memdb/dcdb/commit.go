@@ -84,11 +84,11 @@ type committer struct {
 	// with mu held and must not block.
 	reverted func([]memdb.Change)
 
-	delay     time.Duration   // before a change that nobody waits for is stored; negative: until somebody waits for another
-	onFailure func(error)     // nil: nobody; called like reverted, after it
+	delay     time.Duration   // before a change that nobody waits for is stored; negative means until somebody waits for another
+	onFailure func(error)     // nil means nobody; called like reverted, after it
 	latencies LatencyObserver // are told of operations that were stored
-	recorder  Recorder        // is told of them, too; nil: there is none
-	short     func() bool     // reports whether there is little room for the file; nil: there is enough
+	recorder  Recorder        // is told of them, too; nil means there is none
+	short     func() bool     // reports whether there is little room for the file; nil means there is enough
 
 	mu      sync.Mutex // guards the fields below, and makes applying a change and joining a batch one step
 	next    *Commit    // gathers changes
@@ -96,7 +96,7 @@ type committer struct {
 	failing int        // transactions that failed since the last one that did not
 	since   time.Time  // of the first of them
 
-	failure atomic.Pointer[error] // of the last transaction; nil: it did not fail
+	failure atomic.Pointer[error] // of the last transaction; nil means it did not fail
 }
 
 // arrival is when an operation was delivered.
@@ -135,7 +135,7 @@ func (c *committer) later(t *Commit) {
 }
 
 // wait waits for t. mu is held, and released. If the caller gives up before t is over,
-// left is called (nil: nothing), with mu held.
+// left is called (nil means nothing), with mu held.
 func (c *committer) wait(t *Commit, cancel <-chan struct{}, left func()) error {
 	if t == c.next && !c.running {
 		if t.delta.Len() == 0 {

@@ -24,7 +24,7 @@ const (
 
 // health is the state of the database's file.
 type health struct {
-	err     atomic.Pointer[error] // why it can't be written; nil: it can, for all we know
+	err     atomic.Pointer[error] // why it can't be written; nil means it can, for all we know
 	mu      sync.Mutex            // guards the rest
 	since   time.Time             // of the first failure
 	well    time.Time             // when it was last found to be well after a failure

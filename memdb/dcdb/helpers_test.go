@@ -19,7 +19,7 @@ type memFile struct {
 	mu      sync.Mutex
 	rows    map[uint64]*memdb.Entry
 	commits int
-	fail    error // what Commit answers; nil: it works
+	fail    error // what Commit answers; nil means it works
 }
 
 func newMemFile(t *memdb.Tree) *memFile {

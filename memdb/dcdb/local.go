@@ -28,11 +28,11 @@ type Observer interface {
 type Config struct {
 	Tree     *memdb.Tree
 	DB       Database
-	Log      *slog.Logger           // nil: nowhere
-	Clock    func() time.Time       // nil: time.Now
-	Observer Observer               // nil: none
-	Free     func() (uint64, error) // bytes of room for the database; nil: there is enough
-	Recorder Recorder               // nil: none
+	Log      *slog.Logger           // nil means nowhere
+	Clock    func() time.Time       // nil means time.Now
+	Observer Observer               // nil means none
+	Free     func() (uint64, error) // bytes of room for the database; nil means there is enough
+	Recorder Recorder               // nil means none
 }
 
 // Recorder is told of each change exactly once, in the order of the changes, when it is
@@ -155,8 +155,8 @@ func (l *Local) Do(cancel <-chan struct{}, op *memdb.Op) (memdb.Change, error) {
 // does; there is no Commit then, unless the error is EINTR: the data are in the tree,
 // and the Commit tells whether they get into the file.
 //
-// Without wait it returns when the data are in the tree. They are in the file when the
-// Commit says so, or a tenth of a second later. It waits nevertheless, as if asked to,
+// Without wait it returns once the data are in the tree; the Commit tells when they are in the
+// file, which takes writeDelay at most if nobody waits for it. It waits nevertheless, as if asked to,
 // if the last transaction failed, there is little room on the disk, or much is
 // not stored yet.
 func (l *Local) Write(cancel <-chan struct{}, op *memdb.Op, wait bool) (memdb.Change, *Commit, error) {

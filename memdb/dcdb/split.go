@@ -29,7 +29,7 @@ const LostName = "20060102T150405Z"
 type Lost struct {
 	Path     string
 	Entry    *memdb.Entry
-	Replaced bool // by something else; false: it is gone
+	Replaced bool // by something else; false means it is gone
 }
 
 // parted is, by node, the version of this node's tree when the node was last in the

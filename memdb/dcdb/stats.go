@@ -34,7 +34,7 @@ func (c *Cluster) Stats() *Stats { return &c.app.stats }
 type ClusterStatus struct {
 	Group    group.Status
 	Quorate  bool
-	Database error // why the database can't be written and the group is left; nil: it can
+	Database error // why the database can't be written and the group is left; nil means it can
 }
 
 // Status returns a snapshot.

@@ -19,14 +19,14 @@ import (
 // Config says how to open a database.
 type Config struct {
 	Path  string           // of config.db; its directory must exist
-	Log   *slog.Logger     // nil: no log
-	Clock func() time.Time // nil: time.Now; only for the version row of a new file
+	Log   *slog.Logger     // nil means no log
+	Clock func() time.Time // nil means time.Now; only for the version row of a new file
 
-	Observer Observer // nil: none
+	Observer Observer // nil means none
 
 	// Rest is how long nothing must have changed before all of the log is copied into
 	// the main file, so that this alone holds everything: many a backup script copies
-	// it alone. 0: 5 s.
+	// it alone. 0 means 5 s.
 	Rest time.Duration
 }
 
@@ -65,7 +65,7 @@ type DB struct {
 	others  int64                   // SQLite's count of other connections' transactions, when last looked at
 	foreign bool                    // another program's transaction was reported
 	mend    []*memdb.Entry          // whose rows are to be written as they should be, with the next transaction
-	inDoubt map[uint64]*memdb.Entry // what rows held before transactions that failed but may come to life; nil: gone
+	inDoubt map[uint64]*memdb.Entry // what rows held before transactions that failed but may come to life; nil means gone
 	wal     *os.File                // the log, for Sync
 	changed time.Time               // of the last transaction
 	rested  bool                    // the checkpointer knows of no transaction that it has to wait for the end of
@@ -464,7 +464,7 @@ func (db *DB) Sync() error {
 			}
 			return err
 		}
-		// What is no longer in the log has been synced to the main file by the
+		// Content that has left the log was synced to the main file by the
 		// checkpoint that let the log begin anew.
 		switch err := wal.Sync(); {
 		case err == nil:

@@ -16,7 +16,7 @@ const (
 	// maxName is the longest node, ident or tag in bytes, without its NUL.
 	maxName = 254
 
-	// Ring header: u32 size, u32 position of the newest entry (0: empty).
+	// Ring header: u32 size, u32 position of the newest entry (0 means empty).
 	ringSizeOff   = 0
 	ringNewestOff = 4
 	ringHeader    = 8

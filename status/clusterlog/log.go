@@ -31,7 +31,7 @@ type Log struct {
 	mu      sync.Mutex // guards all below
 	ring    ring
 	nextUID uint32
-	newest  map[uint64]stamp // by node digest; what is not newer is a repetition
+	newest  map[uint64]stamp // by node digest; an entry that is not newer is a repetition
 }
 
 // Stats are how many entries a Log has taken in since it was made, syncs aside.

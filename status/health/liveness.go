@@ -29,7 +29,7 @@ const (
 type Liveness struct {
 	mu     sync.Mutex // guards all below
 	checks []Check
-	asked  *round // the last one; nil: none yet
+	asked  *round // the last one; nil means none yet
 }
 
 // round is one asking of all checks.

@@ -11,16 +11,16 @@ import (
 // Node is a snapshot of a node's state.
 type Node struct {
 	Name     string
-	Cluster  bool // false: local mode, and everything about groups and quorum is empty
+	Cluster  bool // false means local mode, and everything about groups and quorum is empty
 	Mounted  bool // the file system is there and is served
 	Up       bool // everything was started
 	Stopping bool
 
 	Version  uint64 // of the database
-	Database error  // why the last transaction failed; nil: the database can be written
-	Tools    error  // why Proxmox's tools find no service; nil: they do, or there is to be none
+	Database error  // why the last transaction failed; nil means the database can be written
+	Tools    error  // why Proxmox's tools find no service; nil means they do, or there is to be none
 
-	Foreign error // why the corosync that runs is not this cluster's; nil: it is, or there is none
+	Foreign error // why the corosync that runs is not this cluster's; nil means it is, or there is none
 	Quorate bool
 	Config  Group // the configuration database's
 	Status  Group // the status store's
@@ -32,7 +32,7 @@ type Group struct {
 	Mode      dfsm.Mode
 	Members   int   // of the present view
 	Synced    int   // how many of them count as synced
-	LastError error // why the last connection or membership ended; nil: it did not
+	LastError error // why the last connection or membership ended; nil means it did not
 }
 
 // Writable reports whether changes are taken.
@@ -64,7 +64,7 @@ type Reason struct {
 	Remedy string `json:"remedy,omitempty"` // empty: it will pass by itself
 }
 
-// Reasons returns why the node is not ready, what matters most first; nil: it is
+// Reasons returns why the node is not ready, what matters most first; nil means it is
 // ready. A node is ready when it is mounted and its database can be written; in a
 // cluster, when it has quorum and is synced in both groups, too.
 func (n Node) Reasons() []Reason {

@@ -85,7 +85,7 @@ type LogEntry struct {
 	Text     string `json:"msg"`
 }
 
-// Log asks for the newest entries of the cluster log: at most max (0: all that
+// Log asks for the newest entries of the cluster log: at most max (0 means all that
 // there are), of one user or, if user is empty, of all.
 func (c *Client) Log(ctx context.Context, max int, user string) (*Log, error) {
 	q := url.Values{}

@@ -74,7 +74,7 @@ type Member struct {
 	// configuration database, too.
 	Online     bool `json:"online"`
 	InDatabase bool `json:"in_database"`
-	// Peer is what its daemon tells. Nil: nothing, as a stock daemon doesn't.
+	// Peer is what its daemon tells. Nil means nothing, as a stock daemon doesn't.
 	Peer *Peer `json:"peer,omitempty"`
 }
 
@@ -127,15 +127,15 @@ type Database struct {
 	Verified   int64     `json:"verifications"`   // checksums computed for the hourly comparison
 }
 
-// Conf are the versions of corosync.conf's copies; 0: none, or not readable.
+// Conf are the versions of corosync.conf's copies; 0 means none, or not readable.
 type Conf struct {
 	Tree    uint64 `json:"tree"`
 	Host    uint64 `json:"host"`
 	Running uint64 `json:"running"`
 	Same    bool   `json:"same"` // tree and host have the same content
-	// Mistake is why corosync can't start with the tree's copy; empty: it can.
+	// Mistake is why corosync can't start with the tree's copy; empty means it can.
 	Mistake string `json:"mistake,omitempty"`
-	// Refused is why the tree's copy is kept from corosync; empty: it isn't.
+	// Refused is why the tree's copy is kept from corosync; empty means it isn't.
 	Refused string `json:"refused,omitempty"`
 }
 

@@ -43,7 +43,7 @@ func (s *Service) Handler() http.Handler {
 // maxLogEntries is more than the cluster log holds.
 const maxLogEntries = 1 << 16
 
-// number reads how many log entries are wanted; empty: all.
+// number reads how many log entries are wanted; empty means all.
 func number(text string) (int, error) {
 	if text == "" {
 		return maxLogEntries, nil

@@ -24,7 +24,7 @@ import (
 type Config struct {
 	Version    string // of the software
 	Node       string // this node's name
-	Address    string // empty: unknown
+	Address    string // empty means unknown
 	Started    time.Time
 	MountPoint string
 	Database   string // path of the file
@@ -37,13 +37,13 @@ type Config struct {
 	Recent  *Recent
 	// Cluster is nil in local mode.
 	Cluster *ClusterSources
-	// Failing says why the database can't be written in local mode; nil: it can.
+	// Failing says why the database can't be written in local mode; nil means it can.
 	Failing func() error
-	// History is the state of the history; nil: none is recorded.
+	// History is the state of the history; nil means none is recorded.
 	History func() history.Status
-	// NotReady says why the node can't serve now; nothing: it can. Nil: always.
+	// NotReady says why the node can't serve now; nothing: it can. Nil means always.
 	NotReady func() []health.Reason
-	// Now is the clock; nil: time.Now.
+	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
@@ -51,7 +51,7 @@ type Config struct {
 type ClusterSources struct {
 	Store  func() dcdb.ClusterStatus // of the configuration database
 	Values func() group.Status       // of the status store's group
-	Peers  Peering                   // nil: nobody is asked
+	Peers  Peering                   // nil means nobody is asked
 }
 
 // Peering is what other daemons tell (peers.Service).

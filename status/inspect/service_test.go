@@ -44,7 +44,7 @@ type tellers struct {
 	result  *inspect.Comparison
 	err     error
 	asked   map[uint32]string
-	waiting chan struct{} // closed once a comparison waits for its end; nil: it does not wait
+	waiting chan struct{} // closed once a comparison waits for its end; nil means it does not wait
 }
 
 func (p *tellers) Peers() []inspect.PeerState { return p.told }

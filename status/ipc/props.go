@@ -205,6 +205,6 @@ func (a *propAnswer) renew(guests []guest) {
 		}
 		lines = append(lines, span{line, len(text)})
 	}
-	clear(a.guests) // what is gone is not to be kept
+	clear(a.guests) // those that are gone need not be kept
 	a.text, a.guests, a.lines, a.spare = closeObject(text), guests, lines, a.guests
 }

@@ -100,7 +100,7 @@ func decodeLog(b []byte) (clusterlog.Message, syscall.Errno) {
 
 type getLog struct {
 	max  int
-	user string // empty: all
+	user string // empty means all
 }
 
 func decodeGetLog(b []byte) (getLog, syscall.Errno) {
@@ -115,7 +115,7 @@ func decodeGetLog(b []byte) (getLog, syscall.Errno) {
 }
 
 type guestProps struct {
-	vmid  uint32   // 0: all guests
+	vmid  uint32   // 0 means all guests
 	props []string // at least one, none twice
 }
 

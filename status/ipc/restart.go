@@ -11,7 +11,7 @@ import (
 // to 10 s. Its path on a Proxmox VE host is /run/pve-cluster/cfs-restart-flag.
 type RestartFlag struct {
 	Path string
-	GID  int // the group www-data's; negative: the file keeps the group it is made with
+	GID  int // the group www-data's; negative means the file keeps the group it is made with
 }
 
 // Set leaves the flag, with mode 0440. It is for the moment before the service stops. A

@@ -49,7 +49,7 @@ type Observer interface {
 // twice and keeping the result takes longer than most answers.
 const timeEvery = 16
 
-// Stats is how many requests of each op have been answered; 0: of numbers that are none.
+// Stats is how many requests of each op have been answered; at 0, those with an unknown number.
 type Stats [OpGuestProperties + 1]uint64
 
 // Service is a running pve2.

@@ -76,7 +76,7 @@ type nodeCounter struct {
 
 type nodeKey struct {
 	id    corosync.NodeID
-	label string // empty: of no node
+	label string // empty means of no node
 }
 
 func newChangeCounter(reg prometheus.Registerer) *ChangeCounter {
@@ -118,7 +118,7 @@ func (c *ChangeCounter) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// SetNodes tells the names of the cluster's nodes; nil: they are not known.
+// SetNodes tells the names of the cluster's nodes; nil means they are not known.
 func (c *ChangeCounter) SetNodes(names map[corosync.NodeID]string) {
 	c.known.Store(&names)
 	c.last.Store(new(nodeCounter)) // another one than before: see node

@@ -21,7 +21,7 @@ const namespace = "pmxcfs"
 // Config is what Metrics are made of.
 type Config struct {
 	Version string       // of the software
-	Log     *slog.Logger // gets what keeps a scrape from succeeding; nil: nowhere
+	Log     *slog.Logger // gets what keeps a scrape from succeeding; nil means nowhere
 }
 
 // Metrics are a daemon's. The observers may be used at once; Watch adds what is read
@@ -70,7 +70,7 @@ func (m *Metrics) Watch(s Sources) { m.reg.MustRegister(newCollector(s)) }
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{
 		ErrorLog: scrapeLog{m.log},
-		// What can be told is told.
+		// A metric that can't be gathered does not keep the others back.
 		ErrorHandling:       promhttp.ContinueOnError,
 		EnableOpenMetrics:   true,
 		DisableCompression:  true, // costs more than the scrape

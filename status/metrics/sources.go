@@ -66,7 +66,7 @@ type Corosync struct {
 	HostVersion    uint64 // of the host's copy
 	RunningVersion uint64 // that corosync runs with
 	Refused        bool   // the tree's copy is kept from corosync
-	Nodes          int    // in corosync's nodelist; 0: unknown
+	Nodes          int    // in corosync's nodelist; 0 means unknown
 }
 
 // Peer is what another node has told about itself.

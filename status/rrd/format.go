@@ -2,7 +2,7 @@ package rrd
 
 import "time"
 
-// What a new file looks like; the specification's section "RRD" of the status
+// The layout of a new file; the specification's section "RRD" of the status
 // store has these as observed from the stock daemon. All nodes and all tools
 // expect exactly this, so it is not configurable.
 const (

@@ -14,7 +14,7 @@ package rrd
 // runs: it brings fifty others along, for graphs, and eight megabytes.
 #define LIBRRD "librrd.so.8"
 
-// What is used of it; checked against rrd.h.
+// The part of it that is used; checked against rrd.h.
 static __typeof__(rrd_test_error) *test_error;
 static __typeof__(rrd_get_error) *get_error;
 static __typeof__(rrd_clear_error) *clear_error;

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// What can be wrong with a key and a value; errors of this package about them
+// The faults of a key and a value; errors of this package about them
 // wrap one of these.
 var (
 	ErrKey   = errors.New("rrd: not a key of an RRD file")

@@ -20,18 +20,18 @@ type Config struct {
 	// must be an absolute path, but need not exist.
 	Dir string
 	// Socket is the path of rrdcached's socket, "unix:" before it or not:
-	// /var/run/rrdcached.sock on a host. Empty: rrdcached is not used.
+	// /var/run/rrdcached.sock on a host. Empty means rrdcached is not used.
 	Socket string
 	// Now is the clock; its time zone says when a day begins.
 	Now func() time.Time
 	// Logger gets one line for each trouble, and one when it is over.
 	Logger *slog.Logger
-	// QueueLimit is how many samples may wait; more are dropped. 0: 8192.
+	// QueueLimit is how many samples may wait; more are dropped. 0 means 8192.
 	QueueLimit int
-	// Timeout is how long rrdcached may take for an answer. 0: 10 s.
+	// Timeout is how long rrdcached may take for an answer. 0 means 10 s.
 	Timeout time.Duration
 
-	settled func() bool // whether Now is right; nil: as the kernel says
+	settled func() bool // whether Now is right; nil means as the kernel says
 }
 
 // Stats counts what a Writer has done since it was made.
@@ -69,7 +69,7 @@ type Writer struct {
 	// The goroutine's own.
 	parser   *parser
 	files    *files
-	daemon   *rrdcached // nil: not used
+	daemon   *rrdcached // nil means not used
 	troubles *troubles
 }
 
@@ -157,7 +157,7 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Close writes what is queued and ends the goroutine. When ctx is over it drops
+// Close writes the queued samples and ends the goroutine. When ctx is over it drops
 // what is left and gives ctx's error; the goroutine then ends as soon as the
 // disk lets go of it.
 func (w *Writer) Close(ctx context.Context) error {

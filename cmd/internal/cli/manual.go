@@ -70,7 +70,7 @@ func writePages(dir string, app *cli.App, manual fs.FS) error {
 // option is a flag as documentation tells of it.
 type option struct {
 	names       []string // with their dashes, the short ones first
-	placeholder string   // of the value; empty: it takes none
+	placeholder string   // of the value; empty means it takes none
 	usage       string
 	standard    string // what holds without it
 	env         []string

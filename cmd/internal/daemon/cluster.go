@@ -34,8 +34,8 @@ type clusterConfig struct {
 	node          string // this node's name
 	software      string // version of this program, for the other nodes
 	logs          *logging.Logs
-	metrics       *metrics.Metrics // nil: none
-	recorder      dcdb.Recorder    // nil: none
+	metrics       *metrics.Metrics // nil means none
+	recorder      dcdb.Recorder    // nil means none
 }
 
 // cluster is a node's part in a cluster: the store of the configuration

@@ -105,7 +105,7 @@ type daemon struct {
 	log  *slog.Logger
 
 	name     string    // the node's
-	address  string    // the node's; empty: unknown
+	address  string    // the node's; empty means unknown
 	begin    time.Time // of the start
 	db       *sqlite.DB
 	gid      uint32
@@ -115,15 +115,15 @@ type daemon struct {
 	status   *status.Store
 	store    io.Closer         // closes the database
 	liveness liveness          // the store's
-	cluster  *cluster          // the store in cluster mode; nil: local mode
+	cluster  *cluster          // the store in cluster mode; nil means local mode
 	local    *dcdb.Local       // the store in local mode
-	history  *history.Recorder // nil: none
+	history  *history.Recorder // nil means none
 	alive    health.Liveness
 	web      *web.Server
-	metrics  *metrics.Metrics // nil: none
+	metrics  *metrics.Metrics // nil means none
 	mount    *fuse.Mount
 	guard    *guard
-	tools    *toolService // nil: none
+	tools    *toolService // nil means none
 	gc       *memoryTuner
 	pid      bool // the pid file is written
 	up       bool // everything was started
@@ -132,7 +132,7 @@ type daemon struct {
 	watchdog *watchdog
 	reporter *reporter
 
-	// What others ask for while it changes.
+	// Asked for by other goroutines while it changes.
 	mounted           atomic.Pointer[fuse.Mount]
 	running, stopping atomic.Bool
 }

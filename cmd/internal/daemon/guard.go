@@ -58,8 +58,8 @@ type guard struct {
 	done       chan struct{}
 
 	mu         sync.Mutex // guards what follows
-	line       *probeLine // to the present guard; nil: there is none
-	connection uint32     // of the mount; 0: it has not been made
+	line       *probeLine // to the present guard; nil means there is none
+	connection uint32     // of the mount; 0 means it has not been made
 }
 
 // startGuard starts a guard of this process's mount, which may be made later, and

@@ -23,16 +23,16 @@ type Options struct {
 	RRDDir       string
 	RRDSocket    string
 
-	IPCName  string // empty: no service
-	NodeName string // empty: the host's name
-	Address  string // empty: what the node's name resolves to
+	IPCName  string // empty means no service
+	NodeName string // empty means the host's name
+	Address  string // empty means what the node's name resolves to
 	Group    string
 
-	LogFile string // empty: journal or syslog only
+	LogFile string // empty means journal or syslog only
 
-	Listen    string // TCP address of the metrics; empty: none
-	WebConfig string // file that asks for TLS and passwords there; empty: none
-	Socket    string // the Unix socket for root; empty: none
+	Listen    string // TCP address of the metrics; empty means none
+	WebConfig string // file that asks for TLS and passwords there; empty means none
+	Socket    string // the Unix socket for root; empty means none
 	NoMetrics bool   // observe nothing
 
 	HistorySize    int64         // bytes that the history may take; 0: there is none

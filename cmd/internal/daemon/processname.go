@@ -2,7 +2,7 @@ package daemon
 
 import "os"
 
-// What the kernel calls the two processes, for killall(1) and the like: signals that
+// The kernel's names of the two processes, for killall(1) and the like: signals that
 // people send by name are for the daemon, never for the guard of its mount. A program
 // that was started through /proc/self/exe would be called "exe".
 const (

@@ -26,8 +26,8 @@ type toolService struct {
 	log   *slog.Logger
 	every time.Duration // between two attempts
 
-	serving atomic.Pointer[ipc.Service] // nil: not yet
-	taken   atomic.Pointer[error]       // why not; nil: it serves
+	serving atomic.Pointer[ipc.Service] // nil means not yet
+	taken   atomic.Pointer[error]       // why not; nil means it serves
 
 	done  chan struct{} // closed to end the attempts
 	tries sync.WaitGroup
@@ -89,7 +89,7 @@ func (s *toolService) retry() {
 	}
 }
 
-// trouble returns why there is no service; nil: there is.
+// trouble returns why there is no service; nil means there is.
 func (s *toolService) trouble() error {
 	if s == nil {
 		return nil

@@ -32,7 +32,7 @@ func Umount(o Options) (int, error) {
 		return 0, err
 	default:
 		defer lock.Close()
-		// Whoever comes next waits for this lock, so nobody mounts meanwhile.
+		// The next daemon waits for this lock, so nothing is mounted meanwhile.
 		if err := lockAfterDying(lock, o); err != nil {
 			return 0, err
 		}

@@ -28,7 +28,7 @@ type watchdog struct {
 	mu   sync.Mutex // guards note, and the checks' state; held while it is logged
 	note string
 
-	standstill atomic.Pointer[error] // of the last look; nil: nothing stands still
+	standstill atomic.Pointer[error] // of the last look; nil means nothing stands still
 }
 
 // check is one part that is watched.
@@ -122,7 +122,7 @@ func (w *watchdog) waiting() string {
 	return w.note
 }
 
-// stuck is an error that names what stands still; nil: nothing does. It waits for
+// stuck is an error that names what stands still; nil means nothing does. It waits for
 // nothing.
 func (w *watchdog) stuck() error {
 	if err := w.standstill.Load(); err != nil {

@@ -16,7 +16,7 @@ import (
 // part is something to be watched: it answers pings while it is not stuck.
 type part struct {
 	mu      sync.Mutex
-	stuck   chan struct{} // closed when it is not; nil: it isn't
+	stuck   chan struct{} // closed when it is not; nil means it isn't
 	waiting bool
 	broken  error
 }

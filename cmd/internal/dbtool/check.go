@@ -32,7 +32,7 @@ func check(c *cli.Context) error {
 
 // findings is everything that is wrong with a database file.
 type findings struct {
-	contents   *sqlite.Contents // nil: it can't be read
+	contents   *sqlite.Contents // nil means it can't be read
 	unreadable error            // why
 	damage     []string         // found by SQLite
 	duplicates []memdb.Duplicate

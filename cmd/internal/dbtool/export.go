@@ -73,7 +73,7 @@ func writeDir(path string, fill func(*os.Root, signals.Held) error) (err error) 
 	dir := path
 	switch {
 	case isNew:
-		// Whoever looks for the directory sees nothing of it before it is whole.
+		// The directory appears under its name once it is complete.
 		if dir, err = os.MkdirTemp(filepath.Dir(path), "."+filepath.Base(path)+".partial-"); err != nil {
 			return err
 		}

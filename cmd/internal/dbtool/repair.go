@@ -44,7 +44,7 @@ func repair(c *cli.Context) error {
 	return nil
 }
 
-// rowsForRepair reads what is in a file, by SQLite or, if that finds it damaged,
+// rowsForRepair reads a file's rows, by SQLite or, if that finds it damaged,
 // by its recovery.
 func rowsForRepair(w io.Writer, path string) ([]sqlite.Row, error) {
 	damage, err := sqlite.IntegrityCheck(path)

@@ -19,7 +19,7 @@ import (
 type ClusterInfo struct {
 	Name    string
 	Version uint64          // of corosync's configuration
-	Local   corosync.NodeID // this node; 0: unknown
+	Local   corosync.NodeID // this node; 0 means unknown
 	Nodes   []Node          // by id
 }
 
@@ -85,7 +85,7 @@ func ParseClusterInfo(entries map[string]string) ClusterInfo {
 	return info
 }
 
-// number reads a number of so many bits; 0: it is none.
+// number reads a number of so many bits; 0 means it is none.
 func number(text string, bits int) uint64 {
 	n, err := strconv.ParseUint(text, 10, bits)
 	if err != nil {

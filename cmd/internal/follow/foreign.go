@@ -98,13 +98,13 @@ type Gate struct {
 	Node string
 	Log  *slog.Logger
 
-	ask func() (ClusterInfo, error) // nil: the real one
+	ask func() (ClusterInfo, error) // nil means the real one
 
 	mu      sync.Mutex
 	foreign error // as found last
 }
 
-// Foreign tells why the corosync that was found last is a foreign one; nil: it is not.
+// Foreign tells why the corosync that was found last is a foreign one; nil means it is not.
 func (g *Gate) Foreign() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

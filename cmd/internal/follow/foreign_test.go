@@ -47,7 +47,7 @@ func TestForeignCorosyncIsTold(t *testing.T) {
 	for _, test := range []struct {
 		what, conf, node string
 		running          ClusterInfo
-		foreign          string // part of the text; empty: it is the cluster's
+		foreign          string // part of the text; empty means it is the cluster's
 	}{
 		{"the cluster's", ourConf, "a", running("prod", 1, a, b, c), ""},
 		{"a node is added, and corosync not told yet", ourConf, "a", running("prod", 1, a, b), ""},

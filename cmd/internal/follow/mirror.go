@@ -26,9 +26,9 @@ type confChange struct {
 	version uint64
 	mistake error // in the tree's copy, because of which corosync will refuse it
 
-	refused string // why the tree's copy is kept from corosync; empty: it isn't
+	refused string // why the tree's copy is kept from corosync; empty means it isn't
 
-	note string // why the host's copy stays as it is, for the log; empty: nothing to say
+	note string // why the host's copy stays as it is, for the log; empty means nothing to say
 }
 
 // confCopies are the two copies, and who changed the tree's.
@@ -57,7 +57,7 @@ func (c confCopies) judge() confChange {
 		return d
 	}
 	if _, err := conf.Parse(c.host); err == nil && d.mistake != nil {
-		// What corosync could start with is not replaced by what it can't.
+		// A file that corosync can start with is not replaced by one that it can't.
 		d.write = false
 		return d
 	}
@@ -87,7 +87,7 @@ type Mirror struct {
 	settle time.Duration // between a new copy and the reload
 	log    *slog.Logger
 
-	Version atomic.Uint64 // of the tree's copy; 0: none, or not looked at yet
+	Version atomic.Uint64 // of the tree's copy; 0 means none, or not looked at yet
 	Refused atomic.Bool   // the tree's copy is kept from corosync
 
 	// Unguarded gives corosync every copy, also one that it would refuse. It is set before

@@ -98,7 +98,7 @@ type trouble struct {
 	what string
 	// from is when it is trouble that there was no connection yet.
 	from time.Time
-	// event is what it means to programs; empty: nothing.
+	// event is what it means to programs; empty means nothing.
 	event event.Event
 	once  event.Once
 }

@@ -32,14 +32,14 @@ const (
 
 // Host is a host. Its fields are set before its methods are called.
 type Host struct {
-	// Root is put before every path; empty: none.
+	// Root is put before every path; empty means none.
 	Root string
 	Name string // the node's
 
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 
-	// The following are for tests. nil: the kernel, the resolver, the clock.
+	// The following are for tests. Nil means the kernel, the resolver, the clock.
 	Exec       func(ctx context.Context, c Command) error
 	Interfaces func() ([]Interface, error)
 	Lookup     func(name string) []netip.Addr

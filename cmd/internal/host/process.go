@@ -17,7 +17,7 @@ import (
 type Command struct {
 	Args           []string
 	Stdin          io.Reader
-	Stdout, Stderr io.Writer // nil: nowhere
+	Stdout, Stderr io.Writer // nil means nowhere
 }
 
 // CommandError is a program's failure.

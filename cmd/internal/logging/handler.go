@@ -28,7 +28,7 @@ type record struct {
 	level  slog.Level
 	domain string
 	text   string      // message and attributes, as people read it
-	event  event.Event // what it is about; empty: nothing in particular
+	event  event.Event // what it is about; empty means nothing in particular
 	attrs  []slog.Attr // what text shows; keys of groups joined with dots
 	fields []slog.Attr // what it doesn't
 }

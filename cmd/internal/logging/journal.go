@@ -41,7 +41,7 @@ type journal struct {
 
 const (
 	// journalPatience is how long a record waits for a journal that does not read.
-	// Who logs may hold locks.
+	// The caller may hold locks.
 	journalPatience = 200 * time.Millisecond
 	// journalPause is how long nothing is sent after that.
 	journalPause = 10 * time.Second

@@ -44,7 +44,7 @@ type lineKind struct {
 
 // stateOf returns what an event tells the state of. Such events are one kind: what is
 // held back and written later is the last one then, so that the log's last word
-// about a state that goes to and fro is true. Empty: of nothing.
+// about a state that goes to and fro is true. Empty means of nothing.
 func stateOf(e event.Event) string {
 	switch e {
 	case event.QuorumGained, event.QuorumLost, event.CorosyncAway:
@@ -205,7 +205,7 @@ func (w *window) summary() (slog.Record, slog.Handler) {
 	return r, w.next
 }
 
-// close writes what is held back. After it nothing is limited.
+// close writes the lines held back. Nothing is limited afterwards.
 func (s *limits) close() {
 	s.mu.Lock()
 	s.closed = true

@@ -17,7 +17,7 @@ type Logs struct {
 	level   *slog.LevelVar
 	root    *slog.Logger
 	Recent  inspect.Recent // warnings and errors
-	journal *journal       // nil: there is none
+	journal *journal       // nil means there is none
 	limits  *limits
 }
 

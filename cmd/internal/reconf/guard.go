@@ -80,7 +80,7 @@ func withVersion(text []byte, version uint64) ([]byte, error) {
 	return f.Text(), nil
 }
 
-// readPledge returns the pledge of this host; nil: there is none.
+// readPledge returns the pledge of this host; nil means there is none.
 func readPledge(h *host.Host) (*Pledge, error) {
 	text, err := h.ReadFile(pledgeFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -247,7 +247,7 @@ func (g *guard) confirmed() bool {
 	return err == nil && strings.TrimSpace(string(text)) == g.p.ID
 }
 
-// treeVersion is that of the tree's corosync.conf; 0: it can't be told.
+// treeVersion is that of the tree's corosync.conf; 0 means it can't be told.
 func (g *guard) treeVersion() uint64 { return versionOf(g.h, host.ClusterConf) }
 
 // changed tells whether this host has got the change, or a later one.

@@ -58,7 +58,7 @@ type task struct {
 	rest     []byte // of a line
 }
 
-// begin makes the log, and enters the task into the list of those that run. nil: this
+// begin makes the log, and enters the task into the list of those that run. Nil means this
 // host has no such logs.
 func begin(h *host.Host, kind, id string) (*task, error) {
 	if info, err := os.Stat(h.Path(dir)); err != nil || !info.IsDir() {

@@ -35,7 +35,7 @@ type Cluster struct {
 // Node is a host.
 type Node struct {
 	Host   *lab.Host
-	daemon *lab.Process // nil: none
+	daemon *lab.Process // nil means none
 	Log    *Log         // the daemon's
 }
 

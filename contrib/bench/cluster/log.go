@@ -15,7 +15,7 @@ type Log struct {
 	mu      sync.Mutex // guards the rest
 	tail    []byte
 	line    []byte
-	members int       // of the last view; 0: none yet
+	members int       // of the last view; 0 means none yet
 	view    time.Time // the first one, by the daemon's clock
 	synced  bool      // since the last view
 	when    time.Time // that was

@@ -27,7 +27,7 @@ type inode struct {
 	mode   uint32
 	mtime  uint64
 	data   []byte
-	kids   map[string]*inode // nil: a file
+	kids   map[string]*inode // nil means a file
 	known  uint64            // how often the kernel has looked it up and not forgotten it
 	gone   bool              // it has no name any more
 }

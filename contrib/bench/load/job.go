@@ -116,7 +116,7 @@ type team struct {
 	others  []int
 	every   time.Duration
 
-	requests *server.RequestCounter // nil: they are not counted
+	requests *server.RequestCounter // nil means they are not counted
 	phase    sync.WaitGroup         // of what all are doing
 	over     sync.WaitGroup
 }

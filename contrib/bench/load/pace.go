@@ -4,7 +4,7 @@ import "time"
 
 // pace says when a client's next operation is due.
 type pace struct {
-	every time.Duration // 0: at once
+	every time.Duration // 0 means at once
 	next  time.Time
 }
 

@@ -39,7 +39,7 @@ type RequestJob struct {
 	Data    []byte `json:"data"` // after the header
 	Clients int    `json:"clients"`
 	CPU     int    `json:"cpu"` // to run on; -1: all
-	// Every is the time from one request of a client to its next, whatever it takes; 0: the next
+	// Every is the time from one request of a client to its next, whatever it takes; 0 means the next
 	// follows at once.
 	Every time.Duration `json:"every"`
 	Warm  time.Duration `json:"warm"`

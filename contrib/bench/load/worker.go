@@ -25,7 +25,7 @@ type worker struct {
 	buf     []byte
 	stat    unix.Stat_t
 	statx   unix.Statx_t
-	churn   *churn // nil: not this operation
+	churn   *churn // nil means not this operation
 	hist    Histogram
 	longest time.Duration
 	done    int // operations of the last batch

@@ -48,7 +48,7 @@ func ratioOf(subject, other []*load.Result, figure func(*load.Result) float64) R
 }
 
 // CompareAgainst makes an Against of the results of all rounds, and of a round of each in which requests
-// were counted; nil: there is none.
+// were counted; nil means there is none.
 func CompareAgainst(nodes int, name string, clients int, subject, other []*load.Result, counted [2]*load.Result) Against {
 	quantile := func(q float64) func(*load.Result) float64 {
 		return func(r *load.Result) float64 { return float64(r.Latency.Quantile(q)) }

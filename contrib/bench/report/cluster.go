@@ -23,7 +23,7 @@ type ClusterOp struct {
 	Low   float64 `json:"times_low"`
 	High  float64 `json:"times_high"`
 
-	// Speedup is the rate by that of one client: the median over the rounds. 0: one
+	// Speedup is the rate by that of one client: the median over the rounds. 0 means one
 	// client was not measured.
 	Speedup float64 `json:"speedup"`
 }

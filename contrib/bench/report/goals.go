@@ -11,7 +11,7 @@ type goal struct {
 	limit   float64
 	atMost  bool // otherwise at least
 	format  string
-	measure func(*Report) (float64, bool) // false: not measured
+	measure func(*Report) (float64, bool) // false means not measured
 }
 
 // Verdict is a goal and what was measured for it.

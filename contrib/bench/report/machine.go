@@ -33,7 +33,7 @@ const (
 	mostOthers = 0.10
 )
 
-// doubt tells why what was measured there does not say whether a goal is met; empty: it
+// doubt tells why what was measured there does not say whether a goal is met; empty means it
 // does.
 func (m *Machine) doubt() string {
 	switch {

@@ -30,7 +30,7 @@ type Node struct {
 	// Flags are given to the daemon at every start, Env added to its environment.
 	Flags, Env []string
 
-	proc *lab.Process // nil: none
+	proc *lab.Process // nil means none
 	// dying are daemons that were killed and had not ended.
 	dying []*lab.Process
 }
@@ -38,7 +38,7 @@ type Node struct {
 // String is the node's name.
 func (n *Node) String() string { return n.Host.Name() }
 
-// Process is the daemon started last; nil: there is none, or it was killed.
+// Process is the daemon started last; nil means there is none, or it was killed.
 func (n *Node) Process() *lab.Process { return n.proc }
 
 // Running tells whether the daemon runs.

@@ -53,7 +53,7 @@ type Request struct {
 	Data string
 
 	Answer string        // set by Ask
-	Errno  syscall.Errno // set by Ask; 0: no error
+	Errno  syscall.Errno // set by Ask; 0 means no error
 }
 
 // Ask makes requests of the service on the node, as root, over one connection.

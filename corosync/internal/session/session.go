@@ -135,7 +135,7 @@ func (s *Session) Next(timeout time.Duration, op string, dispatch func() corosyn
 	if ready == 0 {
 		return s.dead()
 	}
-	// What came before a hang-up is still dispatched.
+	// Events from before a hang-up are still dispatched.
 	err = s.check(op, dispatch())
 	if err == nil && ready&unix.POLLIN == 0 {
 		err = fmt.Errorf("%w: hung up", corosync.ErrConnectionLost)

@@ -47,7 +47,7 @@ type Client struct {
 	closing *int32 // set when Close waits, or is through; bridge.c looks at it
 
 	mu   sync.Mutex              // guards all below
-	conn *C.qb_ipcc_connection_t // nil: closed
+	conn *C.qb_ipcc_connection_t // nil means closed
 	buf  unsafe.Pointer          // C memory of size bytes, for responses
 	size int
 	dead bool

@@ -109,7 +109,7 @@ func (s *Service) compare(ctx context.Context, names map[uint32]string) (*inspec
 			return nil, err
 		}
 	}
-	// Who has been lost on the way is not compared, and differs from nobody.
+	// A member that was lost on the way is not compared, and differs from no other.
 	if c.Nodes = r.nodes(all); len(r.of) < 2 || r.alike() {
 		c.Equal = len(r.of) > 1
 		c.Differences, c.Omitted, c.AtLeast = []inspect.Difference{}, false, 0

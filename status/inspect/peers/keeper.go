@@ -210,7 +210,7 @@ func (k *keeper) snapshot(from dfsm.Member, h header, version uint64) {
 }
 
 // keep keeps entries for an asker, in the place of what it asked for before, and
-// answers; nil: the version was passed.
+// answers; nil means the version was passed.
 func (k *keeper) keep(from dfsm.Member, h header, entries []*memdb.Entry) {
 	if entries == nil {
 		k.refuse(from, h, resultPassed)
@@ -245,7 +245,7 @@ func (k *keeper) head(result uint8) snapshot {
 	return snapshot{Result: result, Mode: uint8(mode), Quorate: quorate}
 }
 
-// find returns what is kept for a question; nil: nothing.
+// find returns what is kept for a question; nil means nothing.
 func (k *keeper) find(from dfsm.Member, id uint64) *kept {
 	k.mu.Lock()
 	defer k.mu.Unlock()

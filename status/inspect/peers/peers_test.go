@@ -51,7 +51,7 @@ func newCluster(t testing.TB, n int, tree func() *memdb.Tree) *cluster {
 	return c
 }
 
-// alter has what is sent be replaced, or lost; nil: nothing is.
+// alter has what is sent be replaced, or lost; nil means nothing is.
 func (c *cluster) alter(change func(from dfsm.Member, msg []byte) (instead []byte, sent bool)) {
 	c.bus.Set(func(b *grouptest.Bus) {
 		b.Sending = func(from dfsm.Member, msg []byte) ([]byte, bool) {

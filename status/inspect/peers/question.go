@@ -32,7 +32,7 @@ func (q *question) keep(members []dfsm.Member) {
 	}
 }
 
-// got takes an answer; nil: there will be none.
+// got takes an answer; nil means there will be none.
 func (q *question) got(from dfsm.Member, body cbor.RawMessage) {
 	if !q.missing[from] {
 		return
@@ -58,7 +58,7 @@ func (s *Service) takeAnswer(from dfsm.Member, h header, body cbor.RawMessage) {
 	q.got(from, body)
 }
 
-// members returns who is in the group; none if this node is not.
+// members returns the members of the group; none if this node is not among them.
 func (s *Service) members() []dfsm.Member {
 	s.mu.Lock()
 	defer s.mu.Unlock()

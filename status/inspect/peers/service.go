@@ -27,12 +27,12 @@ type Config struct {
 	// Mode tells the mode of the database's group, and whether this node is
 	// quorate. It must not wait.
 	Mode func() (dfsm.Mode, bool)
-	// Backoff is the least time between two attempts to connect; 0: 5 s.
+	// Backoff is the least time between two attempts to connect; 0 means 5 s.
 	Backoff time.Duration
 	// Patience is how long to wait for an answer, beside the time that a member
-	// may wait for a version; 0: 5 s.
+	// may wait for a version; 0 means 5 s.
 	Patience time.Duration
-	Logger   *slog.Logger // nil: nowhere
+	Logger   *slog.Logger // nil means nowhere
 }
 
 const (
@@ -62,7 +62,7 @@ type Service struct {
 	mu       sync.Mutex // guards all below
 	waker    transport.Conn
 	self     dfsm.Member
-	view     []dfsm.Member // nil: no member
+	view     []dfsm.Member // nil means no member
 	told     map[dfsm.Member]inspect.PeerState
 	out      [][]byte
 	outBytes int
@@ -248,7 +248,7 @@ func (s *Service) joined() bool {
 	return slices.Contains(s.view, s.self)
 }
 
-// setView takes in who is in the group, and tells whether somebody is new.
+// setView takes in the members, and reports whether one is new.
 func (s *Service) setView(members []dfsm.Member) (joined bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

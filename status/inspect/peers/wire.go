@@ -38,7 +38,7 @@ const (
 	maxEntries  = 16384   // in an answer
 	maxDetails  = 200     // in a question
 	maxName     = 255     // bytes of a node's name, or of a version's
-	maxPath     = 2048    // bytes of a path; what is longer is cut at the front
+	maxPath     = 2048    // bytes of a path; a longer one is cut at the front
 	shortDigest = 16      // bytes of the digests of ranges and entries
 )
 
