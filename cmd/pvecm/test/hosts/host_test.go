@@ -124,7 +124,7 @@ rm -f /etc/systemd/system/multi-user.target.wants/corosync-q*
 systemctl stop corosync-qnetd corosync-qdevice
 systemctl restart ssh pve-cluster
 # The service that makes keys and certificates has its own time.
-timeout 120 bash -c '
+! systemctl cat pve-cluster-certs > /dev/null 2>&1 || timeout 120 bash -c '
 until [ -e /etc/pve/local/pve-ssl.pem ] && [ "$(systemctl show -P ActiveState pve-cluster-certs)" = inactive ]; do sleep 0.2; done'
 `
 	if out, err := h.Exec(ctx, "bash", "-c", own); err != nil {
