@@ -51,7 +51,7 @@ func TestRecorderHearsOfEachStoredChangeOnceAndOfNoOther(t *testing.T) {
 			t.Fatalf("%v %s: %v", op.Kind, op.Path, err)
 		}
 	}
-	do(true, memdb.Op{Kind: memdb.OpMkdir, Path: "/d/"})
+	do(true, memdb.Op{Kind: memdb.OpMkdir, Path: "d"})
 	do(true, memdb.Op{Kind: memdb.OpCreate, Path: "d/a"})
 	do(false, memdb.Op{Kind: memdb.OpCreate, Path: "d/a"})
 	db.setFail(errors.New("broken"))
