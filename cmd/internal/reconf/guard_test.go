@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,16 +22,17 @@ import (
 type bench struct {
 	*guard
 	t       *testing.T
-	quorate bool
+	quorate atomic.Bool
 	running bool // corosync
 	did     []string
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{t: t, quorate: true, running: true}
+	b := &bench{t: t, running: true}
+	b.quorate.Store(true)
 	h := &host.Host{Root: t.TempDir(), Name: "node1", Stdout: io.Discard, Stderr: io.Discard}
-	h.Writable = func() bool { return b.quorate }
+	h.Writable = func() bool { return b.quorate.Load() }
 	h.Exec = func(_ context.Context, c host.Command) error {
 		line := strings.Join(c.Args, " ")
 		b.did = append(b.did, line)
@@ -148,11 +150,11 @@ func TestAGuardThatIsToldGoesBackAtOnce(t *testing.T) {
 func TestAGuardWithoutQuorumGoesBackOnItsHostFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.quorate = false
+		b.quorate.Store(false)
 		// All nodes do so, and so have quorum again.
 		reload := b.reload
 		b.reload = func() error {
-			time.AfterFunc(2*time.Second, func() { b.quorate = true })
+			time.AfterFunc(2*time.Second, func() { b.quorate.Store(true) })
 			return reload()
 		}
 		began := time.Now()
@@ -167,7 +169,7 @@ func TestAGuardWithoutQuorumGoesBackOnItsHostFirst(t *testing.T) {
 func TestAGuardFollowsThoseWhoHaveGoneBackBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.quorate = false
+		b.quorate.Store(false)
 		// corosync ends itself, since the others have version 7.
 		reload := b.reload
 		b.reload = func() error {
@@ -178,7 +180,7 @@ func TestAGuardFollowsThoseWhoHaveGoneBackBefore(t *testing.T) {
 		b.h.Exec = func(ctx context.Context, c host.Command) error {
 			if text, _ := b.h.ReadFile(host.CorosyncConf); string(text) == old(7) {
 				b.put(host.ClusterConf, old(7))
-				b.quorate = true
+				b.quorate.Store(true)
 			}
 			return exec(ctx, c)
 		}
@@ -192,7 +194,7 @@ func TestAGuardOfAChangeThatNeverCameDoesNothing(t *testing.T) {
 		b := newBench(t)
 		b.put(host.ClusterConf, old(5))
 		b.put(host.CorosyncConf, old(5))
-		b.quorate = false
+		b.quorate.Store(false)
 		b.runs()
 		b.want(old(5), old(5))
 	})
