@@ -174,9 +174,7 @@ func (m *Machine) committed() {
 	m.allSynced()
 	m.setMode(ModeSynced)
 	m.upToDate()
-	for i := range m.syncQ.items {
-		m.batch = append(m.batch, m.syncQ.items[i])
-	}
+	m.batch = append(m.batch, m.syncQ.items...)
 	m.syncQ.reset()
 	m.deliverQueue()
 	m.dropStates()

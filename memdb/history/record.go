@@ -70,11 +70,10 @@ type Change struct {
 
 // CatchUp is what is known of a synchronisation.
 type CatchUp struct {
-	Leader     string `json:"leader"`
-	LeaderID   uint32 `json:"leader_id"`
-	From       uint64 `json:"from_version"`
-	To         uint64 `json:"to_version"`
-	leaderNode int64
+	Leader   string `json:"leader"`
+	LeaderID uint32 `json:"leader_id"`
+	From     uint64 `json:"from_version"`
+	To       uint64 `json:"to_version"`
 }
 
 // State is what is at a path.
