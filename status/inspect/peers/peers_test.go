@@ -90,7 +90,7 @@ func (c *cluster) start(tree *memdb.Tree) *testNode {
 		},
 		Tree: tree, Node: c.names[id], Software: "1.0",
 		Mode:    func() (dfsm.Mode, bool) { return dfsm.Mode(n.mode.Load()), true },
-		Backoff: 10 * time.Millisecond, Patience: 2 * time.Second,
+		Backoff: 10 * time.Millisecond, Patience: 5 * time.Second,
 	})
 	if err != nil {
 		c.t.Fatal(err)
