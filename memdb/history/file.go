@@ -10,6 +10,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"weak"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -51,9 +52,10 @@ type head struct {
 
 func headOf(root *memdb.Entry) head { return head{root.Version, root.Writer, root.MTime} }
 
-// latest is the content of a path after its last change, and the revision of that.
+// latest is the content of a path after its last change: where it is in memory, as long as the tree
+// has it, and in the file.
 type latest struct {
-	version uint64
+	data    weak.Pointer[byte]
 	content int64
 }
 
@@ -198,9 +200,9 @@ func (f *file) close(tidy bool) {
 // store stores change sets in one transaction; head is the tree's root after them.
 func (f *file) store(batch []item, root *memdb.Entry) error {
 	err := f.transaction(func() error {
-		gone := passing(batch)
+		gone, follows := passing(batch)
 		for i := range batch {
-			if err := f.item(&batch[i], gone[i]); err != nil {
+			if err := f.item(&batch[i], gone[i], follows[i]); err != nil {
 				return err
 			}
 		}
@@ -255,11 +257,10 @@ type entry struct {
 }
 
 // passing says which of the change sets another one of them continues, so that they need not be
-// stored; see continues.
-func passing(batch []item) map[int]bool {
-	gone := map[int]bool{}
-	tails := map[uint64]*memdb.Entry{} // by inode: the state before a write at the end that comes next
-	after := map[uint64]*memdb.Entry{} // and the one after it
+// stored, and which are those others; see continues.
+func passing(batch []item) (gone, follows map[int]bool) {
+	gone, follows = map[int]bool{}, map[int]bool{}
+	tails := map[uint64]int{} // by inode: the next write, if it may continue another one
 	for i := len(batch) - 1; i >= 0; i-- {
 		s := &batch[i].step
 		if batch[i].sync != nil {
@@ -271,15 +272,17 @@ func passing(batch []item) map[int]bool {
 			continue
 		}
 		c := s.Changes[n]
-		if old := tails[c.Inode]; s.Kind == memdb.OpWrite && old != nil && c.New != nil && old.Version == c.New.Version && goesOn(old, after[c.Inode]) {
-			gone[i] = true
+		if j, ok := tails[c.Inode]; ok && s.Kind == memdb.OpWrite && c.New != nil {
+			if next := batch[j].step.Changes[len(batch[j].step.Changes)-2]; next.Old.Version == c.New.Version && goesOn(next.Old, next.New) {
+				gone[i], follows[j] = true, true
+			}
 		}
 		delete(tails, c.Inode)
-		if s.Kind == memdb.OpWrite && (s.Tail || c.Old != nil && c.Old.Size() == 0) {
-			tails[c.Inode], after[c.Inode] = c.Old, c.New
+		if s.Kind == memdb.OpWrite && c.Old != nil && (s.Tail || c.Old.Size() == 0) {
+			tails[c.Inode] = i
 		}
 	}
-	return gone
+	return gone, follows
 }
 
 // goesOn reports whether a write goes on where another one of the same node has ended a moment
@@ -294,8 +297,9 @@ func goesOn(old, e *memdb.Entry) bool {
 	return old.MTime/appendTime == e.MTime/appendTime && sameStart(old.Data(), e.Data())
 }
 
-// item stores a change set, unless it is only passing.
-func (f *file) item(i *item, passing bool) error {
+// item stores a change set, unless it is only passing. Follows says that it continues one that
+// was, which then is not in the file.
+func (f *file) item(i *item, passing, follows bool) error {
 	if i.sync != nil {
 		return f.catchUp(i)
 	}
@@ -313,8 +317,13 @@ func (f *file) item(i *item, passing bool) error {
 		c.kind, c.e = Delete, nil
 	case memdb.OpWrite:
 		c.kind = Write
-		if err := f.continues(i, &c); err != nil || passing {
-			return err
+		if !follows {
+			if err := f.continues(i, &c); err != nil {
+				return err
+			}
+		}
+		if passing {
+			return nil
 		}
 	case memdb.OpRename:
 		if temporary(i.step.Path) { // how Proxmox's tools write a file
@@ -485,7 +494,7 @@ func (f *file) change(c *entry) error {
 // same content, as programs do, needs no digest.
 func (f *file) contentOf(path int64, c *entry) (id int64, err error) {
 	l, ok := f.latest[path]
-	if ok && c.was != nil && c.was.Version == l.version && c.was.Size() > 0 && bytes.Equal(c.was.Data(), c.e.Data()) {
+	if ok && c.was != nil && c.was.Size() > 0 && weak.Make(&c.was.Data()[0]) == l.data && bytes.Equal(c.was.Data(), c.e.Data()) {
 		id = l.content
 	} else if id, err = f.contentID(c.e.Data()); err != nil {
 		return 0, err
@@ -493,7 +502,9 @@ func (f *file) contentOf(path int64, c *entry) (id int64, err error) {
 	if len(f.latest) >= cached {
 		clear(f.latest)
 	}
-	f.latest[path] = latest{c.e.Version, id}
+	if delete(f.latest, path); c.e.Size() > 0 {
+		f.latest[path] = latest{weak.Make(&c.e.Data()[0]), id}
+	}
 	return id, nil
 }
 

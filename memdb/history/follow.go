@@ -159,7 +159,7 @@ func (r *Recorder) pending(seq int64) (events []Event) {
 func (r *Recorder) describe(i *item) []Change {
 	c := collector{r: r}
 	f := file{cfg: &r.cfg, sink: &c}
-	if err := f.item(i, false); err != nil {
+	if err := f.item(i, false, false); err != nil {
 		return nil // it stores nothing
 	}
 	return c.list
