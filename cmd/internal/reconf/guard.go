@@ -24,6 +24,7 @@ import (
 const (
 	pledgeFile = "/var/lib/pve-cluster/config-guard.json"
 	guardLog   = "/run/pvecm-config-guard.log"
+	guardLock  = "/run/pvecm-config-guard.lock" // of the pledge, while it is replaced or ended
 	unitName   = "pvecm-config-guard.service"
 	unitFile   = "/etc/systemd/system/" + unitName
 	// historyDir holds the texts that were in force before, by their version, and the word
@@ -106,9 +107,13 @@ func (p *Pledge) write(h *host.Host) error {
 
 // Arm has this host keep a pledge, and starts its guard.
 func Arm(ctx context.Context, h *host.Host, p *Pledge) error {
+	return exclusively(ctx, h, func() error { return arm(ctx, h, p) })
+}
+
+func arm(ctx context.Context, h *host.Host, p *Pledge) error {
 	if there, err := readPledge(h); err != nil {
 		return err
-	} else if there != nil && h.Time().Before(there.Deadline) {
+	} else if there != nil && h.Time().Before(there.Deadline) && !there.confirmed(h) {
 		return plan.Fail(plan.Refused, "on-trial", "wait until it is over", "another change of corosync.conf is on trial here until %s", there.Deadline.Format(time.TimeOnly))
 	}
 	if _, err := p.back(p.Version); err != nil {
@@ -162,7 +167,38 @@ func Due(h *host.Host, id string) error {
 	return p.write(h)
 }
 
-// forget ends a pledge.
+// exclusively does something while no other process of this host replaces or ends a pledge.
+func exclusively(ctx context.Context, h *host.Host, do func() error) error {
+	lock, err := os.OpenFile(h.Path(guardLock), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	for {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return do()
+		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR):
+			return fmt.Errorf("lock %s: %w", lock.Name(), err)
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("waiting for %s: %w", lock.Name(), err)
+		}
+	}
+}
+
+// forget ends a pledge, unless another one has taken its place.
+func (p *Pledge) forget(ctx context.Context, h *host.Host) error {
+	return exclusively(ctx, h, func() error {
+		there, err := readPledge(h)
+		if err != nil || there == nil || there.ID != p.ID {
+			return err
+		}
+		return forget(ctx, h)
+	})
+}
+
 func forget(ctx context.Context, h *host.Host) error {
 	err := os.Remove(h.Path(pledgeFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -217,7 +253,7 @@ func (g *guard) run(ctx context.Context) error {
 		}
 		g.p = p
 		if g.confirmed() || h.Quorate() && g.treeVersion() > p.Version {
-			return forget(ctx, h)
+			return g.p.forget(ctx, h)
 		}
 		now := h.Time()
 		if h.Quorate() || !g.changed() {
@@ -231,20 +267,22 @@ func (g *guard) run(ctx context.Context) error {
 		}
 	}
 	if !g.changed() {
-		return forget(ctx, h)
+		return g.p.forget(ctx, h)
 	}
 	h.Sayf("%s: version %d of corosync.conf is not confirmed: going back to the text before it", h.Time().Format(time.DateTime), g.p.Version)
 	if err := g.restore(ctx); err != nil {
 		return err
 	}
 	h.Sayf("%s: done", h.Time().Format(time.DateTime))
-	return forget(ctx, h)
+	return g.p.forget(ctx, h)
 }
 
-// confirmed tells whether the change has been found good.
-func (g *guard) confirmed() bool {
-	text, err := g.h.ReadFile(confirmedFile)
-	return err == nil && strings.TrimSpace(string(text)) == g.p.ID
+func (g *guard) confirmed() bool { return g.p.confirmed(g.h) }
+
+// confirmed tells whether the change has been found good. Its guard may not have noticed yet.
+func (p *Pledge) confirmed(h *host.Host) bool {
+	text, err := h.ReadFile(confirmedFile)
+	return err == nil && strings.TrimSpace(string(text)) == p.ID
 }
 
 // treeVersion is that of the tree's corosync.conf; 0 means it can't be told.

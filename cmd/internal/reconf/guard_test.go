@@ -41,7 +41,7 @@ func newBench(t *testing.T) *bench {
 		}
 		return nil
 	}
-	for _, dir := range []string{host.Mount + "/priv/lock", historyDir, host.CorosyncDir, "/var/lib/pve-cluster", "/var/lock"} {
+	for _, dir := range []string{host.Mount + "/priv/lock", historyDir, host.CorosyncDir, "/var/lib/pve-cluster", "/var/lock", "/run/systemd/system", "/etc/systemd/system"} {
 		if err := os.MkdirAll(h.Path(dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -216,5 +216,30 @@ func TestTwoChangesAreNotOnTrialAtOnce(t *testing.T) {
 	}
 	if p, err := readPledge(b.h); err != nil || p.ID != "this" {
 		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// A step of a change is confirmed before the next one begins, and guards notice a little later.
+func TestAConfirmedChangeIsInNobodysWay(t *testing.T) {
+	b := newBench(t)
+	next := &Pledge{ID: "next", Version: 7, Old: version(6), Limit: time.Minute}
+	if err := Arm(t.Context(), b.h, next); err == nil || !strings.Contains(err.Error(), "on trial") {
+		t.Errorf("a change beside one on trial: %v", err)
+	}
+	b.put(confirmedFile, "this\n")
+	if err := Arm(t.Context(), b.h, next); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.p.forget(t.Context(), b.h); err != nil { // by the guard of the first one
+		t.Error(err)
+	}
+	if p, err := readPledge(b.h); err != nil || p == nil || p.ID != "next" {
+		t.Errorf("the host keeps %v (%v)", p, err)
+	}
+	if err := next.forget(t.Context(), b.h); err != nil {
+		t.Error(err)
+	}
+	if p, err := readPledge(b.h); err != nil || p != nil {
+		t.Errorf("the host still keeps %v (%v)", p, err)
 	}
 }
