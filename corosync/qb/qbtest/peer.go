@@ -163,11 +163,18 @@ func (s *Client) line() string {
 // PID returns the client's process id.
 func (s *Client) PID() int { return s.cmd.Process.Pid }
 
-// Send sends a request without waiting for the answer.
+// Send sends a request without waiting for the answer. It tries again while libqb says
+// that the server has yet to read what was sent before.
 func (s *Client) Send(id int32, data []byte) {
 	s.tb.Helper()
-	if n, errno := s.SendRaw(id, 16+len(data), data, 1); n != 1 {
-		s.tb.Fatalf("request not sent: %v", errno)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		n, errno := s.SendRaw(id, 16+len(data), data, 1)
+		if n == 1 {
+			return
+		}
+		if errno != syscall.EAGAIN || time.Now().After(deadline) {
+			s.tb.Fatalf("request not sent: %v", errno)
+		}
 	}
 }
 
