@@ -27,31 +27,13 @@ type node struct {
 	tree  *memdb.Tree
 	cfg   Config
 	r     *Recorder
-	log   *lines
+	log   *testutil.Log
 	clock time.Time
 	mu    sync.Mutex
 }
 
-// lines is a log that tests look into.
-type lines struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func newNode(tb testing.TB) *node {
-	n := &node{tb: tb, tree: memdb.New(), log: &lines{}, clock: time.Unix(1_700_000_000, 0)}
+	n := &node{tb: tb, tree: memdb.New(), log: &testutil.Log{}, clock: time.Unix(1_700_000_000, 0)}
 	n.cfg = Config{
 		Path: filepath.Join(tb.TempDir(), FileName), Tree: n.tree, Clock: n.now, Delay: time.Hour, Retry: 10 * time.Millisecond,
 		NodeName: func(id uint32) string { return fmt.Sprintf("node%d", id) },
@@ -1023,7 +1005,12 @@ func TestFollowersFromThePastGetWhatIsHeldAndAreToldOfTheRest(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		for f.seq < n.r.seqOf() {
+		last := func() int64 {
+			n.r.mu.Lock()
+			defer n.r.mu.Unlock()
+			return n.r.seqOf()
+		}
+		for f.seq < last() {
 			more, err := f.Next(t.Context())
 			if err != nil {
 				t.Fatal(err)

@@ -18,7 +18,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,27 +26,9 @@ import (
 	"pmxcfs/internal/testutil"
 )
 
-// lines is a log that tests look into.
-type lines struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func start(t *testing.T, cfg Config) (*Server, *lines) {
+func start(t *testing.T, cfg Config) (*Server, *testutil.Log) {
 	t.Helper()
-	log := &lines{}
+	log := &testutil.Log{}
 	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
 	cfg.Retry = 5 * time.Millisecond
 	if cfg.Public == nil {
