@@ -125,7 +125,7 @@ func (fs *FS) modeOf(id uint64) (uint32, gofuse.Status) {
 	e, ok := fs.tree.Get(inodeOf(id))
 	if !ok {
 		if e, ok = fs.orphan(inodeOf(id)); !ok {
-			return 0, gofuse.ENOENT
+			return 0, statusESTALE
 		}
 	}
 	return fs.mode(e), gofuse.OK

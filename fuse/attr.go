@@ -140,6 +140,10 @@ func (fs *FS) Lookup(_ <-chan struct{}, in *gofuse.InHeader, name string, out *g
 				fs.known.takeAbsent(in.NodeId, name)
 				continue
 			}
+			if _, there := fs.tree.Get(dir); !there {
+				fs.known.takeAbsent(in.NodeId, name)
+				return statusESTALE
+			}
 			if noted && !fs.guarded(dir) {
 				out.SetEntryTimeout(cacheTime)
 			}
@@ -237,7 +241,7 @@ func (fs *FS) setAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.
 	}
 	before := *out
 	*out = gofuse.AttrOut{}
-	if st := fs.GetAttr(cancel, &get, out); st != gofuse.ENOENT {
+	if st := fs.GetAttr(cancel, &get, out); st != statusESTALE {
 		if fs.shared { // this kind of answer the kernel keeps whatever it was told meanwhile
 			out.SetTimeout(0)
 		}

@@ -18,7 +18,7 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut)
 	e, ok := fs.tree.Get(inode)
 	switch {
 	case !ok:
-		return gofuse.ENOENT
+		return statusESTALE
 	case !fs.may(&in.InHeader, fs.mode(e), mayRead):
 		return statusEACCES
 	}

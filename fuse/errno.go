@@ -36,3 +36,9 @@ const (
 	statusENAMETOOLONG = gofuse.Status(syscall.ENAMETOOLONG)
 	statusENOTSUPP     = gofuse.Status(syscall.EOPNOTSUPP)
 )
+
+// statusESTALE answers a request about an entry that is gone: another node, or a rename
+// over it, replaced it after the kernel had looked its path up. The kernel then walks the
+// path once more, asking for each name, and finds what is there now; with ENOENT a program
+// would miss a file that exists all the time.
+const statusESTALE = gofuse.Status(syscall.ESTALE)

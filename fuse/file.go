@@ -26,7 +26,7 @@ func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOu
 	}
 	switch {
 	case !ok:
-		return gofuse.ENOENT
+		return statusESTALE
 	case e.IsDir():
 		return statusEISDIR
 	case !fs.may(&in.InHeader, fs.mode(e), wanted(in.Flags)):
@@ -265,7 +265,7 @@ func (f *openFile) setOrphan(data []byte) {
 func (fs *FS) orphanAttr(id uint64, out *gofuse.AttrOut) gofuse.Status {
 	o, ok := fs.orphan(inodeOf(id))
 	if !ok {
-		return gofuse.ENOENT
+		return statusESTALE
 	}
 	fs.entryAttr(o, &out.Attr)
 	out.Nlink = 0
@@ -370,7 +370,7 @@ func (fs *FS) resizeOrphan(inode, size uint64) gofuse.Status {
 	defer fs.mu.Unlock()
 	f := fs.files[inode]
 	if f == nil || f.orphan == nil {
-		return gofuse.ENOENT
+		return statusESTALE
 	}
 	buf := make([]byte, size)
 	copy(buf, f.orphan.Data())

@@ -823,3 +823,76 @@ func TestRefusedTruncationIsToldAndNotLogged(t *testing.T) {
 	}
 	m.want("f", "old")
 }
+
+// Another node's change reaches the tree before the kernel is told of it. What the kernel
+// then asks for by its old inode it has to look up again: the names exist all the time.
+func TestRequestsForAReplacedEntryFindItsSuccessor(t *testing.T) {
+	requests := map[string]func(m *testMount, name string) error{
+		"open": func(m *testMount, name string) error {
+			content, err := os.ReadFile(m.path(name))
+			if err == nil && string(content) != "new" {
+				return fmt.Errorf("it holds %q", content)
+			}
+			return err
+		},
+		"append": func(m *testMount, name string) error {
+			f, err := os.OpenFile(m.path(name), os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = f.WriteString("!")
+			return err
+		},
+		"truncate": func(m *testMount, name string) error { return os.Truncate(m.path(name), 1) },
+		"times":    func(m *testMount, name string) error { return os.Chtimes(m.path(name), time.Time{}, time.Unix(1, 0)) },
+		"chmod":    func(m *testMount, name string) error { return os.Chmod(m.path(name), 0o640) },
+		"access":   func(m *testMount, name string) error { return unix.Access(m.path(name), unix.R_OK) },
+		"list": func(m *testMount, name string) error {
+			_, err := os.ReadDir(m.path(filepath.Dir(name)))
+			return err
+		},
+		"lookup": func(m *testMount, name string) error {
+			_, err := os.Stat(m.path(name + ".other"))
+			return err
+		},
+		"create": func(m *testMount, name string) error { return os.WriteFile(m.path(name+".x"), []byte("x"), 0o640) },
+		"delete": func(m *testMount, name string) error { return os.Remove(m.path(name + ".other")) },
+		"rename": func(m *testMount, name string) error { return os.Rename(m.path(name+".other"), m.path(name)) },
+	}
+	for name, request := range requests {
+		t.Run(name, func(t *testing.T) {
+			m := mountNode(t, nil, true)
+			m.mkdir("d")
+			m.write("d/file", "old")
+			m.write("d/file.other", "old")
+			m.stat("d/file") // the kernel knows the inodes of both
+			for _, op := range []memdb.Op{
+				{Kind: memdb.OpDelete, Path: "d/file"},
+				{Kind: memdb.OpDelete, Path: "d/file.other"},
+				{Kind: memdb.OpDelete, Path: "d"},
+				{Kind: memdb.OpMkdir, Path: "d"},
+				{Kind: memdb.OpCreate, Path: "d/file"},
+				{Kind: memdb.OpWrite, Path: "d/file", Data: []byte("new")},
+				{Kind: memdb.OpCreate, Path: "d/file.other"},
+			} {
+				if _, err := m.store.Local.Do(nil, &op); err != nil { // no kernel hears of it
+					t.Fatal(err)
+				}
+			}
+			if err := request(m, "d/file"); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	t.Run("what is gone", func(t *testing.T) {
+		m := mountNode(t, nil, true)
+		m.write("file", "old")
+		m.stat("file")
+		if _, err := m.store.Local.Do(nil, &memdb.Op{Kind: memdb.OpDelete, Path: "file"}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := os.ReadFile(m.path("file"))
+		wantErrno(t, "opening it", err, syscall.ENOENT)
+	})
+}

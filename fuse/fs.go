@@ -233,7 +233,7 @@ func (fs *FS) reserved(dir uint64, name string) *rootItem {
 func (fs *FS) childPath(dir uint64, name string) (string, gofuse.Status) {
 	path, ok := fs.tree.Path(inodeOf(dir))
 	if !ok {
-		return "", gofuse.ENOENT
+		return "", statusESTALE
 	}
 	return memdb.Join(path, name), gofuse.OK
 }

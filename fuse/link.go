@@ -33,7 +33,7 @@ func (fs *FS) Link(cancel <-chan struct{}, in *gofuse.LinkIn, name string, out *
 	from, ok := fs.tree.Get(inodeOf(in.Oldnodeid))
 	switch {
 	case !ok:
-		return gofuse.ENOENT
+		return statusESTALE
 	case from.IsDir():
 		return statusEPERM
 	case !fs.may(&in.InHeader, fs.mode(from), mayRead): // a link would need no right to read; a copy does
