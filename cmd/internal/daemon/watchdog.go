@@ -69,6 +69,9 @@ const (
 	// stuck for less than a quarter does no harm, and one that remains so keeps
 	// the manager waiting for a last message half its time ago.
 	watchdogMissed = 2
+	// partRest has a part that answers asked at every other look: half of what an idle daemon
+	// does is to answer its own questions.
+	partRest = 1
 	// mountRest has the mount probed once in the manager's time: each probe takes the kernel,
 	// the guard and the runtime some sixty switches, most of what an idle daemon does.
 	mountRest = 3

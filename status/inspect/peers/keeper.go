@@ -119,15 +119,18 @@ func (k *keeper) run(ctx context.Context) {
 		case <-k.kick:
 		case <-timer.C:
 		}
-		timer.Reset(k.expire(time.Now()))
+		timer.Stop()
+		if next := k.expire(time.Now()); next > 0 {
+			timer.Reset(next)
+		}
 	}
 }
 
 // expire answers those whose waiting is over, drops what nobody asks for any more, and
-// returns when to do so again.
+// returns when to do so again; 0 means when somebody has asked.
 func (k *keeper) expire(now time.Time) time.Duration {
 	var over []*wait
-	next := keepTime
+	var next time.Duration
 	k.mu.Lock()
 	open := k.waiting[:0]
 	for _, w := range k.waiting {
@@ -135,7 +138,9 @@ func (k *keeper) expire(now time.Time) time.Duration {
 			over = append(over, w)
 			continue
 		}
-		next = min(next, w.until.Sub(now))
+		if until := w.until.Sub(now); next == 0 || until < next {
+			next = until
+		}
 		open = append(open, w)
 	}
 	clear(k.waiting[len(open):])
@@ -146,8 +151,8 @@ func (k *keeper) expire(now time.Time) time.Duration {
 			delete(k.kept, m)
 		}
 	}
-	if len(k.kept) > 0 {
-		next = min(next, time.Second)
+	if (len(k.kept) > 0 || len(over) > 0) && (next == 0 || next > time.Second) {
+		next = time.Second
 	}
 	k.mu.Unlock()
 	for _, w := range over {

@@ -36,7 +36,7 @@ type Config struct {
 }
 
 const (
-	tellEvery  = 10 * time.Second // a state, at least
+	tellEvery  = 30 * time.Second // a state, at least
 	tellAtMost = time.Second      // between two states, if the version changes
 	// leaveTime is how long leaving in order may take.
 	leaveTime = time.Second
