@@ -3,6 +3,7 @@ package lab
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -32,6 +33,22 @@ func Require(t testing.TB, programs ...string) {
 	default:
 		t.Skipf("needs a lab: %v", err)
 	}
+}
+
+// TempDir makes a directory for a test that is removed at its end, as t.TempDir does; and, if
+// the test is killed, by the next lab that is brought up.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, lock, err := makeDir(os.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(os.RemoveAll(dir), lock.Close()); err != nil {
+			t.Errorf("removing %s: %v", dir, err)
+		}
+	})
+	return dir
 }
 
 // New brings up n hosts with corosync, all members and quorate, and takes them

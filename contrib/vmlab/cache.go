@@ -12,8 +12,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +65,9 @@ chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer e2scr
 // maxAge is how old a root may get: by then it lacks many updates.
 const maxAge = 30 * 24 * time.Hour
 
+// mountDir is where each [RootRun] mounts its copy of a root, in a mount name space of its own.
+const mountDir = "mount"
+
 // cache is a directory with, per key, a root file system and its lock, and with,
 // per release, the package lists and packages that installing has fetched.
 // Processes share it by flock(2).
@@ -91,6 +96,9 @@ func openCache(dir string, log io.Writer) (*cache, error) {
 				return nil, fmt.Errorf("vmlab: %w", err)
 			}
 		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, mountDir), 0o755); err != nil {
+		return nil, fmt.Errorf("vmlab: %w", err)
 	}
 	return &cache{dir: dir, log: log}, nil
 }
@@ -175,44 +183,66 @@ func flaw(ctx context.Context, dir string) string {
 	return ""
 }
 
+// makeRoot makes a root beside its place, with all that is written on the way in one
+// directory: what a killed one leaves goes when the next one is made, and is never taken for
+// a root.
 func makeRoot(ctx context.Context, dir string, r recipe) error {
-	tmp := dir + ".new"
-	for _, d := range []string{dir, tmp} {
+	work := dir + ".new"
+	for _, d := range []string{dir, work} {
 		if err := os.RemoveAll(d); err != nil {
 			return fmt.Errorf("vmlab: %w", err)
 		}
+	}
+	root, tmp, sources := filepath.Join(work, "root"), filepath.Join(work, "tmp"), filepath.Join(work, "debian.list")
+	if r.deb822 {
+		sources = filepath.Join(work, "debian.sources")
+	}
+	err := errors.Join(os.MkdirAll(tmp, 0o755), os.Chmod(tmp, 0o777|os.ModeSticky), os.WriteFile(sources, []byte(r.sources), 0o644))
+	if err != nil {
+		return fmt.Errorf("vmlab: %w", err)
 	}
 	args := []string{"--mode=root", "--variant=apt", "--include=" + strings.Join(r.packages, ","), "--dpkgopt=force-unsafe-io"}
 	for _, line := range r.conf {
 		args = append(args, "--aptopt="+line)
 	}
-	sources := dir + ".list"
-	if r.deb822 {
-		sources = dir + ".sources"
-	}
-	if err := os.WriteFile(sources, []byte(r.sources), 0o644); err != nil {
-		return fmt.Errorf("vmlab: %w", err)
-	}
-	defer os.Remove(sources)
 	steps := [][]string{
-		append(append([]string{"mmdebstrap"}, args...), r.suite, tmp, sources),
-		{"bash", "-c", finish, "finish", tmp},
+		append(append([]string{"mmdebstrap"}, args...), r.suite, root, sources),
+		{"bash", "-c", finish, "finish", root},
 	}
 	for _, step := range steps {
-		// It mounts things below the root: in name spaces of its own these and all its
-		// processes end with it, when it is killed, too.
+		// It mounts things below the root: in name spaces of its own these end with it.
 		cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--"}, step...)...)
+		cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 		cmd.WaitDelay = 10 * time.Second
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("vmlab: making a root: %s: %w: %s", step[0], err, out)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := tethered(cmd); err != nil {
+			return fmt.Errorf("vmlab: making a root: %s: %w: %s", step[0], err, &out)
 		}
 	}
 	// Its age counts from now, not from its packages'.
 	now := time.Now()
-	if err := os.Chtimes(filepath.Join(tmp, "var/lib/dpkg/status"), now, now); err != nil {
-		return err
+	if err := os.Chtimes(filepath.Join(root, "var/lib/dpkg/status"), now, now); err != nil {
+		return fmt.Errorf("vmlab: %w", err)
 	}
-	return os.Rename(tmp, dir)
+	if err := os.Rename(root, dir); err != nil {
+		return fmt.Errorf("vmlab: %w", err)
+	}
+	return os.RemoveAll(work)
+}
+
+// tethered runs a command that ends with this process, however that ends: the kernel kills
+// it. It takes the thread that started a command for its parent (prctl(2),
+// PR_SET_PDEATHSIG), so that thread is kept. "unshare --kill-child" hands the end on to
+// everything in its PID name space.
+func tethered(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	return cmd.Run()
 }
 
 // prune removes the roots of other recipes that nobody uses and that have not been

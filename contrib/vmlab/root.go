@@ -53,7 +53,8 @@ shift
 exec chroot "$root" sh -c 'cd "$1"; shift; exec "$@"' sh "$work" "$@"
 `
 
-// Run runs the command to its end. The end of ctx kills it.
+// Run runs the command to its end. The end of ctx kills it and its children, and so does the
+// end of this process.
 func (r *RootRun) Run(ctx context.Context) error {
 	c, err := openCache(r.Cache, r.Log)
 	if err != nil {
@@ -64,17 +65,12 @@ func (r *RootRun) Run(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
-	dir, err := os.MkdirTemp("", "pmxroot-")
-	if err != nil {
-		return fmt.Errorf("vmlab: %w", err)
-	}
-	defer os.Remove(dir)
 	work := r.Dir
 	if work == "" {
 		work = "/"
 	}
 	args := []string{"--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--",
-		"bash", "-c", rootScript, "pmxroot", root, dir, work}
+		"bash", "-c", rootScript, "pmxroot", root, filepath.Join(c.dir, mountDir), work}
 	for _, bind := range r.Binds {
 		abs, err := filepath.Abs(bind)
 		if err != nil {
@@ -88,7 +84,7 @@ func (r *RootRun) Run(ctx context.Context) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = r.Stdin, r.Stdout, r.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	return cmd.Run()
+	return tethered(cmd)
 }
 
 // GoCache is the directory of the release's build cache for Go: what C code is compiled

@@ -2,6 +2,7 @@ package vmlab
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -209,9 +210,36 @@ func TestDamagedRootIsMadeAnew(t *testing.T) {
 	}
 }
 
+// owner is this program, running a test as a process that is going to be killed; it goes on
+// when it has said "owned", and what follows that is returned.
+func owner(t *testing.T, test string, env ...string) (*exec.Cmd, string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$")
+	cmd.Env = append(append(os.Environ(), "VMLAB_TEST_OWNER=1"), env...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if said, ok := strings.CutPrefix(lines.Text(), "owned "); ok {
+			return cmd, said
+		}
+	}
+	t.Fatalf("%s, as a process of its own, owns nothing", test)
+	return nil, ""
+}
+
+// owned tells whether this process is an owner.
+func owned() bool { return os.Getenv("VMLAB_TEST_OWNER") != "" }
+
 // TestDeadOwnerLeavesNothing kills a process that owns a running host.
 func TestDeadOwnerLeavesNothing(t *testing.T) {
-	if os.Getenv("VMLAB_TEST_OWNER") != "" {
+	if owned() {
 		l := New(t, Trixie)
 		pid, err := l.Host(1).leader()
 		if err != nil {
@@ -221,26 +249,14 @@ func TestDeadOwnerLeavesNothing(t *testing.T) {
 		select {}
 	}
 	Require(t)
-	owner := exec.Command(os.Args[0], "-test.run=^TestDeadOwnerLeavesNothing$")
-	owner.Env = append(os.Environ(), "VMLAB_TEST_OWNER=1")
-	owner.Stderr = os.Stderr
-	out, err := owner.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := owner.Start(); err != nil {
-		t.Fatal(err)
-	}
+	cmd, said := owner(t, "TestDeadOwnerLeavesNothing")
 	var pid int
 	var dir, cgroup string
-	for lines := bufio.NewScanner(out); pid == 0 && lines.Scan(); {
-		_, _ = fmt.Sscanf(lines.Text(), "owned %d %s %s", &pid, &dir, &cgroup)
+	if _, err := fmt.Sscanf(said, "%d %s %s", &pid, &dir, &cgroup); err != nil {
+		t.Fatalf("%q: %v", said, err)
 	}
-	if pid == 0 {
-		t.Fatal("the owner has no host")
-	}
-	_ = owner.Process.Kill()
-	_ = owner.Wait()
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
 	// In a lab's host the hierarchy can be seen without leaving a mount here.
 	l, err := lab.Up(lab.Options{Hosts: 1, NoCorosync: true})
 	if err != nil {
@@ -262,4 +278,73 @@ func TestDeadOwnerLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestDeadOwnersRootIsNone kills a process that is making a root, and one that runs a command
+// in one: what they started ends with them, nothing is left but what the next one removes, and
+// nothing of it is taken for a root.
+func TestDeadOwnersRootIsNone(t *testing.T) {
+	const whatEnv, markEnv = "VMLAB_TEST_WHAT", "VMLAB_TEST_MARK"
+	mark := os.Getenv(markEnv)
+	switch os.Getenv(whatEnv) {
+	case "making": // the mark is the cache
+		c, err := openCache(mark, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				if begun, _ := filepath.Glob(mark + "/root-*.new/root/var/lib/dpkg"); len(begun) > 0 {
+					fmt.Println("owned", begun[0])
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+		_, _, err = c.root(t.Context(), Trixie, packages)
+		t.Fatalf("not killed while it was made: %v", err)
+	case "running": // the mark is an argument
+		r := RootRun{Suite: Trixie, Packages: packages, Args: []string{"bash", "-c", "echo owned one; sleep infinity & wait", mark}, Stdout: os.Stdout}
+		t.Fatalf("not killed: %v", r.Run(t.Context()))
+	}
+	Require(t)
+	for _, what := range []string{"making", "running"} {
+		t.Run(what, func(t *testing.T) {
+			tmp, mark := t.TempDir(), t.TempDir()
+			cmd, _ := owner(t, "TestDeadOwnersRootIsNone", "TMPDIR="+tmp, whatEnv+"="+what, markEnv+"="+mark)
+			if n := len(marked(mark)); n < 3 {
+				t.Errorf("%d processes run, its owner among them: this shows nothing", n)
+			}
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			if err := poll(testContext(t), func() (bool, error) {
+				list := marked(mark)
+				return len(list) == 0, fmt.Errorf("still there: %q", list)
+			}); err != nil {
+				t.Error(err)
+			}
+			if files, err := os.ReadDir(tmp); err != nil || len(files) > 0 {
+				t.Errorf("left among temporary files: %v (%v)", files, err)
+			}
+			if roots, err := filepath.Glob(mark + "/root-*-????????????"); err != nil || len(roots) > 0 {
+				t.Errorf("left as a root: %v (%v)", roots, err)
+			}
+			if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || bytes.Contains(mounts, []byte(mark)) {
+				t.Errorf("left mounted (%v):\n%s", err, mounts)
+			}
+		})
+	}
+}
+
+// marked lists the processes that have this text among their arguments or in their environment.
+func marked(mark string) (list []string) {
+	names, _ := filepath.Glob("/proc/[0-9]*")
+	for _, name := range names {
+		args, _ := os.ReadFile(name + "/cmdline")
+		env, _ := os.ReadFile(name + "/environ")
+		if bytes.Contains(append(args, env...), []byte(mark)) {
+			list = append(list, fmt.Sprintf("%s %.200q", name, args))
+		}
+	}
+	return list
 }

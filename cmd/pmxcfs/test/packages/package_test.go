@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"pmxcfs/contrib/lab"
 	"pmxcfs/contrib/vmlab"
 )
 
@@ -157,7 +158,7 @@ var versionLine = regexp.MustCompile(`(?m)^Version: .*$`)
 // repacked gives the same package under a lower version: as an older one.
 func repacked(t *testing.T, r release, version string) release {
 	t.Helper()
-	dir := t.TempDir()
+	dir := lab.TempDir(t)
 	tree := filepath.Join(dir, "tree")
 	machine(t, dir, "dpkg-deb", "--raw-extract", must(filepath.Abs(r.deb))(t), tree)
 	control := filepath.Join(tree, "DEBIAN/control")

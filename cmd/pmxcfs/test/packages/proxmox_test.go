@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"pmxcfs/contrib/lab"
 	"pmxcfs/contrib/vmlab"
 
 	"pmxcfs/internal/testutil"
@@ -207,7 +208,7 @@ var step = regexp.MustCompile(`(?m)^(\t+)((?:rm|cp|mv|dpkg-divert|systemctl|deb-
 // before the step whose number is in /root/step.
 func breakable(t *testing.T, r release) release {
 	t.Helper()
-	dir := t.TempDir()
+	dir := lab.TempDir(t)
 	tree := filepath.Join(dir, "tree")
 	machine(t, dir, "dpkg-deb", "--raw-extract", must(filepath.Abs(r.deb))(t), tree)
 	const prologue = `

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"pmxcfs/contrib/lab"
 	"pmxcfs/contrib/vmlab"
 )
 
@@ -49,7 +50,7 @@ func TestSourceTreeOnAFreshSystem(t *testing.T) {
 	for _, suite := range []string{vmlab.Trixie, vmlab.Bookworm} {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
-			tree := filepath.Join(t.TempDir(), "pmxcfs")
+			tree := filepath.Join(lab.TempDir(t), "pmxcfs")
 			if err := os.Mkdir(tree, 0o755); err != nil {
 				t.Fatal(err)
 			}

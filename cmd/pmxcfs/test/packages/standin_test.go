@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"pmxcfs/contrib/lab"
 	"pmxcfs/internal/testutil"
 )
 
@@ -200,7 +201,7 @@ func standIns(version string) []standIn {
 // stock daemon.
 func (s standIn) builds(t *testing.T, dir string, program []byte) {
 	t.Helper()
-	tree := filepath.Join(t.TempDir(), s.name)
+	tree := filepath.Join(lab.TempDir(t), s.name)
 	write := func(name string, text []byte, mode os.FileMode) {
 		t.Helper()
 		name = filepath.Join(tree, name)
@@ -256,8 +257,8 @@ const repositoryThere = "/var/lib/stock-repository"
 // newRepository makes one without packages; ours has the program for the stock daemon.
 func newRepository(t *testing.T, ours release) *repository {
 	t.Helper()
-	r := &repository{dir: t.TempDir()}
-	tree := t.TempDir()
+	r := &repository{dir: lab.TempDir(t)}
+	tree := lab.TempDir(t)
 	machine(t, ".", "dpkg-deb", "--extract", ours.deb, tree)
 	program, err := os.ReadFile(filepath.Join(tree, "usr/bin/pmxcfs"))
 	if err != nil {
