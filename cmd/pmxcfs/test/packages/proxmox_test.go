@@ -168,15 +168,22 @@ func (h host) refusesPlain(t *testing.T, r *repository, plain release) {
 
 func (h host) givesThePlaceBack(t *testing.T, r *repository, ours release) {
 	before := h.stockFiles(t)
+	h.remembers(t, "of-ours", "create")
 	h.apt(t, "remove", proxmox)
 	h.runs(t, r.stockSum("9.2.0"), "forking", "of-ours", "by ours\n")
 	h.isStock(t)
 	same(t, "with stock again", before, h.stockFiles(t))
+	h.mustWrite(t, "of-stock-again", "by the stock package\n")
 	h.install(t, ours)
 	h.runs(t, r.ourSum(), "notify", "of-ours", "by ours\n")
+	h.remembers(t, "of-ours", "create")
+	h.remembers(t, "of-stock-again", "found") // what ours was not there to see
 	h.apt(t, "purge", proxmox)
 	h.runs(t, r.stockSum("9.2.0"), "forking", "of-ours", "by ours\n")
 	h.isStock(t)
+	if left := h.sh(t, "find /var/lib/pve-cluster -name 'history*'"); left != "" {
+		t.Errorf("left of the history: %s", left)
+	}
 	h.sh(t, "test ! -e /etc/default/pve-cluster")
 	if h.run(t, "stat", "-c", "%a", "/var/lib/pve-cluster/config.db") != "600" {
 		t.Error("the database's mode has changed")

@@ -1,9 +1,13 @@
 package packages
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	"pmxcfs/internal/testutil"
 )
 
 // changesReleases goes to an older release and back while files are written.
@@ -21,12 +25,31 @@ func (h host) changesReleases(t *testing.T, old, current release) {
 			t.Errorf("pmxcfs --version says %q, the package is %s", got, r.version)
 		}
 		w.more(t, 100)
+		h.remembers(t, "first", "create")
+		h.remembers(t, dataDir+"/"+strconv.Itoa(w.acknowledged()), "create", "rename")
 	}
 	n := w.stop(t)
 	h.complete(t, n)
 	h.run(t, "systemctl", "restart", unit)
 	h.complete(t, n)
 	h.well(t)
+}
+
+// remembers waits until the history has a change of a file of the tree, of one of these kinds.
+func (h host) remembers(t *testing.T, name string, kinds ...string) {
+	t.Helper()
+	testutil.EventuallyWithin(t, soon, func() error {
+		out, err := h.Exec(within(t, soon), "pmxcfs", "history", "--json", name)
+		if err != nil {
+			return err
+		}
+		for _, kind := range kinds {
+			if strings.Contains(string(out), `"`+kind+`"`) {
+				return nil
+			}
+		}
+		return fmt.Errorf("the history has no %v of %s:\n%s", kinds, name, out)
+	})
 }
 
 func (h host) removes(t *testing.T, r release) {

@@ -49,6 +49,7 @@ func (h host) installsFresh(t *testing.T, r release) {
 	if err != nil || !strings.Contains(members, `"node1"`) || strings.Contains(members, "cluster") {
 		t.Errorf(".members of a single node (%v):\n%s", err, members)
 	}
+	h.logFigures(t)
 	h.mustWrite(t, "first", "hello\n")
 	if err := h.holds("first", "hello\n"); err != nil {
 		t.Error(err)
@@ -64,6 +65,16 @@ func (h host) installsFresh(t *testing.T, r release) {
 		t.Errorf("with corosync started: %v", err)
 	}
 	h.well(t)
+}
+
+// logFigures logs those that docs/installation.md gives.
+func (h host) logFigures(t *testing.T) {
+	t.Helper()
+	h.run(t, "systemctl", "restart", unit)
+	took := h.number(t, unit, "ActiveEnterTimestampMonotonic") - h.number(t, unit, "ExecMainStartTimestampMonotonic")
+	memory := h.sh(t, `for name in pmxcfs pmxcfs-guard; do echo $name $(sed -n 's/^\(VmRSS\|RssAnon\)://p' /proc/$(pgrep -x $name)/status); done`)
+	t.Logf("from the start of the process to the mount: %v; resident, and of that its own: %s",
+		time.Duration(took)*time.Microsecond, strings.ReplaceAll(memory, "\n", ", "))
 }
 
 func (h host) unitIsSound(t *testing.T) {

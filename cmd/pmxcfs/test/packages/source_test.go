@@ -26,6 +26,7 @@ units() { find /etc/systemd/system /etc/rc?.d -type l 2> /dev/null | sort; }
 before=$(units)
 services() { pgrep -a 'corosync|rrdcached|prometheus|sshd' || true; }
 make run
+echo "running after: $SECONDS s"
 echo hello > run/pve/hello
 [ "$(cat run/pve/hello)" = hello ]
 bin/pmxcfs status --socket run/state/pmxcfs.sock || [ $? = 2 ]
@@ -97,7 +98,7 @@ func TestSourceTreeOnAFreshSystem(t *testing.T) {
 			if n, err := strconv.Atoi(find(`^packages for running: (\d+)$`)); err != nil || n > mostPackages || n == 0 {
 				t.Errorf("%d packages were installed for running (%v)", n, err)
 			} else {
-				t.Logf("%d packages for running, %s with those for testing", n, find(`^packages for testing: (\d+)$`))
+				t.Logf("%d packages for running, %s with those for testing; it ran after %s", n, find(`^packages for testing: (\d+)$`), find(`^running after: (.*)$`))
 			}
 			// What and how much is said before it is done.
 			said := regexp.MustCompile(`(?s)^.*?To be installed, for building and running: .*?newly installed.*?Need to get .*?After this operation`).FindStringIndex(text)

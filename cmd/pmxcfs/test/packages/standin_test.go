@@ -16,7 +16,7 @@ import (
 // versions, dependencies, triggers and units, and small files of its own under the names
 // of those that matter. The stock daemon is this project's program with something behind
 // its end, so that the two can be told apart; what that does in the background, as the
-// stock unit has it, is all that is asked of it.
+// stock unit has it, is all that is asked of it. It keeps no history, as the stock daemon.
 const (
 	stockUnit = `[Unit]
 Description=The Proxmox VE cluster filesystem
@@ -34,7 +34,7 @@ Before=shutdown.target
 Conflicts=shutdown.target
 
 [Service]
-ExecStart=/usr/bin/pmxcfs
+ExecStart=/usr/bin/pmxcfs --history-size 0
 KillMode=mixed
 Restart=on-failure
 TimeoutStopSec=10
