@@ -220,13 +220,9 @@ func (fs *FS) setAttr(cancel <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.
 		return fs.setItemAttr(item, in)
 	}
 	if size, ok := in.GetSize(); ok {
-		deferred, st := fs.setSize(cancel, in, size, r)
-		if !st.Ok() {
+		r.waits()
+		if st := fs.setSize(cancel, in, size); !st.Ok() {
 			return st
-		}
-		if deferred {
-			out.SetTimeout(0) // who opened it will ask again, and be told otherwise
-			return gofuse.OK
 		}
 		get.Flags_, get.Fh_ = gofuse.FUSE_GETATTR_FH, in.Fh
 		if in.Valid&gofuse.FATTR_FH == 0 {

@@ -95,12 +95,6 @@ func (c *systemCalls) close() {
 	}
 }
 
-// inTruncate reports whether a thread is in truncate(2).
-func (fs *FS) inTruncate(thread uint32) bool {
-	number, _, ok := fs.calls.of(thread)
-	return ok && number == unix.SYS_TRUNCATE
-}
-
 // keepsOpen reports whether h will go on being open although thread has closed a
 // descriptor of it: the descriptor was a copy (a shell opens the target of a
 // redirection, copies the descriptor to where it is wanted, and closes the

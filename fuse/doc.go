@@ -37,10 +37,7 @@
 // the truncation with it, in one operation, so that no reader ever sees the file
 // empty in between. If nothing is written, close or fsync truncates.
 //
-// For this the kernel must not truncate on its own. With the capability
-// ATOMIC_O_TRUNC it does: it sets its idea of the size to zero as soon as the
-// open is answered, and a reader on the same host who looks just then finds
-// nothing. Without it, an open is followed by a change of size, and the kernel
-// believes the size that the answer to this shows: the old one. It costs a
-// request.
+// The kernel sends the truncation with the open (ATOMIC_O_TRUNC), and takes the file for empty
+// from its answer to its next question. Nobody reads through its pages in that moment: the answer
+// waits for those who do, and others bypass the pages (docs/kernel-cache.md).
 package fuse

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"syscall"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
@@ -17,6 +18,10 @@ func writable(flags uint32) bool { return flags&syscall.O_ACCMODE != syscall.O_R
 // Open opens a file or a special file. A read through the kernel's cache then
 // needs no further request but the release.
 func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
+	return fs.open(cancel, in, out, nil)
+}
+
+func (fs *FS) open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut, r *running) gofuse.Status {
 	if item := fs.byID[in.NodeId]; item != nil {
 		return fs.openItem(item, in, out)
 	}
@@ -32,8 +37,59 @@ func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOu
 	case !fs.may(&in.InHeader, fs.mode(e), wanted(in.Flags)):
 		return statusEACCES
 	}
+	if in.Flags&syscall.O_TRUNC == 0 {
+		fs.openEntry(e.Entry, in.Flags, in.Pid, out)
+		return gofuse.OK
+	}
+	if !writable(in.Flags) {
+		r.waits()
+		if st := fs.resize(cancel, e.Inode, nil, 0); !st.Ok() {
+			return st
+		}
+	} else if st := fs.mayEmpty(cancel); !st.Ok() {
+		return st
+	}
 	fs.openEntry(e.Entry, in.Flags, in.Pid, out)
+	fs.awaitReaders(e.Inode, r)
 	return gofuse.OK
+}
+
+// mayEmpty reports whether a file may be opened with O_TRUNC. The first write or the close
+// empties it; if nothing is written, only close could say that it was not stored.
+func (fs *FS) mayEmpty(cancel <-chan struct{}) gofuse.Status {
+	if !fs.store.Quorate() {
+		return statusEACCES
+	}
+	err := fs.store.Writable(cancel)
+	if err != nil {
+		fs.changeFailed(err)
+	}
+	return status(err)
+}
+
+const (
+	// readersTime bounds how long an open with O_TRUNC waits for readers.
+	readersTime = 100 * time.Millisecond
+	// readerAtRest is the age from which on a reader is one that keeps the file open.
+	readerAtRest = time.Second
+)
+
+// awaitReaders waits until nobody reads a file through the kernel's pages, but not for readers that
+// keep it open. When an open with O_TRUNC is answered, the kernel takes the file for empty
+// until it asks again: a read that goes on at that moment would end without the content, which
+// the file still has. Readers that come meanwhile bypass the pages.
+func (fs *FS) awaitReaders(inode uint64, r *running) {
+	if !fs.inPages(inode) {
+		return
+	}
+	r.waits()
+	pause := 50 * time.Microsecond
+	for until := time.Now().Add(fs.readersTime); fs.inPages(inode); pause = min(2*pause, time.Millisecond) {
+		if !time.Now().Before(until) {
+			return
+		}
+		time.Sleep(pause)
+	}
 }
 
 // openEntry opens a file. A reader uses the kernel's pages, and has nothing to
@@ -43,18 +99,19 @@ func (fs *FS) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOu
 func (fs *FS) openEntry(e *memdb.Entry, flags, thread uint32, out *gofuse.OpenOut) {
 	h := &handle{id: nodeID(e.Inode), inode: e.Inode, write: writable(flags), opener: thread}
 	h.truncate = h.write && flags&syscall.O_TRUNC != 0
-	h.empties.Store(h.truncate)
+	h.empties = h.truncate
+	h.paged = !h.write && !fs.recent.has(e.Inode)
+	out.Fh = fs.addHandle(h)
 	switch {
 	case h.write:
 		out.OpenFlags = gofuse.FOPEN_DIRECT_IO
-	case fs.recent.has(e.Inode):
+	case !h.paged:
 		out.OpenFlags = gofuse.FOPEN_DIRECT_IO | gofuse.FOPEN_NOFLUSH
 	case fs.keepPages(e):
 		out.OpenFlags = gofuse.FOPEN_KEEP_CACHE | gofuse.FOPEN_NOFLUSH
 	default:
 		out.OpenFlags = gofuse.FOPEN_NOFLUSH
 	}
-	out.Fh = fs.addHandle(h)
 }
 
 func (fs *FS) openItem(item *rootItem, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
@@ -167,7 +224,6 @@ func (fs *FS) write(cancel <-chan struct{}, in *gofuse.WriteIn, data []byte, r *
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.used = true
 	if err := h.settle(); err != nil {
 		return 0, status(err)
 	}
@@ -295,45 +351,20 @@ func (fs *FS) writeItem(item *rootItem, offset uint64, data []byte) (uint32, gof
 	return uint32(len(data)), gofuse.OK
 }
 
-// setSize truncates or grows a file. Deferred tells that it is open(2) with
-// O_TRUNC, and that the handle's first write will see to it.
-func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64, r *running) (deferred bool, st gofuse.Status) {
+// setSize truncates or grows a file.
+func (fs *FS) setSize(cancel <-chan struct{}, in *gofuse.SetAttrIn, size uint64) gofuse.Status {
 	if size > memdb.MaxFileSize {
-		return false, statusEFBIG
+		return statusEFBIG
 	}
-	inode := inodeOf(in.NodeId)
 	var h *handle
 	if fh, ok := in.GetFh(); ok {
 		h = fs.handle(fh)
-	} else if size == 0 && in.Valid&gofuse.FATTR_MTIME == 0 {
-		h = fs.justOpened(inode, in.Pid)
-		if h != nil && fs.inTruncate(in.Pid) { // by its path, a file that it has open, too
-			h = nil
-		}
-		deferred = true
 	}
-	if h == nil {
-		r.waits()
-		return false, fs.resize(cancel, inode, nil, size)
+	if h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if deferred && !h.used {
-		if !fs.store.Quorate() {
-			return false, statusEACCES
-		}
-		// If nothing is written, only close could say that it was not stored.
-		if err := fs.store.Writable(cancel); err != nil {
-			fs.changeFailed(err)
-			return false, status(err)
-		}
-		h.used, h.truncate = true, true
-		h.empties.Store(true)
-		return true, gofuse.OK
-	}
-	h.used = true
-	r.waits()
-	return false, fs.resize(cancel, inode, h, size)
+	return fs.resize(cancel, inodeOf(in.NodeId), h, size)
 }
 
 // resize changes a file's size now. The handle's lock, if there is a handle, is

@@ -184,6 +184,43 @@ func TestNoReaderSeesAnOverwrittenFileEmpty(t *testing.T) {
 	wg.Wait()
 }
 
+// The same for files that have rested, which are read through the kernel's pages.
+func TestNoReaderSeesAFileEmptyThatIsOverwrittenAfterALongTime(t *testing.T) {
+	const files = 300
+	m := mountTest(t, nil)
+	m.fs.readersTime = time.Minute // a reader may be kept from running on a busy machine
+	name := func(i int) string { return fmt.Sprintf("f%d", i) }
+	for i := range files {
+		m.write(name(i), "1111")
+	}
+	time.Sleep(2 * recentTime)
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	var at atomic.Int64
+	for range 3 {
+		wg.Go(func() {
+			for !stop.Load() {
+				i := int(at.Load())
+				b, err := os.ReadFile(m.path(name(i)))
+				if err != nil || string(b) != "1111" && string(b) != "2222" {
+					t.Errorf("a reader saw %q, %v", b, err)
+					return
+				}
+				if st := m.stat(name(i)); st.Size != 4 {
+					t.Errorf("a size of %d", st.Size)
+				}
+			}
+		})
+	}
+	for i := range files {
+		at.Store(int64(i))
+		time.Sleep(time.Duration(i) * 3 * time.Microsecond)
+		m.write(name(i), "2222")
+	}
+	stop.Store(true)
+	wg.Wait()
+}
+
 func TestAppendGoesToTheEndThatTheTreeHas(t *testing.T) {
 	m := mountTest(t, nil)
 	m.write("f", "one")

@@ -94,6 +94,8 @@ type FS struct {
 	twins      *twins
 	turns      turns
 	calls      systemCalls
+	// readersTime is readersTime, but in tests.
+	readersTime time.Duration
 
 	mu      sync.Mutex
 	handles map[uint64]*handle
@@ -152,6 +154,7 @@ func New(cfg Config) *FS {
 	fs.inFlight = newInFlight(cfg.Observer, 16)
 	fs.notify = newNotifier(cfg.Log)
 	fs.recent = newRecent()
+	fs.readersTime = readersTime
 	fs.twins = newTwins()
 	fs.turns.epoch = time.Now()
 	fs.known = newKnown()

@@ -12,8 +12,10 @@ import (
 
 // openFile is what all handles of one inode share.
 type openFile struct {
-	readers int          // handles through which the kernel reads its own pages
-	writers []*handle    // the others, in the order of their opening
+	readers int          // handles that are for reading only
+	paged   int          // those of them through which the kernel reads its own pages
+	pagedAt time.Time    // when the last of these was opened
+	writers []*handle    // the other handles, in the order of their opening
 	orphan  *memdb.Entry // the file's last state, once it is deleted
 	private bool         // that was for root alone
 }
@@ -29,12 +31,12 @@ type handle struct {
 	listed   bool           // dir is filled
 	dir      []*memdb.Entry // listing of a directory, ascending by inode
 	write    bool           // may be written to
+	paged    bool           // read through the kernel's pages
 	opener   uint32         // thread that opened it, as the kernel names it
-	empties  atomic.Bool    // opened with O_TRUNC
+	empties  bool           // opened with O_TRUNC
 	reported atomic.Bool    // the last close has told of an error
 
 	mu       sync.Mutex   // held for the whole of a write, flush or fsync
-	used     bool         // something was done through it since it was opened
 	truncate bool         // opened with O_TRUNC, nothing written yet
 	spares   bool         // a write that was to carry the truncation has failed: close leaves the file as it is
 	streams  bool         // a write through it was stored, and none has failed since
@@ -84,7 +86,8 @@ func (h *handle) wrote(commit *dcdb.Commit) {
 }
 
 // addHandle registers h and returns its number. A regular file is counted as
-// open from here on.
+// open from here on; while somebody has it open with O_TRUNC, nobody reads it through the
+// kernel's pages.
 func (fs *FS) addHandle(h *handle) uint64 {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -100,6 +103,10 @@ func (fs *FS) addHandle(h *handle) uint64 {
 			f.writers = append(f.writers, h)
 		} else {
 			f.readers++
+		}
+		if h.paged = h.paged && !f.emptying(); h.paged {
+			f.paged++
+			f.pagedAt = time.Now()
 		}
 	}
 	return fs.lastFh
@@ -128,30 +135,12 @@ func (fs *FS) dropHandle(fh uint64) {
 	} else {
 		f.readers--
 	}
+	if h.paged {
+		f.paged--
+	}
 	if f.readers == 0 && len(f.writers) == 0 {
 		delete(fs.files, h.inode)
 	}
-}
-
-// justOpened returns the handle that a thread is in the course of opening for
-// writing: the kernel carries out O_TRUNC as an open and then a change of size
-// that does not name the handle.
-func (fs *FS) justOpened(inode uint64, thread uint32) *handle {
-	if thread == 0 { // of another pid name space: it could be anyone
-		return nil
-	}
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	f := fs.files[inode]
-	if f == nil {
-		return nil
-	}
-	for _, h := range slices.Backward(f.writers) {
-		if h.opener == thread {
-			return h
-		}
-	}
-	return nil
 }
 
 // orphan returns the last state of a file that was deleted while open.
@@ -171,16 +160,31 @@ func (fs *FS) attrTime(inode uint64) time.Duration {
 	if _, ok := fs.twins.shownAs(inode, fs.tree); ok {
 		return 0
 	}
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if f := fs.files[inode]; f != nil {
-		for _, h := range f.writers {
-			if h.empties.Load() {
-				return 0
-			}
-		}
+	if fs.emptying(inode) {
+		return 0
 	}
 	return cacheTime
+}
+
+// emptying reports whether a file is open with O_TRUNC.
+func (fs *FS) emptying(inode uint64) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f := fs.files[inode]
+	return f != nil && f.emptying()
+}
+
+func (f *openFile) emptying() bool {
+	return slices.ContainsFunc(f.writers, func(h *handle) bool { return h.empties })
+}
+
+// inPages reports whether a file was opened a moment ago, and still is open, for reading through
+// the kernel's pages.
+func (fs *FS) inPages(inode uint64) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f := fs.files[inode]
+	return f != nil && f.paged > 0 && time.Since(f.pagedAt) < readerAtRest
 }
 
 // keepPages reports whether the kernel may keep the pages that it has of e, and

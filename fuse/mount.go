@@ -54,7 +54,8 @@ func (fs *FS) Mount(dir string) (*Mount, error) {
 		// Each reader of the device has a buffer for the largest request.
 		MaxInflightRequestBytes: maxInflight,
 		DisableReadDirPlus:      true,
-		DisableSplice:           true, // content comes from memory: there is nothing to splice
+		ExtraCapabilities:       gofuse.CAP_ATOMIC_O_TRUNC, // an overwrite is a request less
+		DisableSplice:           true,                      // content comes from memory: there is nothing to splice
 		EnableSymlinkCaching:    true,
 		Logger:                  slogLogger(fs.log),
 	}

@@ -131,7 +131,7 @@ func (o *observed) Create(cancel <-chan struct{}, in *gofuse.CreateIn, name stri
 
 func (o *observed) Open(cancel <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
 	r := o.inFlight.count(OpOpen)
-	st := o.FS.Open(cancel, in, out)
+	st := o.FS.open(cancel, in, out, &r)
 	r.end(OpOpen, st)
 	return st
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -62,6 +61,6 @@ func (c *config) startFloor(dir string, version []byte) (*server.Server, error) 
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s, _, err := server.Start("the bare file system", dir, self, partFS, dir, string(version), strconv.FormatBool(c.atomic))
+	s, _, err := server.Start("the bare file system", dir, self, partFS, dir, string(version))
 	return s, err
 }

@@ -68,10 +68,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	defer stop()
 	switch part {
 	case partFS:
-		if len(args) != 4 {
-			return errors.New("usage: floor-fs DIR VERSION ATOMIC-TRUNCATE")
+		if len(args) != 3 {
+			return errors.New("usage: floor-fs DIR VERSION")
 		}
-		return floor.ServeFS(ctx, args[1], floor.Options{Version: []byte(args[2]), AtomicTruncate: args[3] == "true"})
+		return floor.ServeFS(ctx, args[1], []byte(args[2]))
 	case partSQLite:
 		return floor.RunSQLite(stdin, stdout)
 	case partClient:
@@ -123,7 +123,6 @@ type config struct {
 	time     time.Duration // of each measurement
 	warm     time.Duration
 	shared   bool
-	atomic   bool // the floor opens with O_TRUNC in one request
 	quick    bool
 	against  string // options of a second daemon in the floor's place; empty means none
 	rival    string // another program that is measured beside the daemon; empty means none
@@ -146,7 +145,6 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	flags.IntVar(&c.rounds, "rounds", 3, "rounds of each measurement; the median counts")
 	flags.DurationVar(&c.time, "time", time.Second, "time of each measurement")
 	flags.BoolVar(&c.shared, "shared", false, "let all clients work in one directory, where the kernel serialises them; otherwise each has its own")
-	flags.BoolVar(&c.atomic, "atomic-trunc", false, "let the bare file system have ATOMIC_O_TRUNC, which spares a request and which the daemon's mount does not have")
 	flags.BoolVar(&c.quick, "quick", false, "a short run that shows that everything works; its figures mean nothing")
 	flags.StringVar(&c.against, "against", "", "measure the parts local and cluster beside another pmxcfs `program`; or, if this begins with a dash, the part local beside a second daemon with these options, as --no-metrics; goals are not judged then")
 	parts := flags.String("parts", "", "what to measure, by comma; with -against local,cluster, otherwise "+strings.Join(allParts, ","))

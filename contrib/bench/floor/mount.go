@@ -12,24 +12,9 @@ import (
 // maxWrite is the daemon's greatest request, in bytes.
 const maxWrite = 1 << 20
 
-// Options say what the daemon's mount has that a faster one would not have, or
-// the other way round.
-type Options struct {
-	Version []byte // content of the file .version in the root
-
-	// AtomicTruncate has open(2) with O_TRUNC be one request, not two. The
-	// daemon does without: the kernel would show the file empty until the first
-	// write.
-	AtomicTruncate bool
-}
-
-// ServeFS mounts the file system on dir and serves it until ctx is done. It
-// must run as root.
-func ServeFS(ctx context.Context, dir string, o Options) error {
-	var extra uint64
-	if o.AtomicTruncate {
-		extra = gofuse.CAP_ATOMIC_O_TRUNC
-	}
+// ServeFS mounts the file system on dir and serves it until ctx is done; version is the
+// content of the file .version in the root. It must run as root.
+func ServeFS(ctx context.Context, dir string, version []byte) error {
 	fd, err := syscall.Open("/dev/fuse", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("opening /dev/fuse: %w", err)
@@ -39,13 +24,13 @@ func ServeFS(ctx context.Context, dir string, o Options) error {
 		return fmt.Errorf("mounting on %s: %w", dir, err)
 	}
 	defer syscall.Unmount(dir, syscall.MNT_DETACH)
-	server, err := gofuse.NewServer(newFS(o.Version), "/dev/fd/"+strconv.Itoa(fd), &gofuse.MountOptions{
+	server, err := gofuse.NewServer(newFS(version), "/dev/fd/"+strconv.Itoa(fd), &gofuse.MountOptions{
 		MaxWrite:             maxWrite,
 		MaxBackground:        64,
 		DisableXAttrs:        true,
 		DisableReadDirPlus:   true,
 		DisableSplice:        true,
-		ExtraCapabilities:    extra,
+		ExtraCapabilities:    gofuse.CAP_ATOMIC_O_TRUNC,
 		EnableSymlinkCaching: true,
 	})
 	if err != nil {
