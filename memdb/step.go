@@ -5,14 +5,17 @@ package memdb
 type Step struct {
 	Kind     Kind
 	Path, To string // as in Op
-	Tail     bool   // a write behind the beginning that takes nothing away
+	Tail     bool   // a write at the end of a file that is not empty, or behind it
 	Changes  []Change
 }
 
 // StepOf returns the step that op and its result are.
 func StepOf(op *Op, changes []Change) Step {
 	s := Step{Kind: op.Kind, Path: CleanPath(op.Path), Changes: changes}
-	s.Tail = op.Kind == OpWrite && op.Offset > 0 && !op.Truncate
+	if n := len(changes) - 2; op.Kind == OpWrite && n >= 0 && changes[n].Old != nil {
+		size := changes[n].Old.Size()
+		s.Tail = size > 0 && int(op.Offset) >= size
+	}
 	if op.Kind == OpRename {
 		s.To = CleanPath(op.To)
 	}

@@ -56,6 +56,7 @@ func headOf(root *memdb.Entry) head { return head{root.Version, root.Writer, roo
 // has it, and in the file.
 type latest struct {
 	data    weak.Pointer[byte]
+	size    int // what is appended in place begins at the same byte
 	content int64
 }
 
@@ -198,11 +199,10 @@ func (f *file) close(tidy bool) {
 }
 
 // store stores change sets in one transaction; head is the tree's root after them.
-func (f *file) store(batch []item, root *memdb.Entry) error {
+func (f *file) store(batch []*item, root *memdb.Entry) error {
 	err := f.transaction(func() error {
-		gone, follows := passing(batch)
-		for i := range batch {
-			if err := f.item(&batch[i], gone[i], follows[i]); err != nil {
+		for _, i := range batch {
+			if err := f.item(i); err != nil {
 				return err
 			}
 		}
@@ -256,84 +256,19 @@ type entry struct {
 	omitted    int64
 }
 
-// passing says which of the change sets another one of them continues, so that they need not be
-// stored, and which are those others; see continues.
-func passing(batch []item) (gone, follows map[int]bool) {
-	gone, follows = map[int]bool{}, map[int]bool{}
-	tails := map[uint64]int{} // by inode: the next write, if it may continue another one
-	for i := len(batch) - 1; i >= 0; i-- {
-		s := &batch[i].step
-		if batch[i].sync != nil {
-			clear(tails)
-			continue
-		}
-		n := len(s.Changes) - 2
-		if n < 0 {
-			continue
-		}
-		c := s.Changes[n]
-		if j, ok := tails[c.Inode]; ok && s.Kind == memdb.OpWrite && c.New != nil {
-			if next := batch[j].step.Changes[len(batch[j].step.Changes)-2]; next.Old.Version == c.New.Version && goesOn(next.Old, next.New) {
-				gone[i], follows[j] = true, true
-			}
-		}
-		delete(tails, c.Inode)
-		if s.Kind == memdb.OpWrite && c.Old != nil && (s.Tail || c.Old.Size() == 0) {
-			tails[c.Inode] = i
-		}
-	}
-	return gone, follows
-}
-
-// goesOn reports whether a write goes on where another one of the same node has ended a moment
-// before: at the end of the file, or in one that it has just emptied.
-func goesOn(old, e *memdb.Entry) bool {
-	switch {
-	case old == nil || old.Writer != e.Writer || old.Version == old.Inode || e.Size() <= old.Size():
-		return false
-	case old.Size() == 0:
-		return e.MTime-old.MTime < appendTime
-	}
-	return old.MTime/appendTime == e.MTime/appendTime && sameStart(old.Data(), e.Data())
-}
-
-// item stores a change set, unless it is only passing. Follows says that it continues one that
-// was, which then is not in the file.
-func (f *file) item(i *item, passing, follows bool) error {
+// item stores a change set.
+func (f *file) item(i *item) error {
 	if i.sync != nil {
 		return f.catchUp(i)
 	}
-	_, root := i.step.Roots()
-	c := entry{seq: i.seq, first: i.seq, tree: root.Version, at: i.at, path: i.step.Path, by: root}
-	if n := len(i.step.Changes); n > 1 {
-		c.was, c.e = i.step.Changes[n-2].Old, i.step.Changes[n-2].New
+	c := entry{seq: i.seq, first: i.seq, tree: i.root.Version, at: i.at, kind: i.kind, path: i.path, was: i.was, e: i.e, by: i.root, omitted: i.omitted}
+	if i.kind == Rename {
+		return f.rename(c, i.to)
 	}
-	switch i.step.Kind {
-	case memdb.OpCreate:
-		c.kind = Create
-	case memdb.OpMkdir:
-		c.kind = Mkdir
-	case memdb.OpDelete:
-		c.kind, c.e = Delete, nil
-	case memdb.OpWrite:
-		c.kind = Write
-		if !follows {
-			if err := f.continues(i, &c); err != nil {
-				return err
-			}
+	if i.start != nil && f.sink == nil {
+		if err := f.continues(i.start, &c); err != nil {
+			return err
 		}
-		if passing {
-			return nil
-		}
-	case memdb.OpRename:
-		if temporary(i.step.Path) { // how Proxmox's tools write a file
-			c.kind, c.path = Create, i.step.To
-			if len(i.step.Changes) > 2 {
-				c.kind = Write
-			}
-			return f.change(&c)
-		}
-		return f.rename(c, i.step.To)
 	}
 	return f.change(&c)
 }
@@ -353,19 +288,10 @@ func (f *file) rename(c entry, to string) error {
 	return f.change(&arrived)
 }
 
-// appendTime is the time, in seconds, in which what a node writes to a file piece by piece is
-// one change: what it appends, and what it writes to a file that it has emptied before. (That is
-// how open(2) with O_TRUNC may come, if the writer takes its time.)
-const appendTime = 5
-
-// continues takes the state before a write out of the history if the write only goes on
-// where another one of the same node has ended, a moment before: a file that is written in many
-// pieces is one change. It depends on nothing but the changes, so all nodes do the same.
-func (f *file) continues(i *item, c *entry) error {
-	old := i.step.Changes[len(i.step.Changes)-2].Old
-	if f.sink != nil || !i.step.Tail && old != nil && old.Size() > 0 || !goesOn(old, c.e) {
-		return nil
-	}
+// continues takes the state before a write out of the history, which the write goes on with
+// (see goesOn): a file that is written in many pieces is one change. It depends on nothing but the
+// changes, so all nodes do the same.
+func (f *file) continues(old *memdb.Entry, c *entry) error {
 	id, err := f.pathID(c.path)
 	if err != nil {
 		return err
@@ -382,15 +308,10 @@ func (f *file) continues(i *item, c *entry) error {
 	if kept, err := f.c.number("SELECT count(*) FROM snapshot WHERE seq>=?", integer(row[0])); err != nil || kept > 0 {
 		return err
 	}
-	c.omitted = integer(row[5])
+	c.omitted += integer(row[5])
 	f.stats.Changes.Add(-1)
 	_, err = f.remove.run(integer(row[0]))
 	return err
-}
-
-// sameStart reports whether b begins with a. What was appended to in place shares its bytes.
-func sameStart(a, b []byte) bool {
-	return &a[0] == &b[0] || string(a) == string(b[:len(a)])
 }
 
 // catchUp stores what a synchronisation has changed.
@@ -494,7 +415,7 @@ func (f *file) change(c *entry) error {
 // same content, as programs do, needs no digest.
 func (f *file) contentOf(path int64, c *entry) (id int64, err error) {
 	l, ok := f.latest[path]
-	if ok && c.was != nil && c.was.Size() > 0 && weak.Make(&c.was.Data()[0]) == l.data && bytes.Equal(c.was.Data(), c.e.Data()) {
+	if ok && c.was != nil && c.was.Size() > 0 && c.was.Size() == l.size && weak.Make(&c.was.Data()[0]) == l.data && bytes.Equal(c.was.Data(), c.e.Data()) {
 		id = l.content
 	} else if id, err = f.contentID(c.e.Data()); err != nil {
 		return 0, err
@@ -503,7 +424,7 @@ func (f *file) contentOf(path int64, c *entry) (id int64, err error) {
 		clear(f.latest)
 	}
 	if delete(f.latest, path); c.e.Size() > 0 {
-		f.latest[path] = latest{weak.Make(&c.e.Data()[0]), id}
+		f.latest[path] = latest{weak.Make(&c.e.Data()[0]), c.e.Size(), id}
 	}
 	return id, nil
 }

@@ -132,7 +132,7 @@ func (f *Follower) await(ctx context.Context, fresh chan struct{}) error {
 // seqOf returns the last seq that the queue has. mu is held.
 func (r *Recorder) seqOf() int64 {
 	last := r.stored
-	for _, list := range [][]item{r.storing, r.queue} {
+	for _, list := range [][]*item{r.storing, r.queue.items} {
 		if n := len(list); n > 0 {
 			last = max(last, list[n-1].seq+list[n-1].rows()-1)
 		}
@@ -142,12 +142,12 @@ func (r *Recorder) seqOf() int64 {
 
 // pending returns what is queued after seq. mu is held.
 func (r *Recorder) pending(seq int64) (events []Event) {
-	for _, list := range [][]item{r.storing, r.queue} {
-		for i := range list {
-			if list[i].seq <= seq {
+	for _, list := range [][]*item{r.storing, r.queue.items} {
+		for _, i := range list {
+			if i.seq <= seq || i.dropped {
 				continue
 			}
-			if changes := r.describe(&list[i]); len(changes) > 0 {
+			if changes := r.describe(i); len(changes) > 0 {
 				events = append(events, Event{Changes: changes})
 			}
 		}
@@ -159,7 +159,7 @@ func (r *Recorder) pending(seq int64) (events []Event) {
 func (r *Recorder) describe(i *item) []Change {
 	c := collector{r: r}
 	f := file{cfg: &r.cfg, sink: &c}
-	if err := f.item(i, false, false); err != nil {
+	if err := f.item(i); err != nil {
 		return nil // it stores nothing
 	}
 	return c.list
@@ -174,7 +174,7 @@ type collector struct {
 func (c *collector) change(e *entry) {
 	d := Change{
 		Seq: e.seq, Set: e.first, Tree: e.tree, Version: e.by.Version, Time: time.UnixMilli(e.at), MTime: time.Unix(int64(e.by.MTime), 0),
-		NodeID: e.by.Writer, Node: c.r.cfg.NodeName(e.by.Writer), Kind: e.kind, Path: e.path,
+		NodeID: e.by.Writer, Node: c.r.cfg.NodeName(e.by.Writer), Kind: e.kind, Path: e.path, Omitted: e.omitted,
 	}
 	if e.e != nil {
 		d.State, d.Size = State(e.e.Type), int64(e.e.Size())

@@ -72,7 +72,8 @@ func (n *node) stop() {
 // kill ends the recorder without anything that is queued being stored.
 func (n *node) kill() {
 	n.r.mu.Lock()
-	n.r.queue, n.r.storing, n.r.broken, n.r.looked, n.r.root = nil, nil, "", nil, nil
+	n.r.queue.take()
+	n.r.storing, n.r.broken, n.r.looked, n.r.root = nil, "", nil, nil
 	n.r.root = memdb.NewEntry(0, 0, n.r.file.head.version, n.r.file.head.writer, n.r.file.head.mtime, memdb.TypeDir, "", nil)
 	n.r.mu.Unlock()
 	n.stop()
@@ -342,6 +343,7 @@ func TestAnOverflowIsAGapAndBlocksNobody(t *testing.T) {
 	for i := range 40 {
 		big[0] = byte(i)
 		n.write("big", string(big))
+		n.pass(burstTime)
 	}
 	n.write("a", "two")
 	if s := n.r.Status(); s.Lost == 0 || s.Lag < 0 {
@@ -1149,6 +1151,7 @@ func TestAFileThatIsWrittenInManyPiecesIsOneChangeAndNoBurden(t *testing.T) {
 			}
 		}
 		n.apply(memdb.Op{Kind: memdb.OpWrite, Path: path, Data: []byte(strings.Repeat(piece, 128)), Truncate: true}) // the same again
+		n.pass(burstTime)
 	}
 	n.flush()
 	if s := n.r.Status(); s.Lost > 0 || s.Gaps > 0 {

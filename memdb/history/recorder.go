@@ -49,10 +49,6 @@ const (
 	defaultDelay = 5 * time.Second
 	defaultRetry = 30 * time.Second
 
-	batchBytes = 256 << 10 // of content, and what changes cost beside it: they are stored at once
-	queueBytes = 8 << 20   // what finds no room in the queue is not recorded
-	changeCost = 128       // bytes, of a change beside its content
-
 	reserve     = 32 << 20         // bytes of room that are the database's
 	headDelay   = 30 * time.Second // before the version alone is stored, of changes that are not recorded
 	maintenance = 10 * time.Minute // between two looks at what has grown old
@@ -64,9 +60,8 @@ type Recorder struct {
 	file file // used by the goroutine
 
 	mu       sync.Mutex // guards the fields below
-	queue    []item     // what is to be stored
-	storing  []item     // what is being stored
-	bytes    int        // in queue
+	queue    queue      // what is to be stored
+	storing  []*item    // what is being stored
 	seq      int64      // the last one that was given to a change
 	root     *memdb.Entry
 	skip     bool    // root is that of a look at the tree: changes that are in it may still come
@@ -100,40 +95,6 @@ type Stats struct {
 	Stored  atomic.Int64 // changes that were, since the start
 }
 
-// item is a change set that waits to be stored.
-type item struct {
-	seq  int64 // of its first change
-	at   int64 // milliseconds since 1970
-	step memdb.Step
-	sync *catchUp // not nil: instead of step
-}
-
-type catchUp struct {
-	leader        uint32
-	before, after *memdb.Entry
-	list          []memdb.Difference
-}
-
-// root is the tree's after the change set.
-func (i *item) root() *memdb.Entry {
-	if i.sync != nil {
-		return i.sync.after
-	}
-	_, after := i.step.Roots()
-	return after
-}
-
-// rows is how many changes at most the set has.
-func (i *item) rows() int64 {
-	switch {
-	case i.sync != nil:
-		return 2 * int64(len(i.sync.list))
-	case i.step.Kind == memdb.OpRename:
-		return 2
-	}
-	return 1
-}
-
 // request is something that the goroutine is asked to do.
 type request struct {
 	do   func(*file) error
@@ -162,6 +123,7 @@ func Start(cfg Config) *Recorder {
 		cfg: cfg, fresh: make(chan struct{}), wake: make(chan struct{}, 1), asks: make(chan request),
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
+	r.queue.paths = map[string]*recent{}
 	r.file = file{path: cfg.Path, cfg: &r.cfg, stats: &r.stats}
 	r.root = cfg.Tree.Root()
 	r.timer = time.AfterFunc(time.Hour, r.awaken)
@@ -216,18 +178,11 @@ func (r *Recorder) Stored(steps []memdb.Step) {
 		if !r.follows(before, after, 1) {
 			continue
 		}
-		if s.Kind == memdb.OpMTime || unrecorded(s.Path) && (s.Kind != memdb.OpRename || unrecorded(s.To)) {
+		if item := itemOf(s, at); item == nil || r.cfg.excluded(item.path) && (item.kind != Rename || r.cfg.excluded(item.to)) {
 			r.moves()
-			continue
+		} else {
+			r.push(item)
 		}
-		size := changeCost
-		if c := s.Changes[max(0, len(s.Changes)-2)]; c.New != nil {
-			size += c.New.Size()
-			if s.Tail && c.Old != nil && c.Old.Size() > 0 && &c.Old.Data()[0] == &c.New.Data()[0] {
-				size -= c.Old.Size() // it was appended to in place
-			}
-		}
-		r.push(item{at: at, step: *s}, size)
 	}
 }
 
@@ -251,10 +206,10 @@ func (r *Recorder) Synced(leader uint32, before, after *memdb.Entry, list []memd
 		}
 	}
 	// However large it is: a queue without anything else in it takes a whole tree.
-	if r.bytes == 0 {
+	if r.queue.bytes == 0 {
 		size = min(size, queueBytes)
 	}
-	r.push(item{at: at, sync: &catchUp{leader, before, after, list}}, size)
+	r.push(&item{at: at, root: after, sync: &catchUp{leader, before, after, list}, size: size})
 }
 
 // follows reports whether a change set is the next one to be recorded. If it is, root goes
@@ -296,21 +251,18 @@ func (r *Recorder) moves() {
 }
 
 // push puts a change set into the queue. mu is held.
-func (r *Recorder) push(i item, size int) {
-	if r.bytes+size > queueBytes {
+func (r *Recorder) push(i *item) {
+	urgent, ok := r.queue.push(i, r.seq+1)
+	if !ok {
 		r.breakOff("changes came faster than they could be stored", i.rows())
 		return
 	}
-	i.seq = r.seq + 1
 	r.seq += i.rows()
-	r.queue = append(r.queue, i)
-	before := r.bytes
-	r.bytes += size
 	if r.begun.IsZero() {
 		r.begun = time.UnixMilli(i.at)
 		r.timer.Reset(r.cfg.Delay)
 	}
-	if before < batchBytes && r.bytes >= batchBytes {
+	if urgent {
 		r.awaken()
 	}
 	if r.followed > 0 {
@@ -427,11 +379,11 @@ func (r *Recorder) store() error {
 			return err
 		}
 		r.mu.Lock()
-		if r.storing == nil {
-			r.storing, r.queue, r.bytes = r.queue, nil, 0
+		if len(r.storing) == 0 {
+			r.storing = r.queue.take()
 		}
 		batch, root := r.storing, r.root
-		moved, broken := r.moved && len(r.queue) == 0, r.broken
+		moved, broken := r.moved && r.queue.empty(), r.broken
 		if moved {
 			r.moved = false
 		}
@@ -439,7 +391,7 @@ func (r *Recorder) store() error {
 		if len(batch) > 0 || moved && broken == "" {
 			head := root
 			if !moved || broken != "" {
-				head = batch[len(batch)-1].root()
+				head = batch[len(batch)-1].root
 			}
 			if err := r.file.store(batch, head); err != nil {
 				if damaged(err) {
@@ -458,15 +410,15 @@ func (r *Recorder) store() error {
 			r.stats.Stored.Add(int64(n))
 			r.tell()
 		}
-		again := len(r.queue) > 0 && (r.broken != "" || r.bytes >= batchBytes)
-		if len(r.queue) == 0 {
+		again := !r.queue.empty() && (r.broken != "" || r.queue.urgent())
+		if r.queue.empty() {
 			r.begun = time.Time{}
 			r.timer.Stop()
 			if r.moved {
 				r.timer.Reset(headDelay)
 			}
 		} else {
-			r.begun = time.UnixMilli(r.queue[0].at)
+			r.begun = time.UnixMilli(r.queue.items[0].at)
 			r.timer.Reset(r.cfg.Delay)
 		}
 		broken = r.broken
@@ -580,8 +532,9 @@ func (r *Recorder) setAside(why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// What was queued is in the tree that the new file begins with.
-	r.lost += int64(len(r.queue) + len(r.storing))
-	r.queue, r.storing, r.bytes, r.moved = nil, nil, 0, false
+	r.lost += int64(r.queue.len() + len(r.storing))
+	r.queue.take()
+	r.storing, r.moved = nil, false
 	r.broken, r.skip, r.looked = "the history was damaged, and a new one was begun", false, nil
 	r.stored = r.seq
 	r.cfg.Log.Error("the history is damaged: it is set aside, and a new one is begun", "path", r.cfg.Path, "kept", to, "error", errors.Join(append([]error{why}, errs...)...), event.HistoryDamaged.Attr())
@@ -591,7 +544,7 @@ func (r *Recorder) setAside(why error) {
 func (r *Recorder) finish() {
 	r.mu.Lock()
 	failing := r.trouble != nil
-	if len(r.queue)+len(r.storing) == 0 && r.broken == "" && r.looked == nil && r.file.head != headOf(r.root) {
+	if r.queue.len()+len(r.storing) == 0 && r.broken == "" && r.looked == nil && r.file.head != headOf(r.root) {
 		r.moved = true
 	}
 	r.mu.Unlock()
@@ -692,7 +645,7 @@ func (r *Recorder) Status() Status {
 		s.Error = r.trouble.Error()
 	}
 	s.Lost += r.lost
-	s.Waiting = len(r.queue) + len(r.storing)
+	s.Waiting = r.queue.len() + len(r.storing)
 	if !r.begun.IsZero() {
 		s.Lag = max(0, r.cfg.Clock().Sub(r.begun).Seconds())
 	}
