@@ -12,7 +12,7 @@ import (
 )
 
 // OpenDir opens a directory. The kernel keeps the listing that it reads: its own
-// changes drop it, and for others it is told.
+// changes drop it, and for others it is told; see listings.
 func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) gofuse.Status {
 	inode := inodeOf(in.NodeId)
 	e, ok := fs.tree.Get(inode)
@@ -22,8 +22,12 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut)
 	case !fs.may(&in.InHeader, fs.mode(e), mayRead):
 		return statusEACCES
 	}
-	out.Fh = fs.addHandle(&handle{id: in.NodeId, inode: inode, isDir: true})
-	out.OpenFlags = gofuse.FOPEN_CACHE_DIR | gofuse.FOPEN_KEEP_CACHE
+	changes, keep := fs.listings.open(in.NodeId)
+	out.Fh = fs.addHandle(&handle{id: in.NodeId, inode: inode, isDir: true, changes: changes})
+	out.OpenFlags = gofuse.FOPEN_CACHE_DIR
+	if keep {
+		out.OpenFlags |= gofuse.FOPEN_KEEP_CACHE
+	}
 	return gofuse.OK
 }
 
@@ -84,6 +88,9 @@ func (fs *FS) ReadDir(_ <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntry
 			}
 		}
 	}
+	if fs.answering != nil {
+		defer fs.answering()
+	}
 	offsets := newCookies(h.dir)
 	for i := offsets.behind(in.Offset); i < len(h.dir); i++ {
 		e := h.dir[i]
@@ -130,6 +137,9 @@ func typeBits(e *memdb.Entry) uint32 {
 
 // ReleaseDir ends a directory handle.
 func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) {
+	if h := fs.handle(in.Fh); h != nil {
+		fs.listings.close(h.id, h.changes)
+	}
 	fs.dropHandle(in.Fh)
 	fs.turns.take(pauseAtRelease)
 }

@@ -90,6 +90,8 @@ type FS struct {
 	notify     *notifier
 	inFlight   *inFlight
 	known      *known
+	listings   *listings
+	answering  func() // not nil, in tests: called when a listing is about to be answered
 	recent     *recent
 	twins      *twins
 	turns      turns
@@ -158,6 +160,7 @@ func New(cfg Config) *FS {
 	fs.twins = newTwins()
 	fs.turns.epoch = time.Now()
 	fs.known = newKnown()
+	fs.listings = newListings()
 	if cfg.Store != nil {
 		fs.tree = cfg.Store.Tree()
 	}
@@ -246,6 +249,7 @@ func (fs *FS) Forget(id, lookups uint64) {
 	if !fs.known.forget(id, lookups) {
 		return
 	}
+	fs.listings.forget(id)
 	fs.mu.Lock()
 	delete(fs.shown, id)
 	fs.mu.Unlock()

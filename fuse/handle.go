@@ -28,6 +28,7 @@ type handle struct {
 
 	content  []byte // of a special file, as it was at open
 	isDir    bool
+	changes  uint64         // of a directory: those that it had before it was opened
 	listed   bool           // dir is filled
 	dir      []*memdb.Entry // listing of a directory, ascending by inode
 	write    bool           // may be written to

@@ -27,12 +27,13 @@ import (
 
 // testMount is a mounted file system on a real database.
 type testMount struct {
-	t     testing.TB
-	dir   string
-	fs    *FS
-	tree  *memdb.Tree
-	store *testStore
-	debug atomic.Value // content of .debug
+	t      testing.TB
+	dir    string
+	fs     *FS
+	tree   *memdb.Tree
+	store  *testStore
+	debug  atomic.Value           // content of .debug
+	answer atomic.Pointer[func()] // called when a listing is about to be answered; nil: nothing is
 	served
 }
 
@@ -152,6 +153,11 @@ func mountChecked(t testing.TB, wrap func(dcdb.Database) dcdb.Database, shared, 
 		m.fs.Share()
 	}
 	m.fs.kernelChecks = kernelChecks
+	m.fs.answering = func() {
+		if f := m.answer.Load(); f != nil {
+			(*f)()
+		}
+	}
 	mount, err := m.fs.Mount(m.dir)
 	if err != nil {
 		t.Fatal(err)

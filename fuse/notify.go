@@ -190,6 +190,7 @@ func (n *notifier) send(x notice) {
 // have it open, and what did not come from this mount the kernel must forget.
 func (fs *FS) Applied(_ *memdb.Op, changes []memdb.Change, foreign bool) {
 	fs.recent.note(changes)
+	fs.listings.note(changes)
 	for _, c := range changes {
 		if c.New == nil && c.Old != nil && !c.Old.IsDir() {
 			fs.mu.Lock()
@@ -207,6 +208,7 @@ func (fs *FS) Applied(_ *memdb.Op, changes []memdb.Change, foreign bool) {
 // Reset learns that changes were taken back.
 func (fs *FS) Reset(changes []memdb.Change) {
 	fs.generation.Add(1)
+	fs.listings.note(changes)
 	fs.mu.Lock()
 	for _, c := range changes {
 		delete(fs.shown, nodeID(c.Inode))

@@ -1,6 +1,7 @@
 package memdb
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,6 +35,44 @@ func Join(dir, name string) string {
 		return name
 	}
 	return dir + "/" + name
+}
+
+// Paths returns the path of each entry of a list, which may come from a damaged database. Of one
+// that can't be reached from the root, or whose path would be longer than that many bytes, it
+// is the part that is known, below "<inode N>": those of a chain of directories without end would
+// else take room by the square of its length. Longest 0: any length.
+func Paths(entries []*Entry, longest int) []string {
+	index := make(map[uint64]int, len(entries))
+	for i, e := range entries {
+		index[e.Inode] = i
+	}
+	const unknown, onWay, known = 0, 1, 2
+	paths, state := make([]string, len(entries)), make([]int8, len(entries))
+	var way []int // from an entry up to one whose path is known
+	for i := range entries {
+		way = way[:0]
+		for at, ok := i, true; ok && state[at] == unknown; at, ok = index[entries[at].Parent] {
+			if entries[at].Inode == RootInode {
+				state[at] = known
+				break
+			}
+			way, state[at] = append(way, at), onWay
+		}
+		for _, at := range slices.Backward(way) {
+			e := entries[at]
+			up, ok := index[e.Parent]
+			dir := ""
+			switch {
+			case !ok && e.Parent == RootInode:
+			case ok && state[up] == known && (longest == 0 || len(paths[up])+1+len(e.Name) <= longest):
+				dir = paths[up]
+			default:
+				dir = "<inode " + itoa(e.Parent) + ">"
+			}
+			paths[at], state[at] = Join(dir, e.Name), known
+		}
+	}
+	return paths
 }
 
 // LockName returns the name of the lock that a clean path stands for:

@@ -102,3 +102,33 @@ func TestValidName(t *testing.T) {
 		}
 	}
 }
+
+func TestPathsOfEntriesOfASoundTreeAndOfADamagedOne(t *testing.T) {
+	entry := func(inode, parent uint64, name string) *Entry {
+		return NewEntry(inode, parent, inode, 0, 0, TypeDir, name, nil)
+	}
+	list := []*Entry{
+		entry(0, 0, ""), entry(1, 4, "below"), entry(2, 0, "top"), entry(3, 2, "mid"), entry(4, 3, "low"),
+		entry(5, 77, "orphan"), entry(6, 5, "of it"), entry(7, 8, "circle"), entry(8, 7, "round"), entry(9, 9, "itself"),
+	}
+	want := []string{"", "top/mid/low/below", "top", "top/mid", "top/mid/low", "<inode 77>/orphan", "<inode 77>/orphan/of it", "", "", "<inode 9>/itself"}
+	check := func(got []string) {
+		t.Helper()
+		for i := range want {
+			if want[i] != "" && got[i] != want[i] {
+				t.Errorf("%d: %q, not %q", i, got[i], want[i])
+			}
+		}
+	}
+	check(Paths(list, 0))
+	if got := Paths(list, 0); !strings.HasPrefix(got[7], "<inode ") || !strings.HasPrefix(got[8], "<inode ") {
+		t.Errorf("in a circle: %q", got[7:9])
+	}
+	check(Paths(list, 17))
+	if got := Paths(list, 16); got[1] != "<inode 4>/below" {
+		t.Errorf("too long: %q", got[1])
+	}
+	if got := Paths(list[2:5], 0); got[2] != "top/mid/low" {
+		t.Errorf("without the root: %q", got)
+	}
+}

@@ -43,7 +43,7 @@ var layers = map[string]int{
 
 // only names the packages that alone may import a library.
 var only = map[string][]string{
-	"github.com/mattn/go-sqlite3":            {"pmxcfs/memdb/sqlite", "pmxcfs/memdb/history", "pmxcfs/contrib"},
+	"github.com/mattn/go-sqlite3":            {"pmxcfs/internal/sqlitedb", "pmxcfs/memdb/sqlite", "pmxcfs/memdb/history", "pmxcfs/contrib"},
 	"github.com/prometheus/client_golang":    {"pmxcfs/status/metrics", "pmxcfs/cmd"},
 	"github.com/hanwen/go-fuse":              {"pmxcfs/fuse", "pmxcfs/contrib"},
 	"github.com/prometheus/exporter-toolkit": {"pmxcfs/status/web"},

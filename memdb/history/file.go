@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"pmxcfs/internal/event"
+	"pmxcfs/internal/sqlitedb"
 	"pmxcfs/memdb"
 )
 
@@ -27,10 +28,10 @@ type file struct {
 
 	c       conn
 	packer  *zstd.Encoder
-	inserts struct{ path, node, content, change, catchUp, gap, meta *stmt }
-	finds   struct{ path, node, content, last *stmt }
-	remove  *stmt      // a change
-	sink    *collector // not nil: gets the changes instead of the file
+	inserts struct{ path, node, content, change, catchUp, gap, meta *sqlitedb.Stmt }
+	finds   struct{ path, node, content, last *sqlitedb.Stmt }
+	remove  *sqlitedb.Stmt // a change
+	sink    *collector     // not nil: gets the changes instead of the file
 
 	last  int64 // seq
 	paths int64 // at most
@@ -123,7 +124,7 @@ func (f *file) load() (err error) {
 	if f.c, err = openWriter(f.path); err != nil {
 		return err
 	}
-	for query, s := range map[string]**stmt{
+	for query, s := range map[string]**sqlitedb.Stmt{
 		"INSERT INTO path (name) VALUES (?)":                                    &f.inserts.path,
 		"INSERT INTO node (number, name) VALUES (?, ?)":                         &f.inserts.node,
 		"INSERT INTO content (digest, size, packing, data) VALUES (?, ?, ?, ?)": &f.inserts.content,
@@ -137,23 +138,23 @@ func (f *file) load() (err error) {
 		"DELETE FROM change WHERE seq=?": &f.remove,
 		"INSERT INTO change (seq, first, tree, version, time, mtime, node, kind, type, path, other, content, omitted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)": &f.inserts.change,
 	} {
-		if *s, err = f.c.prepare(query); err != nil {
+		if *s, err = f.c.Prepare(query); err != nil {
 			return err
 		}
 	}
 	f.forget()
 	meta := map[string]int64{}
-	if err := f.c.query(func(row []driver.Value) error {
+	if err := f.c.Each("SELECT key, value FROM meta", func(row []driver.Value) error {
 		meta[text(row[0])] = integer(row[1])
 		return nil
-	}, "SELECT key, value FROM meta"); err != nil {
+	}); err != nil {
 		return err
 	}
 	f.head = head{uint64(meta[metaVersion]), uint32(meta[metaWriter]), uint32(meta[metaMTime])}
-	if f.last, err = f.c.number("SELECT max(ifnull((SELECT max(seq) FROM change), 0), ifnull((SELECT max(seq) FROM gap), 0))"); err != nil {
+	if f.last, err = f.c.Number("SELECT max(ifnull((SELECT max(seq) FROM change), 0), ifnull((SELECT max(seq) FROM gap), 0))"); err != nil {
 		return err
 	}
-	if f.paths, err = f.c.number("SELECT count(*) FROM path"); err != nil {
+	if f.paths, err = f.c.Number("SELECT count(*) FROM path"); err != nil {
 		return err
 	}
 	f.changed = true
@@ -174,16 +175,16 @@ func (f *file) close(tidy bool) {
 		f.packer.Close()
 		f.packer = nil
 	}
-	for _, s := range []**stmt{&f.inserts.path, &f.inserts.node, &f.inserts.content, &f.inserts.change, &f.inserts.catchUp, &f.inserts.gap, &f.inserts.meta,
+	for _, s := range []**sqlitedb.Stmt{&f.inserts.path, &f.inserts.node, &f.inserts.content, &f.inserts.change, &f.inserts.catchUp, &f.inserts.gap, &f.inserts.meta,
 		&f.finds.path, &f.finds.node, &f.finds.content, &f.finds.last, &f.remove} {
 		if *s != nil {
 			(*s).Close()
 			*s = nil
 		}
 	}
-	if f.c.SQLiteConn != nil {
+	if f.c.Conn.SQLiteConn != nil {
 		if tidy {
-			if err := f.c.exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+			if err := f.c.Do("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 				f.cfg.Log.Debug("copying the history's log", "path", f.path, "error", err)
 			}
 		}
@@ -234,7 +235,7 @@ func (f *file) setHead(h head) error {
 		key   string
 		value int64
 	}{{metaVersion, int64(h.version)}, {metaWriter, int64(h.writer)}, {metaMTime, int64(h.mtime)}} {
-		if _, err := f.inserts.meta.run(m.key, m.value); err != nil {
+		if _, err := f.inserts.meta.Run(m.key, m.value); err != nil {
 			return err
 		}
 	}
@@ -296,7 +297,7 @@ func (f *file) continues(old *memdb.Entry, c *entry) error {
 	if err != nil {
 		return err
 	}
-	row, err := f.finds.last.row(8, id)
+	row, err := f.finds.last.Row(8, id)
 	if err != nil || row == nil {
 		return err
 	}
@@ -305,12 +306,12 @@ func (f *file) continues(old *memdb.Entry, c *entry) error {
 		integer(row[0]) != integer(row[1]) || integer(row[7]) != int64(old.Size()) || memdb.Digest(digest) != sha256.Sum256(old.Data()) {
 		return nil
 	}
-	if kept, err := f.c.number("SELECT count(*) FROM snapshot WHERE seq>=?", integer(row[0])); err != nil || kept > 0 {
+	if kept, err := f.c.Number("SELECT count(*) FROM snapshot WHERE seq>=?", integer(row[0])); err != nil || kept > 0 {
 		return err
 	}
 	c.omitted += integer(row[5])
 	f.stats.Changes.Add(-1)
-	_, err = f.remove.run(integer(row[0]))
+	_, err = f.remove.Run(integer(row[0]))
 	return err
 }
 
@@ -324,7 +325,7 @@ func (f *file) catchUp(i *item) error {
 		if err != nil {
 			return err
 		}
-		if _, err := f.inserts.catchUp.run(i.seq, leader, int64(s.before.Version), int64(s.after.Version)); err != nil {
+		if _, err := f.inserts.catchUp.Run(i.seq, leader, int64(s.before.Version), int64(s.after.Version)); err != nil {
 			return err
 		}
 	}
@@ -403,7 +404,7 @@ func (f *file) change(c *entry) error {
 			content = id
 		}
 	}
-	_, err = f.inserts.change.run(c.seq, c.first, int64(c.tree), int64(c.by.Version), c.at, int64(c.by.MTime), node, int64(c.kind), typ, path, other, content, c.omitted)
+	_, err = f.inserts.change.Run(c.seq, c.first, int64(c.tree), int64(c.by.Version), c.at, int64(c.by.MTime), node, int64(c.kind), typ, path, other, content, c.omitted)
 	if err == nil {
 		f.stats.Changes.Add(1) // about; see count
 		f.stats.Oldest.CompareAndSwap(0, c.at)
@@ -433,14 +434,14 @@ func (f *file) pathID(name string) (int64, error) {
 	if id, ok := f.pathIDs[name]; ok {
 		return id, nil
 	}
-	row, err := f.finds.path.row(1, name)
+	row, err := f.finds.path.Row(1, name)
 	if err != nil {
 		return 0, err
 	}
 	var id int64
 	if row != nil {
 		id = integer(row[0])
-	} else if id, err = f.inserts.path.run(name); err != nil {
+	} else if id, err = f.inserts.path.Insert(name); err != nil {
 		return 0, err
 	} else {
 		f.paths++
@@ -457,14 +458,14 @@ func (f *file) nodeID(number uint32) (int64, error) {
 		return id, nil
 	}
 	name := f.cfg.NodeName(number)
-	row, err := f.finds.node.row(1, int64(number), name)
+	row, err := f.finds.node.Row(1, int64(number), name)
 	if err != nil {
 		return 0, err
 	}
 	var id int64
 	if row != nil {
 		id = integer(row[0])
-	} else if id, err = f.inserts.node.run(int64(number), name); err != nil {
+	} else if id, err = f.inserts.node.Insert(int64(number), name); err != nil {
 		return 0, err
 	}
 	if name != "" { // else it may be known soon
@@ -479,7 +480,7 @@ func (f *file) contentID(data []byte) (int64, error) {
 	if id, ok := f.contentIDs[digest]; ok {
 		return id, nil
 	}
-	row, err := f.finds.content.row(1, digest[:])
+	row, err := f.finds.content.Row(1, digest[:])
 	if err != nil {
 		return 0, err
 	}
@@ -488,7 +489,7 @@ func (f *file) contentID(data []byte) (int64, error) {
 		id = integer(row[0])
 	} else {
 		packing, packed := f.pack(data)
-		if id, err = f.inserts.content.run(digest[:], int64(len(data)), int64(packing), packed); err != nil {
+		if id, err = f.inserts.content.Insert(digest[:], int64(len(data)), int64(packing), packed); err != nil {
 			return 0, err
 		}
 	}
@@ -527,10 +528,10 @@ type known struct {
 // states returns what the history has last of each path that is there.
 func (f *file) states() (map[string]known, error) {
 	list := make(map[string]known)
-	err := f.c.query(func(row []driver.Value) error {
+	err := f.c.Each("SELECT p.name, c.type, s.digest FROM path p JOIN change c ON c.seq=(SELECT max(seq) FROM change WHERE path=p.id) LEFT JOIN content s ON s.id=c.content WHERE c.type<>0", func(row []driver.Value) error {
 		list[text(row[0])] = known{State(integer(row[1])), text(row[2])}
 		return nil
-	}, "SELECT p.name, c.type, s.digest FROM path p JOIN change c ON c.seq=(SELECT max(seq) FROM change WHERE path=p.id) LEFT JOIN content s ON s.id=c.content WHERE c.type<>0")
+	})
 	return list, err
 }
 
@@ -546,14 +547,14 @@ func (f *file) find(l *lookAt) (changes int, err error) {
 	err = f.transaction(func() error {
 		seq := l.first
 		if l.why != reasonBegin {
-			if _, err := f.inserts.gap.run(seq, at, int64(f.head.version), int64(root.Version), l.lost, l.why); err != nil {
+			if _, err := f.inserts.gap.Run(seq, at, int64(f.head.version), int64(root.Version), l.lost, l.why); err != nil {
 				return err
 			}
 		}
 		seq++
 		set := seq
 		c := entry{first: set, tree: root.Version, at: at, kind: Found}
-		paths := pathsOf(l.entries)
+		paths := memdb.Paths(l.entries, 0)
 		there := make(map[string]bool, len(paths))
 		for i, e := range l.entries {
 			p := paths[i]
@@ -587,7 +588,7 @@ func (f *file) find(l *lookAt) (changes int, err error) {
 		}
 		changes = int(seq - set)
 		if f.empty() {
-			if _, err := f.inserts.meta.run(metaBegan, int64(root.Version)); err != nil {
+			if _, err := f.inserts.meta.Run(metaBegan, int64(root.Version)); err != nil {
 				return err
 			}
 		}
@@ -600,33 +601,6 @@ func (f *file) find(l *lookAt) (changes int, err error) {
 	return changes, err
 }
 
-// pathsOf returns the path of each entry of a tree. Of entries in a circle, as a damaged
-// database has them, it is some.
-func pathsOf(entries []*memdb.Entry) []string {
-	byInode := make(map[uint64]int, len(entries))
-	for i, e := range entries {
-		byInode[e.Inode] = i
-	}
-	paths := make([]string, len(entries))
-	var path func(i, depth int) string
-	path = func(i, depth int) string {
-		e := entries[i]
-		if e.Inode == memdb.RootInode || paths[i] != "" || depth > len(entries) {
-			return paths[i]
-		}
-		up, ok := byInode[e.Parent]
-		if !ok {
-			return ""
-		}
-		paths[i] = memdb.Join(path(up, depth+1), e.Name)
-		return paths[i]
-	}
-	for i := range entries {
-		path(i, 0)
-	}
-	return paths
-}
-
 // count brings the statistics up to date.
 func (f *file) count() error {
 	var n [4]int64
@@ -634,7 +608,7 @@ func (f *file) count() error {
 		"SELECT count(*) FROM change", "SELECT count(*) FROM gap", "SELECT time FROM change ORDER BY seq LIMIT 1", "SELECT max(time) FROM gap",
 	} {
 		var err error
-		if n[i], err = f.c.number(query); err != nil {
+		if n[i], err = f.c.Number(query); err != nil {
 			return err
 		}
 	}
@@ -651,7 +625,7 @@ func (f *file) size() (int64, error) {
 	var n [3]int64
 	for i, p := range []string{"PRAGMA page_count", "PRAGMA freelist_count", "PRAGMA page_size"} {
 		var err error
-		if n[i], err = f.c.number(p); err != nil {
+		if n[i], err = f.c.Number(p); err != nil {
 			return 0, err
 		}
 	}
@@ -682,23 +656,23 @@ func ValidName(name string) error {
 }
 
 func (f *file) snapshot(name, note string) (s Snapshot, err error) {
-	if n, err := f.c.number("SELECT count(*) FROM snapshot WHERE name=?", name); err != nil || n > 0 {
+	if n, err := f.c.Number("SELECT count(*) FROM snapshot WHERE name=?", name); err != nil || n > 0 {
 		if err == nil {
 			err = ErrSnapshotExists
 		}
 		return s, err
 	}
 	s = Snapshot{Name: name, Version: f.head.version, Time: time.UnixMilli(f.cfg.Clock().UnixMilli()), Note: note, Seq: f.last}
-	return s, f.c.exec("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?)", s.Name, s.Seq, int64(s.Version), s.Time.UnixMilli(), s.Note)
+	return s, f.c.Do("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?)", s.Name, s.Seq, int64(s.Version), s.Time.UnixMilli(), s.Note)
 }
 
 func (f *file) deleteSnapshot(name string) error {
-	n, err := f.c.number("SELECT count(*) FROM snapshot WHERE name=?", name)
+	n, err := f.c.Number("SELECT count(*) FROM snapshot WHERE name=?", name)
 	switch {
 	case err != nil:
 		return err
 	case n == 0:
 		return ErrNoSnapshot
 	}
-	return f.c.exec("DELETE FROM snapshot WHERE name=?", name)
+	return f.c.Do("DELETE FROM snapshot WHERE name=?", name)
 }

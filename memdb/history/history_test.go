@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"pmxcfs/internal/sqlitedb"
 	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 )
@@ -336,7 +337,7 @@ func TestAnOverflowIsAGapAndBlocksNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := other.exec("BEGIN IMMEDIATE"); err != nil {
+	if err := other.Do("BEGIN IMMEDIATE"); err != nil {
 		t.Fatal(err)
 	}
 	big := make([]byte, memdb.MaxFileSize)
@@ -349,7 +350,7 @@ func TestAnOverflowIsAGapAndBlocksNobody(t *testing.T) {
 	if s := n.r.Status(); s.Lost == 0 || s.Lag < 0 {
 		t.Errorf("status: %+v", s)
 	}
-	if err := other.exec("COMMIT"); err != nil {
+	if err := other.Do("COMMIT"); err != nil {
 		t.Fatal(err)
 	}
 	n.flush()
@@ -406,13 +407,13 @@ func TestAnUnusableFileDisturbsNobody(t *testing.T) {
 		{"cut off", "history-damaged", func(path string) error {
 			c, err := openWriter(path)
 			if err == nil {
-				err = errors.Join(c.exec("INSERT INTO path (name) SELECT hex(randomblob(500)) FROM (VALUES (1),(2),(3),(4),(5),(6),(7),(8),(9))"), c.exec("PRAGMA wal_checkpoint(TRUNCATE)"), c.Close())
+				err = errors.Join(c.Do("INSERT INTO path (name) SELECT hex(randomblob(500)) FROM (VALUES (1),(2),(3),(4),(5),(6),(7),(8),(9))"), c.Do("PRAGMA wal_checkpoint(TRUNCATE)"), c.Close())
 			}
 			return errors.Join(err, os.Truncate(path, 8192))
 		}, true},
 		{"another program's", "history-damaged", func(path string) error {
 			c, err := dial(path, map[string][]string{"mode": {"rwc"}})
-			return errors.Join(err, c.exec("CREATE TABLE t (x)"), c.Close())
+			return errors.Join(err, c.Do("CREATE TABLE t (x)"), c.Close())
 		}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -441,7 +442,7 @@ func TestAFileOfANewerVersionIsLeftAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(c.exec("PRAGMA user_version=99"), c.Close()); err != nil {
+	if err := errors.Join(c.Do("PRAGMA user_version=99"), c.Close()); err != nil {
 		t.Fatal(err)
 	}
 	before, err := os.ReadFile(n.cfg.Path)
@@ -473,14 +474,14 @@ func TestAnOlderFileIsMigratedAndKeepsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := errors.Join(c.migrate(migrations), c.exec("INSERT INTO path (name) VALUES ('x')")); err != nil {
+	if err := errors.Join(c.migrate(migrations), c.Do("INSERT INTO path (name) VALUES ('x')")); err != nil {
 		t.Fatal(err)
 	}
 	newer := append(slices.Clone(migrations), "ALTER TABLE path ADD COLUMN more INTEGER NOT NULL DEFAULT 7")
 	if err := c.migrate(newer); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := c.number("SELECT more FROM path WHERE name='x'"); n != 7 || err != nil {
+	if n, err := c.Number("SELECT more FROM path WHERE name='x'"); n != 7 || err != nil {
 		t.Errorf("%d %v", n, err)
 	}
 	if v, err := c.version(); v != int64(len(newer)) || err != nil {
@@ -528,7 +529,7 @@ func TestAFullDiskIsWaitedOut(t *testing.T) {
 	n.write("a", "one")
 	n.flush()
 	pages := func(limit string) {
-		if err := n.r.ask(t.Context(), func(f *file) error { return f.c.exec("PRAGMA max_page_count=" + limit) }); err != nil {
+		if err := n.r.ask(t.Context(), func(f *file) error { return f.c.Do("PRAGMA max_page_count=" + limit) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -536,7 +537,7 @@ func TestAFullDiskIsWaitedOut(t *testing.T) {
 	big := make([]byte, 1<<20)
 	rand.NewChaCha8([32]byte{1}).Read(big)
 	n.write("a", string(big))
-	if err := n.r.Flush(t.Context()); !full(err) {
+	if err := n.r.Flush(t.Context()); !sqlitedb.NoRoom(err) {
 		t.Errorf("on a full disk: %v", err)
 	}
 	testutil.Eventually(t, "the failure shows", func() error {
@@ -1089,7 +1090,7 @@ func TestADamagedContentIsSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(c.exec("UPDATE content SET data=zeroblob(20) WHERE size=300"), c.Close()); err != nil {
+	if err := errors.Join(c.Do("UPDATE content SET data=zeroblob(20) WHERE size=300"), c.Close()); err != nil {
 		t.Fatal(err)
 	}
 	r := n.read()
@@ -1104,6 +1105,28 @@ func TestADamagedContentIsSaid(t *testing.T) {
 		}
 		if _, err := r.Content(c); (err == nil) != sound {
 			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestConnectionsAreDefensive(t *testing.T) {
+	n := newNode(t).start()
+	n.write("a", "one")
+	r := n.read()
+	w, err := openWriter(n.cfg.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for name, c := range map[string]conn{"reader": r.c, "writer": w} {
+		if err := c.Do("PRAGMA writable_schema=ON"); err != nil {
+			t.Fatal(name, err)
+		}
+		if err := c.Do("UPDATE sqlite_schema SET sql='CREATE TABLE path (id)'"); err == nil || strings.Contains(err.Error(), "readonly") {
+			t.Errorf("%s: the schema can be changed as text: %v", name, err)
+		}
+		if trusted, err := c.Number("PRAGMA trusted_schema"); err != nil || trusted != 0 {
+			t.Errorf("%s: the schema is trusted: %d %v", name, trusted, err)
 		}
 	}
 }

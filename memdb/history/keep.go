@@ -53,33 +53,33 @@ func (f *file) fit() error {
 // shorten moves the horizon on by a part of the rest; if it has arrived at the end,
 // the paths that were deleted first go. It reports whether there is more to take away.
 func (f *file) shorten(part float64) (more bool, err error) {
-	horizon, err := f.c.number("SELECT value FROM meta WHERE key=?", metaExpired)
+	horizon, err := f.c.Number("SELECT value FROM meta WHERE key=?", metaExpired)
 	if err != nil {
 		return false, err
 	}
-	rest, err := f.c.number("SELECT count(*) FROM change WHERE seq>?", horizon)
+	rest, err := f.c.Number("SELECT count(*) FROM change WHERE seq>?", horizon)
 	if err != nil {
 		return false, err
 	}
 	if rest > 0 {
-		next, err := f.c.number("SELECT max(seq) FROM (SELECT seq FROM change WHERE seq>? ORDER BY seq LIMIT ?)", horizon, max(16, int64(part*float64(rest))))
+		next, err := f.c.Number("SELECT max(seq) FROM (SELECT seq FROM change WHERE seq>? ORDER BY seq LIMIT ?)", horizon, max(16, int64(part*float64(rest))))
 		if err == nil {
 			err = f.expire(next)
 		}
 		return true, err
 	}
 	var paths []driver.Value
-	err = f.c.query(func(row []driver.Value) error {
+	err = f.c.Each("SELECT c.path FROM change c WHERE c.type=0 AND c.seq=(SELECT max(seq) FROM change WHERE path=c.path) AND "+unnamed+
+		" AND NOT EXISTS (SELECT 1 FROM change c2, snapshot s WHERE c2.path=c.path AND s.seq>=c2.seq) ORDER BY c.seq LIMIT 16", func(row []driver.Value) error {
 		paths = append(paths, row[0])
 		return nil
-	}, "SELECT c.path FROM change c WHERE c.type=0 AND c.seq=(SELECT max(seq) FROM change WHERE path=c.path) AND "+unnamed+
-		" AND NOT EXISTS (SELECT 1 FROM change c2, snapshot s WHERE c2.path=c.path AND s.seq>=c2.seq) ORDER BY c.seq LIMIT 16")
+	})
 	if err != nil || len(paths) == 0 {
 		return false, err
 	}
 	err = f.transaction(func() error {
 		for _, p := range paths {
-			if err := f.c.exec("DELETE FROM change WHERE path=?", p); err != nil {
+			if err := f.c.Do("DELETE FROM change WHERE path=?", p); err != nil {
 				return err
 			}
 		}
@@ -91,22 +91,22 @@ func (f *file) shorten(part float64) (more bool, err error) {
 // expire moves the horizon to a change.
 func (f *file) expire(horizon int64) error {
 	err := f.transaction(func() error {
-		if err := f.c.exec("DELETE FROM change AS c WHERE c.seq<?1 AND "+superseded+" AND "+unnamed, horizon); err != nil {
+		if err := f.c.Do("DELETE FROM change AS c WHERE c.seq<?1 AND "+superseded+" AND "+unnamed, horizon); err != nil {
 			return err
 		}
-		if err := f.c.exec("DELETE FROM change AS c WHERE c.seq<?1 AND "+bare, horizon); err != nil {
+		if err := f.c.Do("DELETE FROM change AS c WHERE c.seq<?1 AND "+bare, horizon); err != nil {
 			return err
 		}
-		if err := f.c.exec("DELETE FROM gap WHERE seq<?1", horizon); err != nil {
+		if err := f.c.Do("DELETE FROM gap WHERE seq<?1", horizon); err != nil {
 			return err
 		}
-		if _, err := f.inserts.meta.run(metaExpired, horizon); err != nil {
+		if _, err := f.inserts.meta.Run(metaExpired, horizon); err != nil {
 			return err
 		}
 		return f.sweep()
 	})
 	if err == nil {
-		err = f.c.exec("PRAGMA incremental_vacuum")
+		err = f.c.Do("PRAGMA incremental_vacuum")
 	}
 	return err
 }
@@ -119,7 +119,7 @@ func (f *file) sweep() error {
 		"DELETE FROM path WHERE id NOT IN (SELECT path FROM change) AND id NOT IN (SELECT other FROM change WHERE other IS NOT NULL)",
 		"DELETE FROM catch_up WHERE seq NOT IN (SELECT first FROM change WHERE kind=6)",
 	} {
-		if err := f.c.exec(query); err != nil {
+		if err := f.c.Do(query); err != nil {
 			return err
 		}
 	}
@@ -136,11 +136,11 @@ func (f *file) maintain() error {
 	}
 	if f.cfg.Age > 0 {
 		oldest := f.cfg.Clock().Add(-f.cfg.Age).UnixMilli()
-		horizon, err := f.c.number("SELECT max(seq) FROM change WHERE time<?", oldest)
+		horizon, err := f.c.Number("SELECT max(seq) FROM change WHERE time<?", oldest)
 		if err != nil {
 			return err
 		}
-		was, err := f.c.number("SELECT value FROM meta WHERE key=?", metaExpired)
+		was, err := f.c.Number("SELECT value FROM meta WHERE key=?", metaExpired)
 		if err != nil {
 			return err
 		}
@@ -179,11 +179,10 @@ func (f *file) thin() error {
 			young = (now - classes[i-1].age.Milliseconds()) / hourMS
 		}
 		end := (now - class.age.Milliseconds()) / hourMS
-		err := f.c.query(func(row []driver.Value) error {
+		err := f.c.Each("SELECT path, time/3600000 AS h, count(*) AS n FROM change WHERE time>=?1*3600000 AND time<?2*3600000 AND kind<>7 GROUP BY path, h HAVING sum(1+omitted)>?3 AND n>?4", func(row []driver.Value) error {
 			hours = append(hours, hour{integer(row[0]), integer(row[1]), class.keep})
 			return nil
-		}, "SELECT path, time/3600000 AS h, count(*) AS n FROM change WHERE time>=?1*3600000 AND time<?2*3600000 AND kind<>7 GROUP BY path, h HAVING sum(1+omitted)>?3 AND n>?4",
-			young, end, int64(often), int64(time.Hour/class.keep))
+		}, young, end, int64(often), int64(time.Hour/class.keep))
 		if err != nil {
 			return err
 		}
@@ -206,7 +205,7 @@ func (f *file) thin() error {
 			if err := f.transaction(f.sweep); err != nil {
 				return err
 			}
-			if err := f.c.exec("PRAGMA incremental_vacuum"); err != nil {
+			if err := f.c.Do("PRAGMA incremental_vacuum"); err != nil {
 				return err
 			}
 		}
@@ -220,11 +219,10 @@ const hourMS = int64(time.Hour / time.Millisecond)
 func (f *file) thinHour(path, hour, keep int64) error {
 	type state struct{ seq, slot, omitted int64 }
 	var list []state
-	err := f.c.query(func(row []driver.Value) error {
+	err := f.c.Each("SELECT c.seq, c.time, c.omitted FROM change c WHERE c.path=?1 AND c.time>=?2 AND c.time<?3 AND c.kind<>7 AND "+unnamed+" ORDER BY c.seq", func(row []driver.Value) error {
 		list = append(list, state{integer(row[0]), integer(row[1]) / keep, integer(row[2])})
 		return nil
-	}, "SELECT c.seq, c.time, c.omitted FROM change c WHERE c.path=?1 AND c.time>=?2 AND c.time<?3 AND c.kind<>7 AND "+unnamed+" ORDER BY c.seq",
-		path, hour*hourMS, (hour+1)*hourMS)
+	}, path, hour*hourMS, (hour+1)*hourMS)
 	if err != nil {
 		return err
 	}
@@ -233,11 +231,11 @@ func (f *file) thinHour(path, hour, keep int64) error {
 			continue
 		}
 		list[i+1].omitted += list[i].omitted + 1
-		if _, err := f.remove.run(list[i].seq); err != nil {
+		if _, err := f.remove.Run(list[i].seq); err != nil {
 			return err
 		}
 		if i+2 == len(list) || list[i+2].slot != list[i+1].slot {
-			if err := f.c.exec("UPDATE change SET omitted=? WHERE seq=?", list[i+1].omitted, list[i+1].seq); err != nil {
+			if err := f.c.Do("UPDATE change SET omitted=? WHERE seq=?", list[i+1].omitted, list[i+1].seq); err != nil {
 				return err
 			}
 		}

@@ -134,12 +134,12 @@ func (r *Reader) List(q Query, f func(Change) bool) error {
 	if q.Node != "" {
 		add("(n.name=? OR CAST(n.number AS TEXT)=?)", q.Node, q.Node)
 	}
-	err := r.c.query(func(row []driver.Value) error {
+	err := r.c.Each(columns+where+" ORDER BY c.seq DESC", func(row []driver.Value) error {
 		if !f(changeOf(row)) {
 			return errEnd
 		}
 		return nil
-	}, columns+where+" ORDER BY c.seq DESC", args...)
+	}, args...)
 	if errors.Is(err, errEnd) {
 		err = nil
 	}
@@ -175,11 +175,11 @@ func (r *Reader) Content(c Change) ([]byte, error) {
 	var data []byte
 	var packing, size int64
 	found := false
-	err := r.c.query(func(row []driver.Value) error {
+	err := r.c.Each("SELECT packing, size, data FROM content WHERE id=?", func(row []driver.Value) error {
 		packing, size, found = integer(row[0]), integer(row[1]), true
 		data, _ = row[2].([]byte)
 		return nil
-	}, "SELECT packing, size, data FROM content WHERE id=?", c.content)
+	}, c.content)
 	switch {
 	case err != nil:
 		return nil, r.failed(err)
@@ -245,15 +245,15 @@ func (r *Reader) AtVersion(version uint64) (Point, error) {
 	if err != nil || p.Version == version {
 		return p, err
 	}
-	err = r.c.query(func(row []driver.Value) error {
+	err = r.c.Each("SELECT after_version, version FROM gap WHERE after_version<?1 AND version>?1", func(row []driver.Value) error {
 		p.Between = fmt.Sprintf("the changes after version %d up to version %d were not recorded", integer(row[0]), integer(row[1]))
 		return nil
-	}, "SELECT after_version, version FROM gap WHERE after_version<?1 AND version>?1", int64(version))
+	}, int64(version))
 	if err == nil && p.Between == "" {
-		err = r.c.query(func(row []driver.Value) error {
+		err = r.c.Each("SELECT from_version, to_version FROM catch_up WHERE from_version<?1 AND to_version>?1", func(row []driver.Value) error {
 			p.Between = fmt.Sprintf("this node went from version %d to %d in one step, when it was brought up to date", integer(row[0]), integer(row[1]))
 			return nil
-		}, "SELECT from_version, to_version FROM catch_up WHERE from_version<?1 AND to_version>?1", int64(version))
+		}, int64(version))
 	}
 	return p, r.failed(err)
 }
@@ -278,17 +278,17 @@ func (r *Reader) Latest() (Point, error) {
 }
 
 func (r *Reader) point(condition string, arg driver.Value) (p Point, err error) {
-	err = r.c.query(func(row []driver.Value) error {
+	err = r.c.Each("SELECT seq, tree, time FROM change WHERE seq=(SELECT max(seq) FROM change WHERE "+condition+")", func(row []driver.Value) error {
 		p = Point{Seq: integer(row[0]), Version: uint64(integer(row[1])), Time: time.UnixMilli(integer(row[2]))}
 		return nil
-	}, "SELECT seq, tree, time FROM change WHERE seq=(SELECT max(seq) FROM change WHERE "+condition+")", arg)
+	}, arg)
 	if err != nil {
 		return p, r.failed(err)
 	}
 	if p.Seq == 0 {
 		return p, r.failed(r.begins())
 	}
-	expired, err := r.c.number("SELECT value FROM meta WHERE key=?", metaExpired)
+	expired, err := r.c.Number("SELECT value FROM meta WHERE key=?", metaExpired)
 	if err == nil && p.Seq < expired {
 		err = ErrExpired
 	}
@@ -298,10 +298,10 @@ func (r *Reader) point(condition string, arg driver.Value) (p Point, err error) 
 // begins is ErrBefore, with when it does.
 func (r *Reader) begins() error {
 	err := ErrBefore
-	qerr := r.c.query(func(row []driver.Value) error {
+	qerr := r.c.Each("SELECT tree, time FROM change ORDER BY seq LIMIT 1", func(row []driver.Value) error {
 		err = fmt.Errorf("%w: with version %d, on %s", ErrBefore, integer(row[0]), time.UnixMilli(integer(row[1])).Format(time.DateTime))
 		return nil
-	}, "SELECT tree, time FROM change ORDER BY seq LIMIT 1")
+	})
 	return errors.Join(err, qerr)
 }
 
@@ -315,8 +315,7 @@ func (r *Reader) Tree(p Point, below string, deleted bool, f func(Change) error)
 	if !deleted {
 		where += " AND c.type<>0"
 	}
-	return r.failed(r.c.query(func(row []driver.Value) error { return f(changeOf(row)) },
-		columns+"WHERE c.seq=(SELECT max(seq) FROM change WHERE path=p.id AND seq<=?1)"+where+" ORDER BY p.name", args...))
+	return r.failed(r.c.Each(columns+"WHERE c.seq=(SELECT max(seq) FROM change WHERE path=p.id AND seq<=?1)"+where+" ORDER BY p.name", func(row []driver.Value) error { return f(changeOf(row)) }, args...))
 }
 
 // At returns what was at a path at a point: the change that had made it so.
@@ -334,25 +333,25 @@ func (r *Reader) At(p Point, path string) (c Change, err error) {
 
 // Head returns the version of the tree that the file ends with.
 func (r *Reader) Head() (uint64, error) {
-	n, err := r.c.number("SELECT value FROM meta WHERE key=?", metaVersion)
+	n, err := r.c.Number("SELECT value FROM meta WHERE key=?", metaVersion)
 	return uint64(n), r.failed(err)
 }
 
 // Snapshots returns them, the oldest first.
 func (r *Reader) Snapshots() (list []Snapshot, err error) {
-	err = r.c.query(func(row []driver.Value) error {
+	err = r.c.Each("SELECT name, seq, version, time, note FROM snapshot ORDER BY seq, name", func(row []driver.Value) error {
 		list = append(list, Snapshot{text(row[0]), uint64(integer(row[2])), time.UnixMilli(integer(row[3])), text(row[4]), integer(row[1])})
 		return nil
-	}, "SELECT name, seq, version, time, note FROM snapshot ORDER BY seq, name")
+	})
 	return list, r.failed(err)
 }
 
 // Gaps returns them, the newest first.
 func (r *Reader) Gaps() (list []Gap, err error) {
-	err = r.c.query(func(row []driver.Value) error {
+	err = r.c.Each("SELECT seq, time, after_version, version, changes, reason FROM gap ORDER BY seq DESC", func(row []driver.Value) error {
 		list = append(list, gapOf(row))
 		return nil
-	}, "SELECT seq, time, after_version, version, changes, reason FROM gap ORDER BY seq DESC")
+	})
 	return list, r.failed(err)
 }
 
@@ -364,25 +363,25 @@ func gapOf(row []driver.Value) Gap {
 // tree, and what is missing after that.
 func (r *Reader) after(version uint64) (seq int64, gap *Gap, err error) {
 	limit := int64(min(version, 1<<62))
-	seq, err = r.c.number("SELECT max(ifnull((SELECT max(seq) FROM change WHERE tree<=?1), 0), ifnull((SELECT max(seq) FROM gap WHERE version<=?1), 0))", limit)
+	seq, err = r.c.Number("SELECT max(ifnull((SELECT max(seq) FROM change WHERE tree<=?1), 0), ifnull((SELECT max(seq) FROM gap WHERE version<=?1), 0))", limit)
 	if err != nil {
 		return 0, nil, r.failed(err)
 	}
-	expired, err := r.c.number("SELECT value FROM meta WHERE key=?", metaExpired)
+	expired, err := r.c.Number("SELECT value FROM meta WHERE key=?", metaExpired)
 	if err != nil {
 		return 0, nil, r.failed(err)
 	}
 	missing := func(reason, query string, args ...driver.Value) error {
-		return r.c.query(func(row []driver.Value) error {
+		return r.c.Each(query, func(row []driver.Value) error {
 			gap = &Gap{Time: time.UnixMilli(integer(row[1])), After: version, Version: uint64(integer(row[0])), Reason: reason}
 			return nil
-		}, query, args...)
+		}, args...)
 	}
 	switch {
 	case seq < expired:
 		err = missing("retention has removed changes", "SELECT tree, time FROM change WHERE seq<=? ORDER BY seq DESC LIMIT 1", expired)
 	case seq == 0:
-		began, berr := r.c.number("SELECT value FROM meta WHERE key=?", metaBegan)
+		began, berr := r.c.Number("SELECT value FROM meta WHERE key=?", metaBegan)
 		if err = berr; err != nil || limit >= began {
 			break
 		}
@@ -396,7 +395,7 @@ func (r *Reader) after(version uint64) (seq int64, gap *Gap, err error) {
 func (r *Reader) events(after, upTo int64, wanted int) (list []Event, last int64, err error) {
 	last = upTo
 	n := 0
-	err = r.c.query(func(row []driver.Value) error {
+	err = r.c.Each(columns+"WHERE c.seq>? AND c.seq<=? ORDER BY c.seq", func(row []driver.Value) error {
 		c := changeOf(row)
 		if k := len(list); k > 0 && list[k-1].Changes[0].Set == c.Set {
 			list[k-1].Changes = append(list[k-1].Changes, c)
@@ -409,11 +408,11 @@ func (r *Reader) events(after, upTo int64, wanted int) (list []Event, last int64
 		}
 		n++
 		return nil
-	}, columns+"WHERE c.seq>? AND c.seq<=? ORDER BY c.seq", after, upTo)
+	}, after, upTo)
 	if err != nil && !errors.Is(err, errEnd) {
 		return nil, 0, r.failed(err)
 	}
-	err = r.c.query(func(row []driver.Value) error {
+	err = r.c.Each("SELECT seq, time, after_version, version, changes, reason FROM gap WHERE seq>? AND seq<=? ORDER BY seq", func(row []driver.Value) error {
 		g := gapOf(row)
 		i := 0
 		for i < len(list) && (list[i].Gap != nil || list[i].Changes[0].Seq < g.Seq) {
@@ -421,7 +420,7 @@ func (r *Reader) events(after, upTo int64, wanted int) (list []Event, last int64
 		}
 		list = append(list[:i], append([]Event{{Gap: &g}}, list[i:]...)...)
 		return nil
-	}, "SELECT seq, time, after_version, version, changes, reason FROM gap WHERE seq>? AND seq<=? ORDER BY seq", after, last)
+	}, after, last)
 	return list, last, r.failed(err)
 }
 

@@ -68,15 +68,15 @@ var (
 
 // version checks whose file it is, and returns its version; 0: it is empty.
 func (c conn) version() (int64, error) {
-	version, err := c.number("PRAGMA user_version")
+	version, err := c.Number("PRAGMA user_version")
 	if err != nil {
 		return 0, err
 	}
-	id, err := c.number("PRAGMA application_id")
+	id, err := c.Number("PRAGMA application_id")
 	if err != nil {
 		return 0, err
 	}
-	tables, err := c.number("SELECT count(*) FROM sqlite_schema")
+	tables, err := c.Number("SELECT count(*) FROM sqlite_schema")
 	switch {
 	case err != nil:
 		return 0, err
@@ -98,11 +98,11 @@ func (c conn) migrate(steps []string) error {
 		return fmt.Errorf("%w: it has version %d, this program knows %d", ErrNewer, version, len(steps))
 	}
 	if version == 0 { // both must stand in an empty file
-		if err := c.exec("PRAGMA auto_vacuum=INCREMENTAL"); err != nil {
+		if err := c.Do("PRAGMA auto_vacuum=INCREMENTAL"); err != nil {
 			return err
 		}
 	}
-	if err := c.exec("PRAGMA journal_mode=WAL"); err != nil {
+	if err := c.Do("PRAGMA journal_mode=WAL"); err != nil {
 		return err
 	}
 	if version == int64(len(steps)) {
@@ -110,28 +110,28 @@ func (c conn) migrate(steps []string) error {
 	}
 	return c.transaction(func() error {
 		for _, step := range steps[version:] {
-			if err := c.exec(step); err != nil {
+			if err := c.Do(step); err != nil {
 				return err
 			}
 		}
-		if err := c.exec(fmt.Sprintf("PRAGMA application_id=%d", applicationID)); err != nil {
+		if err := c.Do(fmt.Sprintf("PRAGMA application_id=%d", applicationID)); err != nil {
 			return err
 		}
-		return c.exec(fmt.Sprintf("PRAGMA user_version=%d", len(steps)))
+		return c.Do(fmt.Sprintf("PRAGMA user_version=%d", len(steps)))
 	})
 }
 
 // transaction does all that f does, or nothing.
 func (c conn) transaction(f func() error) error {
-	if err := c.exec("BEGIN IMMEDIATE"); err != nil {
+	if err := c.Do("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	err := f()
 	if err == nil {
-		err = c.exec("COMMIT")
+		err = c.Do("COMMIT")
 	}
 	if err != nil && !c.AutoCommit() {
-		err = errors.Join(err, c.exec("ROLLBACK"))
+		err = errors.Join(err, c.Do("ROLLBACK"))
 	}
 	return err
 }
@@ -145,7 +145,7 @@ func openWriter(path string) (conn, error) {
 	err = c.migrate(migrations)
 	for _, p := range []string{"PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=2000", "PRAGMA journal_size_limit=16777216", "PRAGMA cache_size=-2048"} {
 		if err == nil {
-			err = c.exec(p)
+			err = c.Do(p)
 		}
 	}
 	if err != nil {

@@ -260,7 +260,7 @@ func TestBrokenDatabaseKeepsItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range []string{"PRAGMA wal_autocheckpoint=0", "UPDATE tree SET parent=99 WHERE inode=3"} {
-		if err := c.exec(q); err != nil {
+		if err := c.Do(q); err != nil {
 			t.Fatal(err)
 		}
 	}

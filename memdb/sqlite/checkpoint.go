@@ -130,7 +130,7 @@ func (db *DB) atRest(whole bool, since time.Time) bool {
 	if whole && db.changed.Before(since) {
 		db.rested = true
 		if db.w != nil {
-			_ = db.w.c.exec("PRAGMA shrink_memory") // its cache; a wish that can't fail
+			_ = db.w.c.Do("PRAGMA shrink_memory") // its cache; a wish that can't fail
 		}
 	}
 	return db.rested
@@ -144,7 +144,7 @@ func (db *DB) checkpoint() (whole bool, err error) {
 	c := db.copier
 	if err == nil && c.SQLiteConn == nil {
 		if c, err = open(db.path, "rw"); err == nil {
-			err = c.exec("PRAGMA synchronous=NORMAL")
+			err = c.Do("PRAGMA synchronous=NORMAL")
 			db.copier = c
 		}
 	}
@@ -179,7 +179,7 @@ func (db *DB) checkpoint() (whole bool, err error) {
 // checkpoint copies as much of the log as it can without waiting for anyone, and
 // returns the log's length in pages and how many of them are in the main file.
 func (c conn) checkpoint() (pages, copied int64, err error) {
-	err = c.query("PRAGMA wal_checkpoint(PASSIVE)", func(row []driver.Value) error {
+	err = c.Each("PRAGMA wal_checkpoint(PASSIVE)", func(row []driver.Value) error {
 		var ok, ok2 bool
 		pages, ok = row[1].(int64)
 		copied, ok2 = row[2].(int64)

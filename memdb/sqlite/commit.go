@@ -69,7 +69,7 @@ func (db *DB) tryCommit(changes []memdb.Change, version uint64) error {
 	}
 	broken := damaged(err)
 	if !db.w.c.AutoCommit() {
-		if _, rerr := db.w.rollback.run(); rerr != nil {
+		if _, rerr := db.w.rollback.Run(); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("and ROLLBACK: %w", rerr))
 			broken = true
 		}
@@ -154,7 +154,7 @@ func (w *writer) undo(rows map[uint64]*memdb.Entry) error {
 			case inode == memdb.RootInode:
 				_, err = w.replaceRow(e)
 			case e == nil:
-				_, err = w.remove.run(int64(inode))
+				_, err = w.remove.Run(int64(inode))
 			default:
 				_, err = w.replaceRow(e)
 			}
@@ -168,15 +168,15 @@ func (w *writer) undo(rows map[uint64]*memdb.Entry) error {
 
 // atomically runs f in a transaction.
 func (w *writer) atomically(f func() error) error {
-	_, err := w.begin.run()
+	_, err := w.begin.Run()
 	if err != nil {
 		return err
 	}
 	if err = f(); err == nil {
-		_, err = w.commit.run()
+		_, err = w.commit.Run()
 	}
 	if err != nil && !w.c.AutoCommit() {
-		_, rerr := w.rollback.run()
+		_, rerr := w.rollback.Run()
 		err = errors.Join(err, rerr)
 	}
 	return err
@@ -185,7 +185,7 @@ func (w *writer) atomically(f func() error) error {
 // transaction runs one transaction, up to the call that failed.
 func (db *DB) transaction(changes []memdb.Change) (call string, err error) {
 	w := db.w
-	if _, err := w.begin.run(); err != nil {
+	if _, err := w.begin.Run(); err != nil {
 		return "BEGIN", err
 	}
 	for _, e := range db.mend {
@@ -198,7 +198,7 @@ func (db *DB) transaction(changes []memdb.Change) (call string, err error) {
 			return call, err
 		}
 	}
-	if _, err := w.commit.run(); err != nil {
+	if _, err := w.commit.Run(); err != nil {
 		return "COMMIT", err
 	}
 	return "", nil
@@ -214,7 +214,7 @@ func (db *DB) store(c *memdb.Change) (call string, err error) {
 	switch {
 	case c.Inode == memdb.RootInode:
 		call = "UPDATE of the version"
-		n, err = w.setRoot.run(int64(e.Version), int64(e.Writer), int64(e.MTime), int64(db.version))
+		n, err = w.setRoot.Run(int64(e.Version), int64(e.Writer), int64(e.MTime), int64(db.version))
 		if err == nil && n != 1 { // the lock keeps other daemons away that know of it
 			got, verr := w.fileVersion()
 			return call, errors.Join(db.otherVersion(got), verr)
@@ -223,11 +223,11 @@ func (db *DB) store(c *memdb.Change) (call string, err error) {
 		return "", nil
 	case e == nil:
 		call = "DELETE"
-		n, err = w.remove.run(int64(c.Inode))
+		n, err = w.remove.Run(int64(c.Inode))
 		db.wroteRow(0)
 	case c.Old != nil && c.Old.Type == e.Type && sameBytes(c.Old.Data(), e.Data()):
 		call = "UPDATE"
-		n, err = w.update.run(int64(e.Parent), int64(e.Version), int64(e.Writer), int64(e.MTime), e.Name, int64(e.Inode))
+		n, err = w.update.Run(int64(e.Parent), int64(e.Version), int64(e.Writer), int64(e.MTime), e.Name, int64(e.Inode))
 		db.wroteRow(0)
 	default:
 		call = "REPLACE"
@@ -256,13 +256,13 @@ func (db *DB) wrote(bytes int64) {
 // replaceRow writes an entry's row; the root's is the version row.
 func (w *writer) replaceRow(e *memdb.Entry) (int64, error) {
 	if e.Inode == memdb.RootInode {
-		return w.replace.run(int64(0), int64(0), int64(e.Version), int64(e.Writer), int64(e.MTime), int64(memdb.TypeFile), versionName, nil)
+		return w.replace.Run(int64(0), int64(0), int64(e.Version), int64(e.Writer), int64(e.MTime), int64(memdb.TypeFile), versionName, nil)
 	}
 	var data driver.Value
 	if e.Size() > 0 {
 		data = e.Data()
 	}
-	return w.replace.run(int64(e.Inode), int64(e.Parent), int64(e.Version), int64(e.Writer), int64(e.MTime), int64(e.Type), e.Name, data)
+	return w.replace.Run(int64(e.Inode), int64(e.Parent), int64(e.Version), int64(e.Writer), int64(e.MTime), int64(e.Type), e.Name, data)
 }
 
 // sameBytes reports whether a and b are the same memory.

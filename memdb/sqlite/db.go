@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pmxcfs/internal/event"
+	"pmxcfs/internal/sqlitedb"
 	"pmxcfs/memdb"
 )
 
@@ -261,7 +262,7 @@ func (c conn) leave(path string, log bool) error {
 	}
 	last, err := open(path, "ro")
 	if err == nil {
-		err = last.exec("SELECT count(*) FROM sqlite_schema")
+		err = last.Do("SELECT count(*) FROM sqlite_schema")
 	}
 	return errors.Join(err, c.Close(), last.Close())
 }
@@ -408,7 +409,7 @@ func (db *DB) otherVersion(got uint64) error {
 // otherTransactions returns a number that changes with every transaction of another
 // connection, that of a checkpoint excepted.
 func (c conn) otherTransactions() (n int64, err error) {
-	err = c.query("PRAGMA data_version", func(row []driver.Value) error {
+	err = c.Each("PRAGMA data_version", func(row []driver.Value) error {
 		n, _ = row[0].(int64)
 		return nil
 	})
@@ -515,13 +516,13 @@ func (db *DB) failed(call string, err error) error {
 // writer is the connection that writes, with its statements.
 type writer struct {
 	c        conn
-	begin    *stmt
-	commit   *stmt
-	rollback *stmt
-	replace  *stmt // a whole row
-	update   *stmt // a row whose data stays
-	remove   *stmt
-	setRoot  *stmt
+	begin    *sqlitedb.Stmt
+	commit   *sqlitedb.Stmt
+	rollback *sqlitedb.Stmt
+	replace  *sqlitedb.Stmt // a whole row
+	update   *sqlitedb.Stmt // a row whose data stays
+	remove   *sqlitedb.Stmt
+	setRoot  *sqlitedb.Stmt
 }
 
 func openWriter(path string) (*writer, error) {
@@ -545,7 +546,7 @@ func (w *writer) setup() error {
 	if _, err := w.c.hasTree(); err != nil {
 		return err
 	}
-	if err := w.c.query("PRAGMA journal_mode=WAL", func(row []driver.Value) error {
+	if err := w.c.Each("PRAGMA journal_mode=WAL", func(row []driver.Value) error {
 		if row[0] != "wal" {
 			return fmt.Errorf("write-ahead logging can't be used here: the journal mode stays %v", row[0])
 		}
@@ -560,7 +561,7 @@ func (w *writer) setup() error {
 		"PRAGMA cache_size=-4096",
 		schema,
 	} {
-		if err := w.c.exec(pragma); err != nil {
+		if err := w.c.Do(pragma); err != nil {
 			return fmt.Errorf("%s: %w", pragma, err)
 		}
 	}
@@ -568,7 +569,7 @@ func (w *writer) setup() error {
 }
 
 func (w *writer) prepare() error {
-	for query, s := range map[string]**stmt{
+	for query, s := range map[string]**sqlitedb.Stmt{
 		"BEGIN IMMEDIATE": &w.begin,
 		"COMMIT":          &w.commit,
 		"ROLLBACK":        &w.rollback,
@@ -577,7 +578,7 @@ func (w *writer) prepare() error {
 		"DELETE FROM tree WHERE inode=?":                                           &w.remove,
 		"UPDATE tree SET version=?, writer=?, mtime=? WHERE inode=0 AND version=?": &w.setRoot,
 	} {
-		p, err := w.c.prepare(query)
+		p, err := w.c.Prepare(query)
 		if err != nil {
 			return err
 		}
@@ -587,7 +588,7 @@ func (w *writer) prepare() error {
 }
 
 func (w *writer) close() error {
-	for _, s := range []*stmt{w.begin, w.commit, w.rollback, w.replace, w.update, w.remove, w.setRoot} {
+	for _, s := range []*sqlitedb.Stmt{w.begin, w.commit, w.rollback, w.replace, w.update, w.remove, w.setRoot} {
 		if s != nil {
 			s.Close()
 		}
@@ -597,7 +598,7 @@ func (w *writer) close() error {
 
 // fileVersion reads the database's version from the file.
 func (w *writer) fileVersion() (version uint64, err error) {
-	err = w.c.query("SELECT version FROM tree WHERE inode=0", func(row []driver.Value) error {
+	err = w.c.Each("SELECT version FROM tree WHERE inode=0", func(row []driver.Value) error {
 		if v, ok := row[0].(int64); ok {
 			version = uint64(v)
 		}

@@ -271,7 +271,7 @@ func TestReaderInTheWayHoldsNoWriterUp(t *testing.T) {
 	}
 	defer reader.Close()
 	for _, q := range []string{"BEGIN", "SELECT count(*) FROM tree"} {
-		if err := reader.exec(q); err != nil {
+		if err := reader.Do(q); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -280,7 +280,7 @@ func TestReaderInTheWayHoldsNoWriterUp(t *testing.T) {
 		data[0] = byte(i)
 		s.mustCommit(write("file", data))
 	}
-	if err := reader.exec("COMMIT"); err != nil {
+	if err := reader.Do("COMMIT"); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 60 {
@@ -491,10 +491,10 @@ func TestBusyDatabaseFailsTheTransactionOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := other.exec("BEGIN IMMEDIATE"); err != nil {
+	if err := other.Do("BEGIN IMMEDIATE"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.db.w.c.exec("PRAGMA busy_timeout=10"); err != nil {
+	if err := s.db.w.c.Do("PRAGMA busy_timeout=10"); err != nil {
 		t.Fatal(err)
 	}
 	w := s.db.w
@@ -503,7 +503,7 @@ func TestBusyDatabaseFailsTheTransactionOnly(t *testing.T) {
 	if !errors.As(err, &e) || e.Call != "BEGIN" || !errors.Is(err, syscall.EIO) {
 		t.Errorf("%v", err)
 	}
-	if err := other.exec("ROLLBACK"); err != nil {
+	if err := other.Do("ROLLBACK"); err != nil {
 		t.Fatal(err)
 	}
 	s.mustCommit(create("c"))
@@ -645,10 +645,10 @@ func TestConnectionsAreDefensive(t *testing.T) {
 	}
 	defer memory.Close()
 	for name, c := range map[string]conn{"file": writer, "memory": memory} {
-		if err := errors.Join(c.exec(schema), c.exec("PRAGMA writable_schema=ON")); err != nil {
+		if err := errors.Join(c.Do(schema), c.Do("PRAGMA writable_schema=ON")); err != nil {
 			t.Fatal(name, err)
 		}
-		if err := c.exec("UPDATE sqlite_schema SET sql='CREATE TABLE tree (inode)'"); err == nil {
+		if err := c.Do("UPDATE sqlite_schema SET sql='CREATE TABLE tree (inode)'"); err == nil {
 			t.Errorf("%s: the schema can be changed as text", name)
 		}
 	}

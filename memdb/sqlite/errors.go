@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
+
+	"pmxcfs/internal/sqlitedb"
 )
 
 // Error is a call to SQLite that failed.
@@ -30,14 +32,8 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() []error { return []error{e.errno(), e.Err} }
 
 func (e *Error) errno() syscall.Errno {
-	var se sqlite3.Error
-	if errors.As(e.Err, &se) {
-		switch {
-		case se.Code == sqlite3.ErrFull:
-			return syscall.ENOSPC
-		case se.SystemErrno == syscall.ENOSPC, se.SystemErrno == syscall.EDQUOT, se.SystemErrno == syscall.EFBIG:
-			return syscall.ENOSPC
-		}
+	if sqlitedb.NoRoom(e.Err) {
+		return syscall.ENOSPC
 	}
 	return syscall.EIO
 }

@@ -118,7 +118,7 @@ func faultScenario(t *testing.T, control *faultControl, fault faultControl, fail
 	s := newStore(t)
 	big := bytes.Repeat([]byte("0123456789"), 3000)
 	s.mustCommit(mkdir("d"), create("d/file"), write("d/file", []byte("old")), create("gone"), write("gone", big))
-	if err := s.db.w.c.exec("PRAGMA cache_size=1"); err != nil { // pages are written early
+	if err := s.db.w.c.Do("PRAGMA cache_size=1"); err != nil { // pages are written early
 		t.Fatal(err)
 	}
 	*control = fault
@@ -248,7 +248,7 @@ func TestFullDiskFailsWithENOSPCAndWorksAgainAfterwards(t *testing.T) {
 		path := filepath.Join(disk, "config.db")
 		s := openStore(t, path)
 		s.mustCommit(create("keep"), write("keep", content[:20_000]), create("small"), mkdir("gone"))
-		if err := s.db.w.c.exec("PRAGMA cache_size=1"); err != nil {
+		if err := s.db.w.c.Do("PRAGMA cache_size=1"); err != nil {
 			t.Fatal(err)
 		}
 		fill(t, filepath.Join(disk, "filler"), left)
@@ -365,7 +365,7 @@ func TestFileSizeLimitFailsWithENOSPC(t *testing.T) {
 func TestErrorsSayWhatFailedOnWhichFile(t *testing.T) {
 	s := newStore(t)
 	s.mustCommit(create("a"))
-	if err := s.db.w.c.exec("PRAGMA max_page_count=1"); err != nil {
+	if err := s.db.w.c.Do("PRAGMA max_page_count=1"); err != nil {
 		t.Fatal(err)
 	}
 	err := s.commit(write("a", make([]byte, memdb.MaxFileSize)))
@@ -373,7 +373,7 @@ func TestErrorsSayWhatFailedOnWhichFile(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	s.verify()
-	if err := s.db.w.c.exec("PRAGMA max_page_count=100000"); err != nil {
+	if err := s.db.w.c.Do("PRAGMA max_page_count=100000"); err != nil {
 		t.Fatal(err)
 	}
 	w := s.db.w

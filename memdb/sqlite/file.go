@@ -87,7 +87,7 @@ func IntegrityCheck(path string) (found []string, err error) {
 }
 
 func (c conn) integrity() (found []string, err error) {
-	err = c.query("PRAGMA integrity_check", func(row []driver.Value) error {
+	err = c.Each("PRAGMA integrity_check", func(row []driver.Value) error {
 		if s, _ := row[0].(string); s != "ok" {
 			found = append(found, s)
 		}
@@ -137,7 +137,7 @@ func Create(path string, entries []*memdb.Entry) error {
 		return err
 	}
 	w := &writer{c: c}
-	err = c.exec(schema)
+	err = c.Do(schema)
 	if err == nil {
 		err = w.prepare()
 	}
@@ -208,7 +208,7 @@ func Backup(src, dst string) (contents *Contents, err error) {
 // backup returns the bytes of a file that has been verified to hold what from holds.
 func backup(from conn, contents *Contents) (content []byte, err error) {
 	var size int64
-	if err := from.query("PRAGMA page_size", func(row []driver.Value) error {
+	if err := from.Each("PRAGMA page_size", func(row []driver.Value) error {
 		size, _ = row[0].(int64)
 		return nil
 	}); err != nil {
@@ -336,7 +336,7 @@ func openCopy(path string, st fs.FileInfo) (c conn, changed bool, err error) {
 			return err
 		}
 		// SQLite keeps the log's index in its own memory then, and the files open.
-		if err = c.exec("PRAGMA locking_mode=EXCLUSIVE"); err == nil {
+		if err = c.Do("PRAGMA locking_mode=EXCLUSIVE"); err == nil {
 			err = c.begin()
 		}
 		return err
@@ -346,10 +346,10 @@ func openCopy(path string, st fs.FileInfo) (c conn, changed bool, err error) {
 
 // begin makes all that follows see one state of the file, the present one.
 func (c conn) begin() error {
-	if err := c.exec("BEGIN"); err != nil {
+	if err := c.Do("BEGIN"); err != nil {
 		return err
 	}
-	return c.query("SELECT count(*) FROM sqlite_schema", func([]driver.Value) error { return nil })
+	return c.Each("SELECT count(*) FROM sqlite_schema", func([]driver.Value) error { return nil })
 }
 
 func readAndClose(path string, c conn, err error, f func(conn) error) error {

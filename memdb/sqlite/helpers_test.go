@@ -174,7 +174,7 @@ func sqlExec(tb testing.TB, path string, statements ...string) {
 		tb.Fatal(err)
 	}
 	for _, q := range statements {
-		if err := c.exec(q); err != nil {
+		if err := c.Do(q); err != nil {
 			tb.Fatalf("%s: %v", q, err)
 		}
 	}
@@ -191,7 +191,7 @@ func sqlValue(tb testing.TB, path, query string) (v any) {
 		tb.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.query(query, func(row []driver.Value) error { v = row[0]; return nil }); err != nil {
+	if err := c.Each(query, func(row []driver.Value) error { v = row[0]; return nil }); err != nil {
 		tb.Fatal(err)
 	}
 	return v

@@ -29,7 +29,7 @@ var columns = []string{"inode", "parent", "version", "writer", "mtime", "type", 
 // other tables only is an error; one with none is new.
 func (c conn) hasTree() (found bool, err error) {
 	others := 0
-	err = c.query(fmt.Sprintf("SELECT name, type, rootpage, tbl_name FROM sqlite_schema LIMIT %d", maxObjects), func(row []driver.Value) error {
+	err = c.Each(fmt.Sprintf("SELECT name, type, rootpage, tbl_name FROM sqlite_schema LIMIT %d", maxObjects), func(row []driver.Value) error {
 		name, _ := row[0].(string)
 		table, _ := row[3].(string)
 		page, _ := row[2].(int64)
@@ -54,7 +54,7 @@ func (c conn) hasTree() (found bool, err error) {
 		return false, nil
 	}
 	var have []string
-	err = c.query("SELECT name, hidden FROM pragma_table_xinfo('tree')", func(row []driver.Value) error {
+	err = c.Each("SELECT name, hidden FROM pragma_table_xinfo('tree')", func(row []driver.Value) error {
 		name, _ := row[0].(string)
 		if row[1] != int64(0) {
 			return fmt.Errorf("%w: its column %q is computed", ErrSchema, name)
@@ -99,7 +99,7 @@ func fatal(all []memdb.Problem) (bad []memdb.Problem) {
 // write as they stand.
 func (c conn) readEntries() (entries []*memdb.Entry, problems []memdb.Problem, mend []*memdb.Entry, err error) {
 	var count int
-	if err := c.query("SELECT count(*) FROM tree", func(row []driver.Value) error {
+	if err := c.Each("SELECT count(*) FROM tree", func(row []driver.Value) error {
 		if n, ok := row[0].(int64); ok {
 			count = int(n)
 		}
@@ -111,7 +111,7 @@ func (c conn) readEntries() (entries []*memdb.Entry, problems []memdb.Problem, m
 		return nil, nil, nil, fmt.Errorf("counting the rows: %w", err)
 	}
 	entries = make([]*memdb.Entry, 0, min(count, memdb.MaxEntries))
-	err = c.query("SELECT "+rowColumns+" FROM tree ORDER BY inode", func(row []driver.Value) error {
+	err = c.Each("SELECT "+rowColumns+" FROM tree ORDER BY inode", func(row []driver.Value) error {
 		e, bad := parseRow(row)
 		problems = append(problems, bad...)
 		if e != nil {

@@ -34,7 +34,7 @@ func ReadRows(path string) (rows []Row, err error) {
 		if err != nil {
 			return err
 		}
-		return c.query("SELECT "+rowColumns+" FROM tree", func(row []driver.Value) error {
+		return c.Each("SELECT "+rowColumns+" FROM tree", func(row []driver.Value) error {
 			if text, ok := bytesOf(row[7]); ok && row[8] != nil {
 				row[7] = number(text)
 			}

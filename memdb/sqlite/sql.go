@@ -18,7 +18,7 @@ func WriteSQL(w io.Writer, path string) error {
 	b.WriteString("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n")
 	err := withReader(path, func(c conn) error {
 		found := false
-		err := c.query("SELECT sql FROM sqlite_master WHERE type='table' AND name='tree'", func(row []driver.Value) error {
+		err := c.Each("SELECT sql FROM sqlite_master WHERE type='table' AND name='tree'", func(row []driver.Value) error {
 			found = true
 			_, err := fmt.Fprintf(b, "%s;\n", row[0])
 			return err
@@ -29,7 +29,7 @@ func WriteSQL(w io.Writer, path string) error {
 		if err != nil {
 			return err
 		}
-		return c.query("SELECT * FROM tree ORDER BY inode", func(row []driver.Value) error {
+		return c.Each("SELECT * FROM tree ORDER BY inode", func(row []driver.Value) error {
 			b.WriteString("INSERT INTO tree VALUES(")
 			for n, v := range row {
 				if n > 0 {

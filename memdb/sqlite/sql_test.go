@@ -9,13 +9,15 @@ import (
 	"testing"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
+
+	"pmxcfs/internal/sqlitedb"
 )
 
 // What is written as SQL is the same database again.
 func TestWriteSQLMakesTheSameDatabaseAgain(t *testing.T) {
 	rows := func(c conn) (list [][]driver.Value) {
 		t.Helper()
-		if err := c.query("SELECT *, typeof(data), typeof(name) FROM tree ORDER BY inode", func(row []driver.Value) error {
+		if err := c.Each("SELECT *, typeof(data), typeof(name) FROM tree ORDER BY inode", func(row []driver.Value) error {
 			list = append(list, append([]driver.Value(nil), row...))
 			return nil
 		}); err != nil {
@@ -29,10 +31,10 @@ func TestWriteSQLMakesTheSameDatabaseAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer from.Close()
-	if err := from.exec(schema); err != nil {
+	if err := from.Do(schema); err != nil {
 		t.Fatal(err)
 	}
-	insert, err := from.prepare("INSERT INTO tree VALUES(?,?,?,?,?,?,?,?)")
+	insert, err := from.Prepare("INSERT INTO tree VALUES(?,?,?,?,?,?,?,?)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +48,7 @@ func TestWriteSQLMakesTheSameDatabaseAgain(t *testing.T) {
 		{"ü", bytes.Repeat([]byte("x"), 1<<20)},
 		{"text", "not a blob"},
 	} {
-		if _, err := insert.run(int64(i), int64(0), int64(i)<<40, int64(0), int64(1700000000), int64(8), v.name, v.data); err != nil {
+		if _, err := insert.Run(int64(i), int64(0), int64(i)<<40, int64(0), int64(1700000000), int64(8), v.name, v.data); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -62,9 +64,9 @@ func TestWriteSQLMakesTheSameDatabaseAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := conn{d.(*sqlite3.SQLiteConn)}
+	to := conn{sqlitedb.Conn{SQLiteConn: d.(*sqlite3.SQLiteConn)}}
 	defer to.Close()
-	if err := to.exec(text.String()); err != nil {
+	if err := to.Do(text.String()); err != nil {
 		t.Fatal(err)
 	}
 	if want, got := rows(from), rows(to); len(want) != 5 || !reflect.DeepEqual(got, want) {

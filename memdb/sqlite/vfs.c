@@ -49,15 +49,12 @@ struct sqlite3_vfs {
 
 extern sqlite3_vfs *sqlite3_vfs_find(const char *);
 extern int sqlite3_vfs_register(sqlite3_vfs *, int);
-extern int sqlite3_auto_extension(void (*)(void));
-extern int sqlite3_db_config(void *, int, ...);
 
 enum {
 	OK = 0,
 	NOMEM = 7,
 	IS_WAL = 0x00080000, // SQLITE_OPEN_WAL
 	FRAME_HEADER = 24,
-	DEFENSIVE = 1010,    // SQLITE_DBCONFIG_DEFENSIVE
 	ROOM = 64 << 10, // what a processor's cache still holds
 };
 
@@ -192,17 +189,4 @@ int register_vfs(const char *name)
 	ours.szOsFile = (int)sizeof(logfile) + below->szOsFile;
 	ours.xOpen = open_file;
 	return sqlite3_vfs_register(&ours, 0);
-}
-
-// defend is an extension's entry point: SQLite calls it for each new connection.
-static int defend(void *connection, char **message, const void *api)
-{
-	(void)message;
-	(void)api;
-	return sqlite3_db_config(connection, DEFENSIVE, 1, (int *)NULL);
-}
-
-int defend_connections(void)
-{
-	return sqlite3_auto_extension((void (*)(void))defend);
 }

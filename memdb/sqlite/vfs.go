@@ -20,14 +20,6 @@ var registerVFS = sync.OnceValue(func() error {
 	return nil
 })
 
-// defendConnections turns on SQLite's defensive mode, for which the driver has no call.
-var defendConnections = sync.OnceValue(func() error {
-	if code := C.defend_connections(); code != 0 {
-		return fmt.Errorf("turning on SQLite's defensive mode: error %d", code)
-	}
-	return nil
-})
-
 // openToWrite connects to a database file to write to it, by that file layer.
 func openToWrite(path string) (conn, error) {
 	if err := registerVFS(); err != nil {

@@ -1,8 +1,3 @@
 // register_vfs makes the file layer of vfs.c known to SQLite. It returns 0, or an error
 // of SQLite's.
 int register_vfs(const char *name);
-
-// defend_connections has every connection that this process opens from now on refuse
-// what can damage a file: changes of the schema as text, of shadow tables, and
-// journal_mode=OFF. It returns 0, or an error of SQLite's.
-int defend_connections(void);

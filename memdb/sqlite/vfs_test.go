@@ -53,7 +53,7 @@ func writable(t *testing.T, pragmas ...string) (conn, string) {
 
 func do(t *testing.T, c conn, query string) {
 	t.Helper()
-	if err := c.exec(query); err != nil {
+	if err := c.Do(query); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
 }
@@ -187,7 +187,7 @@ func TestALogThatCantGrowFailsTheTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	limitFiles(t, uint64(st.Size())+10_000, func() {
-		err = c.exec("INSERT INTO x VALUES (2, randomblob(100000))")
+		err = c.Do("INSERT INTO x VALUES (2, randomblob(100000))")
 	})
 	if err == nil {
 		t.Fatal("it is said to be stored")

@@ -19,8 +19,9 @@ type Config struct {
 	// Address is the TCP address to listen on, as HOST:PORT; empty: none.
 	Address string
 	// ConfigFile is a file in the format of Prometheus' exporters (exporter-toolkit)
-	// that asks for TLS, client certificates or passwords on TCP; empty: none. It is
-	// read again at each request. While it can't be used, TCP is not served at all.
+	// that asks for TLS, client certificates or passwords on TCP; empty: none. Until it can be
+	// used, TCP is not served at all. A change takes effect at once, unless it can't be used or
+	// asks for less: then the last one stays in force; see protection.
 	ConfigFile string
 	// Public is served on TCP, to requests that name this host by an address, as localhost,
 	// as Address does, or by one of Names; nil: none.
@@ -70,7 +71,7 @@ func Start(cfg Config) *Server {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if cfg.Address != "" {
 		s.wg.Go(func() {
-			s.keep(&tcpListener{address: cfg.Address, config: cfg.ConfigFile, names: cfg.Names}, cfg.Public)
+			s.keep(&tcpListener{address: cfg.Address, config: cfg.ConfigFile, names: cfg.Names, log: cfg.Log}, cfg.Public)
 		})
 	}
 	if cfg.Socket != "" {
@@ -173,22 +174,39 @@ func guarded(h http.Handler, log *slog.Logger) http.Handler {
 type tcpListener struct {
 	address, config string
 	names           func() []string
+	log             *slog.Logger
+	protection      *protection // of the present attempt; nil: none
 }
 
 func (t *tcpListener) String() string { return t.address }
 
 func (t *tcpListener) listen(ctx context.Context) (net.Listener, error) {
-	if t.config != "" {
-		if err := toolkit.Validate(t.config); err != nil {
-			return nil, fmt.Errorf("%s: %w", t.config, err)
+	if t.protection = nil; t.config != "" {
+		p, err := protect(t.config, t.log)
+		if err != nil {
+			return nil, err
 		}
+		t.protection = p
 	}
-	return (&net.ListenConfig{}).Listen(ctx, "tcp", t.address)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", t.address)
+	switch {
+	case t.protection == nil:
+		return l, err
+	case err != nil:
+		t.protection.close()
+		return nil, err
+	}
+	return &refreshing{l, t.protection}, nil
 }
 
 func (t *tcpListener) serve(l net.Listener, s *http.Server) error {
+	path := ""
+	if p := t.protection; p != nil {
+		defer p.close()
+		path = p.path()
+	}
 	quiet := slog.New(slog.DiscardHandler) // it tells what is in the file it was given
-	return toolkit.Serve(l, s, &toolkit.FlagConfig{WebConfigFile: &t.config}, quiet)
+	return toolkit.Serve(l, s, &toolkit.FlagConfig{WebConfigFile: &path}, quiet)
 }
 
 // limit sheds the oldest: anybody on the host can connect.

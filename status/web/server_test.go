@@ -224,11 +224,7 @@ func TestWebConfigAsksForTLSAndAPassword(t *testing.T) {
 		c.Close()
 		t.Error("it listens with a broken configuration")
 	}
-	// In one step: an empty file is a configuration, too, which asks for nothing.
-	if err := os.WriteFile(file+".new", good, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := os.WriteFile(file, good, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
@@ -239,6 +235,84 @@ func TestWebConfigAsksForTLSAndAPassword(t *testing.T) {
 		t.Error("answered without TLS")
 	}
 	testutil.Eventually(t, "as configured", wants(onSocket(socket), "http://x/", 200, "private"))
+}
+
+// What a file holds in the middle of a change, or by mistake, opens no door that was closed.
+func TestNoChangeOfTheWebConfigOpensADoor(t *testing.T) {
+	dir := t.TempDir()
+	file, roots := secured(t, dir)
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half, _, _ := strings.Cut(string(good), "basic_auth_users")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	address := freeAddress(t)
+	write(" \n")
+	_, log := start(t, Config{Address: address, ConfigFile: file})
+	said := func(words string) {
+		t.Helper()
+		testutil.Eventually(t, "it is said", func() error {
+			if !strings.Contains(log.String(), words) {
+				return errors.New(log.String())
+			}
+			return nil
+		})
+	}
+	said("it is empty")
+	if c, err := net.Dial("tcp", address); err == nil {
+		c.Close()
+		t.Error("it listens with an empty configuration")
+	}
+	write(string(good))
+	kept := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	fresh := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
+	testutil.Eventually(t, "as configured", wants(kept, "https://prometheus:secret@"+address, 200, "public"))
+	for _, c := range []struct{ name, text, words string }{
+		{"empty", "", "it is empty"},
+		{"unparsable", "tls_server_config: [", "can't be used"},
+		{"the first half", half, "passwords any more"},
+		{"without TLS", strings.Replace(string(good), half, "", 1), "TLS any more"},
+		{"another file's", "what: ever\n", "field what not found"},
+	} {
+		write(c.text)
+		for _, client := range []*http.Client{kept, fresh} {
+			for _, err := range []error{
+				wants(client, "https://"+address, 401, "")(),
+				wants(client, "https://prometheus:guess@"+address, 401, "")(),
+				wants(client, "https://prometheus:secret@"+address, 200, "public")(),
+			} {
+				if err != nil {
+					t.Errorf("%s: %v", c.name, err)
+				}
+			}
+		}
+		said(c.words)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := wants(kept, "https://"+address, 401, "")(); err != nil {
+		t.Error("removed:", err)
+	}
+	// A change that asks for as much is in force at once, on old connections, too.
+	hash, err := bcrypt.GenerateFromPassword([]byte("new"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(half + "basic_auth_users:\n  prometheus: " + string(hash) + "\n")
+	if err := wants(kept, "https://prometheus:secret@"+address, 200, "public")(); err == nil {
+		t.Error("the old password is taken after the change")
+	}
+	if err := wants(fresh, "https://prometheus:secret@"+address, 401, "")(); err != nil {
+		t.Error(err)
+	}
+	testutil.Eventually(t, "as changed", wants(kept, "https://prometheus:new@"+address, 200, "public"))
 }
 
 func TestStopEndsRequestsUnderWay(t *testing.T) {

@@ -196,25 +196,13 @@ func (x *leaving) ownTree() error {
 // own are the entries that stay: all but the other nodes' directories and keys, and what is
 // the cluster's only.
 func (x *leaving) own(all []*memdb.Entry) (kept []*memdb.Entry) {
-	byID := map[uint64]*memdb.Entry{}
-	for _, e := range all {
-		byID[e.Inode] = e
-	}
-	path := func(e *memdb.Entry) string {
-		var names []string
-		for n := 0; e != nil && e.Inode != memdb.RootInode && n < 1000; n++ {
-			names = append(names, e.Name)
-			e = byID[e.Parent]
-		}
-		slices.Reverse(names)
-		return strings.Join(names, "/")
-	}
 	gone := []string{"corosync.conf", "corosync.conf.new", "ha", "priv/lock", "priv/corosync.conf.d", "priv/known_hosts"}
 	for _, name := range x.others {
 		gone = append(gone, "nodes/"+name)
 	}
-	for _, e := range all {
-		at := path(e)
+	paths := memdb.Paths(all, 0)
+	for i, e := range all {
+		at := paths[i]
 		if slices.ContainsFunc(gone, func(g string) bool { return at == g || strings.HasPrefix(at, g+"/") }) {
 			continue
 		}

@@ -26,7 +26,10 @@ func dump(c *cli.Context) error {
 	if err != nil {
 		return failed("dumping the database: %w", err)
 	}
-	paths := pathsOf(contents.Entries)
+	paths := make(map[*memdb.Entry]string, len(contents.Entries))
+	for i, path := range memdb.Paths(contents.Entries, longestPath) {
+		paths[contents.Entries[i]] = path
+	}
 	list := slices.Clone(contents.Entries)
 	slices.SortStableFunc(list, func(a, b *memdb.Entry) int { return strings.Compare(paths[a], paths[b]) })
 	w := bufio.NewWriterSize(c.App.Writer, 1<<16)
@@ -48,48 +51,8 @@ func dump(c *cli.Context) error {
 	return nil
 }
 
-// longestPath is the longest path that is written out, in bytes: those of a chain of
-// directories without end would take room by the square of its length.
+// longestPath is the longest path that is written out, in bytes.
 const longestPath = 1024
-
-// pathsOf returns the path of each entry; for one that can't be reached from the
-// root, or whose path would be too long, the part that is known, below "<inode N>".
-func pathsOf(entries []*memdb.Entry) map[*memdb.Entry]string {
-	byID := make(map[uint64]*memdb.Entry, len(entries))
-	for _, e := range entries {
-		byID[e.Inode] = e
-	}
-	paths := make(map[*memdb.Entry]string, len(entries))
-	onWay := make(map[*memdb.Entry]bool)
-	var way []*memdb.Entry // from an entry up to one whose path is known
-	for _, e := range entries {
-		way = way[:0]
-		cur := e
-		for cur != nil && cur.Inode != memdb.RootInode && !onWay[cur] {
-			if _, known := paths[cur]; known {
-				break
-			}
-			way, onWay[cur] = append(way, cur), true
-			cur = byID[cur.Parent]
-		}
-		if cur != nil && cur.Inode == memdb.RootInode {
-			paths[cur] = ""
-		}
-		for _, e := range slices.Backward(way) {
-			delete(onWay, e)
-			up := byID[e.Parent]
-			dir, known := paths[up]
-			if up == nil && e.Parent == memdb.RootInode {
-				dir, known = "", true
-			}
-			if !known || len(dir)+1+len(e.Name) > longestPath {
-				dir = fmt.Sprintf("<inode %d>", e.Parent)
-			}
-			paths[e] = memdb.Join(dir, e.Name)
-		}
-	}
-	return paths
-}
 
 func dumpText(w io.Writer, list []*memdb.Entry, paths map[*memdb.Entry]string, content bool) {
 	fmt.Fprintf(w, "%-9s %10s %10s %6s %-20s %8s %s\n", "TYPE", "INODE", "VERSION", "WRITER", "CHANGED", "SIZE", "PATH")
