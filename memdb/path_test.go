@@ -124,9 +124,11 @@ func TestPathsOfEntriesOfASoundTreeAndOfADamagedOne(t *testing.T) {
 	if got := Paths(list, 0); !strings.HasPrefix(got[7], "<inode ") || !strings.HasPrefix(got[8], "<inode ") {
 		t.Errorf("in a circle: %q", got[7:9])
 	}
-	check(Paths(list, 17))
-	if got := Paths(list, 16); got[1] != "<inode 4>/below" {
-		t.Errorf("too long: %q", got[1])
+	check(Paths(list, 24))
+	for longest, want := range map[int]string{17: "top/mid/low/below", 16: "<inode 4>/below"} {
+		if got := Paths(list, longest); got[1] != want {
+			t.Errorf("at most %d bytes: %q", longest, got[1])
+		}
 	}
 	if got := Paths(list[2:5], 0); got[2] != "top/mid/low" {
 		t.Errorf("without the root: %q", got)

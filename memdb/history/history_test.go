@@ -1131,6 +1131,27 @@ func TestConnectionsAreDefensive(t *testing.T) {
 	}
 }
 
+func TestAMistakenPathIsAnsweredWithSimilarOnes(t *testing.T) {
+	n := newNode(t).start()
+	n.mkdir("d")
+	n.write("d/100.conf", "x")
+	n.write("d/1100.conf", "x")
+	r := n.read()
+	p, err := r.Latest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"100.conf":   "100.conf (do you mean d/100.conf?)",
+		"e/100.conf": "e/100.conf (do you mean d/100.conf?)",
+		"none":       "none",
+	} {
+		if _, err := r.At(p, path); !errors.Is(err, ErrNoChange) || !strings.HasSuffix(err.Error(), ": "+want) {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
 func BenchmarkStored(b *testing.B) {
 	n := newNode(b)
 	n.cfg.Delay = 0

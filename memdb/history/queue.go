@@ -212,11 +212,16 @@ func (q *queue) replace(i *item) {
 		return
 	}
 	if p.states < burstOfPath && p.bytes < burstBytes && q.states < burstOfAll && q.total < burstTotal {
-		p.states++
-		q.states++
-		p.bytes += i.size
-		q.total += i.size
-		q.pressed += i.size
+		more := i.size
+		if i.start != nil { // it takes the place of a state in the file
+			more -= i.start.Size()
+		} else {
+			p.states++
+			q.states++
+		}
+		p.bytes += more
+		q.total += more
+		q.pressed += more
 		return
 	}
 	// Its content is the tree's own as long as it is the last: it takes no room.

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -326,9 +327,23 @@ func (r *Reader) At(p Point, path string) (c Change, err error) {
 		return false
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("%w: %s", ErrNoChange, path)
+		err = r.Nothing(path)
 	}
 	return c, err
+}
+
+// Nothing returns the error that the history has nothing of a path. It names a few that end in the same name.
+func (r *Reader) Nothing(path string) error {
+	err := fmt.Errorf("%w: %s", ErrNoChange, path)
+	_, base := memdb.Split(path)
+	var like []string
+	if qerr := r.c.Each("SELECT name FROM path WHERE substr(name, -length(?1))=?1 AND name<>?2 ORDER BY id DESC LIMIT 3", func(row []driver.Value) error {
+		like = append(like, text(row[0]))
+		return nil
+	}, "/"+base, path); qerr == nil && base != "" && len(like) > 0 {
+		err = fmt.Errorf("%w (do you mean %s?)", err, strings.Join(like, " or "))
+	}
+	return err
 }
 
 // Head returns the version of the tree that the file ends with.

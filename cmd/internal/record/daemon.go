@@ -50,12 +50,18 @@ func (d *Daemon) Flush(ctx context.Context) error {
 
 // CreateSnapshot gives the present state of the tree a name.
 func (d *Daemon) CreateSnapshot(ctx context.Context, name, note string) (s history.Snapshot, err error) {
-	return s, d.call(ctx, http.MethodPost, "snapshots/"+url.PathEscape(name), url.Values{"note": {note}}, &s)
+	if err := history.ValidName(name); err != nil {
+		return s, err
+	}
+	return s, d.call(ctx, http.MethodPost, "snapshots/"+name, url.Values{"note": {note}}, &s)
 }
 
 // DeleteSnapshot forgets it.
 func (d *Daemon) DeleteSnapshot(ctx context.Context, name string) error {
-	return d.call(ctx, http.MethodDelete, "snapshots/"+url.PathEscape(name), nil, nil)
+	if err := history.ValidName(name); err != nil {
+		return err
+	}
+	return d.call(ctx, http.MethodDelete, "snapshots/"+name, nil, nil)
 }
 
 func (d *Daemon) ask(ctx context.Context, method, path string, query url.Values) (*http.Response, error) {

@@ -77,8 +77,10 @@ func At(r *history.Reader, path string, version uint64, at string, now time.Time
 		if err != nil || found {
 			return c, err
 		}
-		p, err = r.AtVersion(version)
-		if err != nil {
+		if p, err = r.AtVersion(version); err != nil {
+			return c, err
+		}
+		if err := thinned(r, path, version, p); err != nil {
 			return c, err
 		}
 	case at != "":
@@ -93,6 +95,24 @@ func At(r *history.Reader, path string, version uint64, at string, now time.Time
 	return r.At(p, path)
 }
 
+// thinned returns an error if what was at a path in a version of the tree, behind a point, may be one of the states
+// that were thinned out.
+func thinned(r *history.Reader, path string, version uint64, p history.Point) error {
+	var next history.Change
+	var err error
+	lerr := r.List(history.Query{Path: path, Exact: true}, func(c history.Change) bool {
+		switch {
+		case c.Seq > p.Seq:
+			next = c
+			return true
+		case next.Omitted > 0:
+			err = fmt.Errorf("%s at version %d may be one of %d states that were thinned out: the history has revision %d from before them, and %d", path, version, next.Omitted, c.Version, next.Version)
+		}
+		return false
+	})
+	return errors.Join(lerr, err)
+}
+
 // Before returns the state of a path before its last change: its last content, if it is gone now.
 func Before(r *history.Reader, path string) (history.Change, error) {
 	list, err := r.Follow(path, 0)
@@ -100,7 +120,7 @@ func Before(r *history.Reader, path string) (history.Change, error) {
 		return history.Change{}, err
 	}
 	if len(list) == 0 {
-		return history.Change{}, fmt.Errorf("%w: %s", history.ErrNoChange, path)
+		return history.Change{}, r.Nothing(path)
 	}
 	now := list[0]
 	i := slices.IndexFunc(list, func(c history.Change) bool {
@@ -126,7 +146,7 @@ func Blame(r *history.Reader, path string, upTo int64) ([]Line, error) {
 	}
 	switch {
 	case len(list) == 0:
-		return nil, fmt.Errorf("%w: %s", history.ErrNoChange, path)
+		return nil, r.Nothing(path)
 	case list[0].State != history.File:
 		return nil, fmt.Errorf("%s is no file then", path)
 	}
