@@ -2,13 +2,16 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"pmxcfs/contrib/bench/load"
 	"pmxcfs/contrib/bench/report"
@@ -16,7 +19,21 @@ import (
 	"pmxcfs/internal/testutil"
 )
 
-// programs builds the benchmark and the daemon, or skips the test where a FUSE
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+// programs builds the benchmark and the daemon, once, or skips the test where a FUSE
 // file system can't be mounted.
 func programs(t *testing.T) (bench, daemon string) {
 	t.Helper()
@@ -28,12 +45,19 @@ func programs(t *testing.T) (bench, daemon string) {
 	} else {
 		f.Close()
 	}
-	dir := t.TempDir()
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", ".", "../../cmd/pmxcfs").CombinedOutput()
-	if err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "pmxcfs-bench-test-"); built.err != nil {
+			return
+		}
+		out, err := exec.Command("go", "build", "-buildvcs=false", "-o", built.dir+"/", ".", "../../cmd/pmxcfs").CombinedOutput()
+		if err != nil {
+			built.err = fmt.Errorf("building: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return filepath.Join(dir, "bench"), filepath.Join(dir, "pmxcfs")
+	return filepath.Join(built.dir, "bench"), filepath.Join(built.dir, "pmxcfs")
 }
 
 func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
@@ -71,9 +95,10 @@ func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
 		if o.Floor.Written > 0 {
 			t.Errorf("%s: the file system in memory wrote %v bytes to the disk per operation", o.Name, o.Floor.Written)
 		}
-		// OPEN and RELEASE; what the kernel has cached asks for nothing more. Of a round's first
-		// and last operation a part lies outside of what is counted, or something before it inside.
-		if n, extra := float64(o.Floor.Ops), (o.Floor.Writes-2)*float64(o.Floor.Ops); o.Name == "read" && o.Clients == 1 && max(extra, -extra) > 4 {
+		// OPEN and RELEASE; what the kernel has cached asks for nothing more. RELEASE is not waited
+		// for: some lie outside of what is counted, or some from before inside.
+		const late = 16
+		if n, extra := float64(o.Floor.Ops), (o.Floor.Writes-2)*float64(o.Floor.Ops); o.Name == "read" && o.Clients == 1 && max(extra, -extra) > late {
 			t.Errorf("read: %.1f requests to the floor for %v operations", 2*n+extra, n)
 		}
 	}
@@ -81,7 +106,8 @@ func TestQuickRunMeasuresEveryPartAndLeavesNothingBehind(t *testing.T) {
 		t.Errorf("%d SQLite, %d memory, %d start figures", len(r.SQLite), len(r.Memory), len(r.Start))
 	}
 	for _, m := range r.Memory {
-		if m.Mounted.Resident <= 0 || m.After.Peak < m.Busy.Resident || m.Writes <= 0 {
+		const inexact = 2 << 20 // the kernel counts by processor, and sums up now and then
+		if m.Mounted.Resident <= 0 || m.After.Peak+inexact < m.Busy.Resident || m.Writes <= 0 {
 			t.Errorf("%+v", m)
 		}
 	}
@@ -142,7 +168,8 @@ func checkCluster(t *testing.T, r *report.Report) {
 			t.Errorf("%+v", v)
 		}
 	}
-	if j := r.Joins[0]; j.Entries != 200 || j.Median <= 0 || j.Reads.Total == 0 || j.LongestRead <= 0 || j.FloorRead <= 0 {
+	// A join may take less than the millisecond that it is given in.
+	if j := r.Joins[0]; j.Entries != 200 || len(j.Took) != 1 || j.Median < 0 || j.Reads.Total == 0 || j.LongestRead <= 0 || j.FloorRead <= 0 {
 		t.Errorf("%+v", j)
 	}
 }
@@ -214,7 +241,18 @@ func TestWrongFlagsAreRefused(t *testing.T) {
 	}
 }
 
+func TestQuickLeavesWhatIsGivenAlone(t *testing.T) {
+	c, err := parse([]string{"-quick", "-time", "200ms", "-idle", "1s"}, new(strings.Builder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.rounds != 1 || c.time != 200*time.Millisecond || c.idle != time.Second || c.writes >= time.Second {
+		t.Errorf("rounds %d, time %v, idle %v, writes %v", c.rounds, c.time, c.idle, c.writes)
+	}
+}
+
 func TestDaemonIsMeasuredBesideOneWithOtherOptions(t *testing.T) {
+	t.Parallel()
 	bench, daemon := programs(t)
 	out, err := exec.Command(bench, "-pmxcfs", daemon, "-quick", "-dir", t.TempDir(), "-parts", "local",
 		"-ops", "create", "-clients", "1", "-against", "--no-metrics --socket=").CombinedOutput()
@@ -237,7 +275,7 @@ func TestDaemonIsMeasuredBesideAnotherProgramAndRequestsAreCounted(t *testing.T)
 	}
 	temp := t.TempDir()
 	file := filepath.Join(t.TempDir(), "result.json")
-	out, err := exec.Command(bench, "-pmxcfs", daemon, "-against", daemon, "-quick", "-dir", temp, "-json", file,
+	out, err := exec.Command(bench, "-pmxcfs", daemon, "-against", daemon, "-quick", "-time", "200ms", "-dir", temp, "-json", file,
 		"-ops", "read,mkdir-rmdir", "-clients", "1").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -264,7 +302,7 @@ func TestDaemonIsMeasuredBesideAnotherProgramAndRequestsAreCounted(t *testing.T)
 		if !strings.Contains(string(out), "they are left out") {
 			for i := range a.Requests {
 				for _, kind := range want {
-					if n := a.Requests[i][kind]; n < 0.8 || n > 1.2 { // a part of the first and the last may lie outside
+					if n := a.Requests[i][kind]; n < 0.8 || n > 1.2 { // some of the first and the last of 50 may lie outside
 						t.Errorf("%s, %d nodes: %.2f requests %q per operation", a.Name, a.Nodes, n, kind)
 					}
 				}

@@ -86,7 +86,7 @@ func (c *config) clusterOperations(ctx context.Context, cl *cluster.Cluster, r *
 			return err
 		}
 		defer func() {
-			err = errors.Join(err, p.Stop(os.Interrupt, 10*time.Second))
+			err = errors.Join(err, p.Stop(os.Interrupt, time.Minute))
 		}()
 	}
 	for _, name := range clusterOps {

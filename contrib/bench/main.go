@@ -145,7 +145,7 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	flags.IntVar(&c.rounds, "rounds", 3, "rounds of each measurement; the median counts")
 	flags.DurationVar(&c.time, "time", time.Second, "time of each measurement")
 	flags.BoolVar(&c.shared, "shared", false, "let all clients work in one directory, where the kernel serialises them; otherwise each has its own")
-	flags.BoolVar(&c.quick, "quick", false, "a short run that shows that everything works; its figures mean nothing")
+	flags.BoolVar(&c.quick, "quick", false, "a short run that shows that everything works; its figures mean nothing. It sets the rounds and times that are not given")
 	flags.StringVar(&c.against, "against", "", "measure the parts local and cluster beside another pmxcfs `program`; or, if this begins with a dash, the part local beside a second daemon with these options, as --no-metrics; goals are not judged then")
 	parts := flags.String("parts", "", "what to measure, by comma; with -against local,cluster, otherwise "+strings.Join(allParts, ","))
 	flags.DurationVar(&c.writes, "writes", 20*time.Second, "how long to write without pause, for the memory afterwards")
@@ -159,11 +159,10 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	c.warm = c.time / 5
 	if c.quick {
-		c.rounds, c.time, c.warm = 1, 30*time.Millisecond, 5*time.Millisecond
-		c.writes, c.idle = 200*time.Millisecond, 10*time.Millisecond
+		c.shorten(flags)
 	}
+	c.warm = c.time / 5
 	if *parts == "" {
 		if *parts = strings.Join(allParts, ","); c.against != "" {
 			*parts = partLocal + "," + partCluster
@@ -213,6 +212,27 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// shorten makes a quick run of it, but for what the command line says.
+func (c *config) shorten(flags *flag.FlagSet) {
+	given := make(map[string]bool)
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if !given["rounds"] {
+		c.rounds = 1
+	}
+	for name, d := range map[string]struct {
+		to    *time.Duration
+		value time.Duration
+	}{
+		"time":   {&c.time, 30 * time.Millisecond},
+		"writes": {&c.writes, 200 * time.Millisecond},
+		"idle":   {&c.idle, 10 * time.Millisecond},
+	} {
+		if !given[name] {
+			*d.to = d.value
+		}
+	}
 }
 
 func (c *config) has(part string) bool { return slices.Contains(c.parts, part) }

@@ -98,11 +98,12 @@ const (
 func (c *config) metricsCost(ctx context.Context, r *report.Report) error {
 	short := *c
 	short.time, short.warm, short.rounds = c.time/4, c.warm/4, costRounds
+	starts := costStarts * c.rounds
 	if c.quick {
-		short.rounds = 1
+		starts, short.rounds = 1, 1
 	}
 	results := make(map[string][]report.CostStart)
-	for start := range costStarts * c.rounds {
+	for start := range starts {
 		if err := short.costOfOneStart(ctx, start, results); err != nil {
 			return err
 		}

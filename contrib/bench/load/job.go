@@ -29,7 +29,9 @@ type Job struct {
 	// the next follows at once. For operations that use nothing up.
 	Every time.Duration `json:"every"`
 	// Count has the requests counted that arrive at the mount's server, which costs time.
-	Count  bool  `json:"count"`
+	Count bool `json:"count"`
+	// Least is how many operations there are at least in a round, however long they take; not at intervals.
+	Least  int   `json:"least"`
 	Others []int `json:"others"` // more processes whose use is wanted: those on other nodes
 }
 
@@ -115,6 +117,7 @@ type team struct {
 	pid     int
 	others  []int
 	every   time.Duration
+	least   int
 
 	requests *server.RequestCounter // nil means they are not counted
 	phase    sync.WaitGroup         // of what all are doing
@@ -124,7 +127,7 @@ type team struct {
 func newTeam(j *Job) *team {
 	// A thread in a system call keeps its place in the scheduler.
 	runtime.GOMAXPROCS(j.Clients + 2)
-	t := &team{pid: j.PID, others: j.Others, every: j.Every}
+	t := &team{pid: j.PID, others: j.Others, every: j.Every, least: j.Least}
 	for i := range j.Clients {
 		w, c := newWorker(".", i, j.Shared), make(chan func(*worker))
 		if j.Tree != nil {
@@ -175,12 +178,13 @@ func (t *team) round(o *op, d time.Duration, res *Result) error {
 	if err != nil {
 		return err
 	}
+	least := (t.least + len(t.workers) - 1) / len(t.workers)
 	start := time.Now()
 	t.all(func(w *worker) {
 		if t.every > 0 {
-			w.measureAt(o, d, newPace(t.every, w.number, len(t.workers)))
+			w.measureAt(o, start.Add(d), newPace(start, t.every, w.number, len(t.workers)))
 		} else {
-			w.measure(o, d, limit)
+			w.measure(o, d, least, limit)
 		}
 	})
 	elapsed := time.Since(start)

@@ -41,7 +41,7 @@ func ops() []op {
 			w.create(w.temp, w.small)
 			rename(w.temp, w.files[i%perClient])
 		}},
-		{name: "read", setup: makeFiles, run: func(w *worker, i int) { w.readAll(w.files[i%perClient], Small) }},
+		{name: "read", setup: makeReadFiles, run: func(w *worker, i int) { w.readAll(w.files[i%perClient], Small) }},
 		{name: "stat", run: func(w *worker, i int) { fstatat(w.listed[i%listed], &w.stat) }},
 		{name: "getattr", run: func(w *worker, i int) {
 			// What stat costs when the kernel's cache does not answer.
@@ -89,6 +89,14 @@ func findOp(name string) (op, error) {
 func makeFiles(w *worker) {
 	for _, f := range w.files {
 		w.create(f, w.small)
+	}
+}
+
+// makeReadFiles has the kernel keep what is in the files, too.
+func makeReadFiles(w *worker) {
+	makeFiles(w)
+	for _, f := range w.files {
+		w.readAll(f, Small)
 	}
 }
 

@@ -8,9 +8,9 @@ type pace struct {
 	next  time.Time
 }
 
-// newPace returns the pace of client i of n, which begin one after the other.
-func newPace(every time.Duration, i, n int) *pace {
-	return &pace{every, time.Now().Add(every * time.Duration(i) / time.Duration(n))}
+// newPace returns the pace, from begin on, of client i of n, which begin one after the other.
+func newPace(begin time.Time, every time.Duration, i, n int) *pace {
+	return &pace{every, begin.Add(every * time.Duration(i) / time.Duration(n))}
 }
 
 // wait returns true when the next operation is due, or false at the end.

@@ -104,7 +104,7 @@ func (j *RequestJob) run() (*Result, error) {
 	return res, nil
 }
 
-// phase has all clients make requests for some time.
+// phase has all clients make requests for some time. However late it comes to run, each makes some.
 func (j *RequestJob) phase(clients []*requester, d time.Duration) (time.Duration, error) {
 	errs := make([]error, len(clients))
 	var all sync.WaitGroup
@@ -116,11 +116,11 @@ func (j *RequestJob) phase(clients []*requester, d time.Duration) (time.Duration
 				return
 			}
 			n := slice
-			next := newPace(j.Every, i, len(clients))
+			next := newPace(begin, j.Every, i, len(clients))
 			if j.Every > 0 {
 				n = 1
 			}
-			for next.wait(begin.Add(d)) {
+			for next.wait(begin.Add(d)) || c.res.Ops == 0 {
 				if errs[i] = c.requests(n); errs[i] != nil {
 					return
 				}

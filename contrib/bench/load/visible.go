@@ -31,7 +31,7 @@ const (
 	watchPause = 20 * time.Microsecond
 	// watchTimeout is how long a change may take to be visible before that counts as
 	// never.
-	watchTimeout = 10 * time.Second
+	watchTimeout = time.Minute
 	// quiet is between two changes: a burst would only show that the first has the others
 	// looked for.
 	quiet = 2 * time.Millisecond
@@ -47,7 +47,7 @@ func ServeVisible(r io.Reader, w io.Writer) error {
 	debug.SetGCPercent(-1)
 	runtime.LockOSThread()
 	var res VisibleResult
-	for begin := time.Now(); time.Since(begin) < j.Time; {
+	for begin := time.Now(); res.Delete.Ops == 0 || time.Since(begin) < j.Time; {
 		if err := j.cycle(&res); err != nil {
 			return err
 		}

@@ -116,13 +116,13 @@ func (w *worker) guarded(f func(*worker)) {
 	}
 }
 
-// measure runs operations until the time is over, or limit of them if that is
-// not zero, and notes how long each took.
-func (w *worker) measure(o *op, d time.Duration, limit int) {
+// measure runs operations until the time is over, but at least that many, or limit
+// of them if that is not zero, and notes how long each took.
+func (w *worker) measure(o *op, d time.Duration, least, limit int) {
 	w.done = 0
 	start := time.Now()
 	last := time.Duration(0)
-	for i := 0; limit == 0 && last < d || i < limit; i++ {
+	for i := 0; limit == 0 && (last < d || i < least) || i < limit; i++ {
 		o.run(w, i)
 		now := time.Since(start)
 		w.took(now - last)
@@ -130,10 +130,10 @@ func (w *worker) measure(o *op, d time.Duration, limit int) {
 	}
 }
 
-// measureAt runs operations when they are due, until the time is over.
-func (w *worker) measureAt(o *op, d time.Duration, p *pace) {
+// measureAt runs operations when they are due, until the end, and at least one.
+func (w *worker) measureAt(o *op, end time.Time, p *pace) {
 	w.done = 0
-	for end := time.Now().Add(d); p.wait(end); {
+	for p.wait(end) || w.done == 0 {
 		begin := time.Now()
 		o.run(w, w.done)
 		w.took(time.Since(begin))

@@ -27,8 +27,8 @@ type Server struct {
 const readyFile = ".version"
 
 const (
-	startTimeout = 30 * time.Second
-	stopTimeout  = 20 * time.Second
+	startTimeout = time.Minute
+	stopTimeout  = time.Minute
 )
 
 // Start runs a program that mounts on the directory mount, and returns when
