@@ -89,11 +89,18 @@ func FiguresOf(rounds []*load.Result) Figures {
 		ops += r.Ops
 	}
 	n := float64(max(ops, 1))
+	quantile := func(q float64) time.Duration {
+		d := latency.Quantile(q) // the end of a bucket
+		if longest > 0 {
+			d = min(d, longest)
+		}
+		return d
+	}
 	return Figures{
 		Ops:       ops,
 		PerSecond: median(rates),
-		P50:       latency.Quantile(0.50),
-		P99:       latency.Quantile(0.99),
+		P50:       quantile(0.50),
+		P99:       quantile(0.99),
 		Longest:   longest,
 		CPU:       time.Duration(float64(used.CPU) / n),
 		Written:   float64(used.Written) / n,

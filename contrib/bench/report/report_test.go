@@ -35,6 +35,14 @@ func TestRatioIsTheMedianOfTheRoundsRatios(t *testing.T) {
 	}
 }
 
+func TestNoQuantileIsAboveTheLongest(t *testing.T) {
+	r := &load.Result{Ops: 1, Elapsed: time.Second, Longest: 82_189_279}
+	r.Latency.Add(r.Longest)
+	if f := FiguresOf([]*load.Result{r}); f.P50 != r.Longest || f.P99 != r.Longest {
+		t.Errorf("p50 %v, p99 %v of one operation of %v", f.P50, f.P99, r.Longest)
+	}
+}
+
 func TestCostIsThatOfTwoDaemonsOfEachKind(t *testing.T) {
 	start := func(with float64) CostStart {
 		at := func(rate float64) []*load.Result { return rounds(int(rate), int(rate/2)) } // slow in the second round

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -33,8 +34,14 @@ func TestRRDFilesOnEveryNode(t *testing.T) {
 	t.Parallel()
 	lab.Require(t, "rrdtool", "rrdcached")
 	c := labtest.Hosts(t, lab.New(t, 3))
-	// Each sample is a minute after the one before, and none may be of the future.
-	r := &rrdTest{c: c, at: time.Now().Truncate(time.Minute).Add(-2 * time.Hour).Unix()}
+	// Each sample is a minute after the one before, and none may be of the future, nor of
+	// the day before: there it is about noon.
+	now := time.Now()
+	r := &rrdTest{c: c, at: now.Truncate(time.Minute).Add(-2 * time.Hour).Unix()}
+	for _, n := range c.Nodes {
+		n.Must(os.WriteFile(n.Host.Path("/run/zone"), zoneInfo(12-now.UTC().Hour()), 0o644))
+		n.Env = append(n.Env, "TZ=/run/zone")
+	}
 	for _, n := range c.Nodes[:2] {
 		n.Must(os.Mkdir(n.Host.Path(rrdDir), 0o755))
 	}
@@ -66,6 +73,16 @@ func TestRRDFilesOnEveryNode(t *testing.T) {
 		c.In(t)
 	}
 	c.WantSameDatabases()
+}
+
+// zoneInfo is a tzfile(5) of a zone that is so many hours ahead of UTC.
+func zoneInfo(hours int) []byte {
+	const abbreviation = "LAB\x00"
+	b := append([]byte("TZif"), make([]byte, 16)...)
+	for _, n := range []int{0, 0, 0, 0, 1, len(abbreviation), hours * 3600} { // one type, from ever on
+		b = binary.BigEndian.AppendUint32(b, uint32(n))
+	}
+	return append(append(b, 0, 0), abbreviation...)
 }
 
 // rrdTest sends samples.
