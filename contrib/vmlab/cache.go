@@ -95,6 +95,11 @@ func openCache(dir string, log io.Writer) (*cache, error) {
 			if err := os.MkdirAll(filepath.Join(dir, suite, d), 0o755); err != nil {
 				return nil, fmt.Errorf("vmlab: %w", err)
 			}
+			f, err := os.OpenFile(filepath.Join(dir, suite, d, "lock"), os.O_CREATE, 0o640) // for a host's own on top
+			if err != nil {
+				return nil, fmt.Errorf("vmlab: %w", err)
+			}
+			f.Close()
 		}
 	}
 	if err := os.MkdirAll(filepath.Join(dir, mountDir), 0o755); err != nil {

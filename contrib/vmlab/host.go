@@ -145,6 +145,10 @@ func (h *Host) on() bool {
 // start starts nspawn; the caller holds mu.
 func (h *Host) start() error {
 	c := filepath.Join(h.lab.cache.dir, h.suite)
+	own := filepath.Join(h.under.Dir(), "apt.lock")
+	if err := os.WriteFile(own, nil, 0o640); err != nil {
+		return fmt.Errorf("vmlab: %w", err)
+	}
 	p, err := h.under.Start(lab.Spec{Args: []string{"bash", "-c", bootScript, "boot", h.lab.cgroup() + "/" + h.Name(),
 		"systemd-nspawn", "--quiet", "--boot", "--directory=" + filepath.Join(h.under.Dir(), "root"),
 		"--machine=" + h.Name(), "--hostname=" + h.Name(), "--network-namespace-path=/proc/self/ns/net",
@@ -153,6 +157,8 @@ func (h *Host) start() error {
 		"--capability=CAP_NET_ADMIN,CAP_NET_RAW,CAP_IPC_LOCK", "--bind=/dev/fuse",
 		"--bind=" + filepath.Join(c, "archives") + ":/var/cache/apt/archives",
 		"--bind=" + filepath.Join(c, "lists") + ":/var/lib/apt/lists",
+		// These two are shared, but not apt's locks there: it would not wait for another host's.
+		"--bind=" + own + ":/var/cache/apt/archives/lock", "--bind=" + own + ":/var/lib/apt/lists/lock",
 	}})
 	h.nspawn = p
 	return err

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/internal/testutil"
@@ -249,15 +250,14 @@ func (s standIn) builds(t *testing.T, dir string, program []byte) {
 // repository is an apt repository on hosts.
 type repository struct {
 	dir     string // on this machine
+	there   string // on hosts: a name of its own, since hosts share what apt knows of repositories
 	program []byte // of the stand-in for the stock daemon
 }
-
-const repositoryThere = "/var/lib/stock-repository"
 
 // newRepository makes one without packages; ours has the program for the stock daemon.
 func newRepository(t *testing.T, ours release) *repository {
 	t.Helper()
-	r := &repository{dir: lab.TempDir(t)}
+	r := &repository{dir: lab.TempDir(t), there: "/var/lib/stock-of-" + t.Name()}
 	tree := lab.TempDir(t)
 	machine(t, ".", "dpkg-deb", "--extract", ours.deb, tree)
 	program, err := os.ReadFile(filepath.Join(tree, "usr/bin/pmxcfs"))
@@ -295,15 +295,21 @@ func (r *repository) bring(t *testing.T, h host) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := h.WriteFile(repositoryThere+"/"+f.Name(), content, 0o644); err != nil {
+		if err := h.WriteFile(r.there+"/"+f.Name(), content, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	const list = "/etc/apt/sources.list.d/stock.list"
-	if err := h.WriteFile(list, []byte("deb [trusted=yes] file:"+repositoryThere+" ./\n"), 0o644); err != nil {
+	if err := h.WriteFile(list, []byte("deb [trusted=yes] file:"+r.there+" ./\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	h.apt(t, "-o", "Dir::Etc::sourcelist="+list, "-o", "Dir::Etc::sourceparts=/dev/null", "-o", "APT::Get::List-Cleanup=0", "update")
+	lock, err := h.HoldApt(within(t, 10*time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	// The other lists stay as they are.
+	h.run(t, "apt-get", "-q", "-o", "Dir::Etc::sourcelist="+list, "-o", "Dir::Etc::sourceparts=/dev/null", "-o", "APT::Get::List-Cleanup=0", "update")
 }
 
 // stockSum is the checksum of the stand-in for the stock daemon of a version.

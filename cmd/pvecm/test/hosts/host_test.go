@@ -331,8 +331,8 @@ func (h host) files(t *testing.T) string {
 	return h.sh(t, `
 for d in /etc/corosync /etc/ssh /root/.ssh /var/lib/pve-cluster /etc/pve; do
 	[ -d $d ] || continue
-	find $d -path /etc/pve/priv/lock -prune -o -name '.?*' -path '/etc/pve/*' -prune -o ! -name 'config.db*' -printf '%p %y %m %u:%g %l\n' | sort
-	find $d -path /etc/pve/priv/lock -prune -o -name '.?*' -path '/etc/pve/*' -prune -o -type f ! -name 'config.db*' -exec sha256sum {} + | sort
+	find $d -path /etc/pve/priv/lock -prune -o -name '.?*' -path '/etc/pve/*' -prune -o ! -name 'config.db*' ! -name 'history.db*' -printf '%p %y %m %u:%g %l\n' | sort
+	find $d -path /etc/pve/priv/lock -prune -o -name '.?*' -path '/etc/pve/*' -prune -o -type f ! -name 'config.db*' ! -name 'history.db*' -exec sha256sum {} + | sort
 done
 systemctl is-active corosync pve-cluster`)
 }
