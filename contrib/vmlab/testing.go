@@ -25,7 +25,7 @@ func Require(t testing.TB) {
 
 // bootTimeout is how long New waits for a root to be made and for hosts to boot:
 // for a machine under load.
-const bootTimeout = 15 * time.Minute
+const bootTimeout = 30 * time.Minute
 
 // New boots a host of each of these releases and takes them down at the end of the
 // test. If that failed, what the hosts said last is shown.

@@ -82,7 +82,7 @@ func TestSourceTreeOnAFreshSystem(t *testing.T) {
 					run.Env = append(run.Env, name+"="+v)
 				}
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute) // making the root counts
 			defer cancel()
 			if err := run.Run(ctx); err != nil {
 				t.Fatalf("%v:\n%s", err, log.Bytes()[max(0, log.Len()-4000):])
