@@ -20,8 +20,8 @@ const (
 	unit  = "pve-cluster.service"
 	mount = "/etc/pve"
 	// soon is what a daemon that was killed has to be back: systemd waits a second,
-	// the rest is for a machine under load.
-	soon = 20 * time.Second
+	// the rest is for a machine on which much else runs.
+	soon = time.Minute
 )
 
 // host is a host with the package's commands.
