@@ -18,7 +18,7 @@ import (
 )
 
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute) // for a busy machine
 	t.Cleanup(cancel)
 	return ctx
 }
