@@ -146,7 +146,7 @@ func (w *writer) acknowledged() int {
 func (w *writer) more(t *testing.T, n int) {
 	t.Helper()
 	want := w.acknowledged() + n
-	testutil.EventuallyWithin(t, time.Minute, func() error {
+	testutil.EventuallyWithin(t, settles, func() error {
 		if got := w.acknowledged(); got < want {
 			return fmt.Errorf("the writer has come to %d, not to %d", got, want)
 		}

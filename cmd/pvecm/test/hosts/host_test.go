@@ -22,8 +22,9 @@ import (
 const (
 	journal = "/var/lib/pve-cluster/join.json"
 	conf    = "/etc/pve/corosync.conf"
-	// settles is how long a cluster may take to see a change: on a machine under load.
-	settles = time.Minute
+	// settles is how long a cluster may take to see a change: on a machine with many times
+	// as much to do as it can.
+	settles = 5 * time.Minute
 )
 
 // host is a host with the package.
