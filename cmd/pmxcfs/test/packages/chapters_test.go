@@ -4,7 +4,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 )
 
 // block is a block of commands of the documentation.
@@ -45,13 +44,13 @@ func blocks(t *testing.T, name string) []block {
 func (h host) does(t *testing.T, b block) {
 	t.Helper()
 	if strings.Contains(b.text, "apt-get") {
-		lock, err := h.HoldApt(within(t, 10*time.Minute))
+		lock, err := h.HoldApt(within(t, 4*settles))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer lock.Close()
 	}
-	if out, err := h.Exec(within(t, 5*time.Minute), "bash", "-euo", "pipefail", "-c", b.text); err != nil {
+	if out, err := h.Exec(within(t, settles), "bash", "-euo", "pipefail", "-c", b.text); err != nil {
 		t.Fatalf("%q, on %s: %v\n%s", b.title, h.Name(), err, out)
 	}
 }
@@ -80,7 +79,7 @@ func follow(t *testing.T, document, title string, reader host, hosts ...host) {
 		}
 		h.does(t, b)
 		for _, name := range carried {
-			content, err := h.Exec(within(t, time.Minute), "cat", name)
+			content, err := h.Exec(within(t, settles), "cat", name)
 			if err != nil {
 				continue
 			}

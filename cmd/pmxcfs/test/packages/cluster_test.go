@@ -140,7 +140,7 @@ func (c cluster) partitions(t *testing.T) {
 		event.QuorumGained: nil,
 		event.SyncDone:     {"PMXCFS_GROUP", "PMXCFS_EPOCH", "PMXCFS_MEMBERS", "PMXCFS_SYNCED", "PMXCFS_TOOK_USEC"},
 	} {
-		entries, err := alone.Journal(within(t, time.Minute), "--boot", "_SYSTEMD_UNIT="+unit, "PMXCFS_EVENT="+string(want))
+		entries, err := alone.Journal(within(t, settles), "--boot", "_SYSTEMD_UNIT="+unit, "PMXCFS_EVENT="+string(want))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,16 +165,16 @@ func (c cluster) loses(t *testing.T) {
 		rest := append(append([]host(nil), c.hosts[:1+i]...), c.hosts[2+i:]...)
 		switch how {
 		case "reboot":
-			if err := h.Reboot(within(t, 2*time.Minute)); err != nil {
+			if err := h.Reboot(within(t, settles)); err != nil {
 				t.Fatal(err)
 			}
 		case "crash":
-			if err := h.Crash(within(t, time.Minute)); err != nil {
+			if err := h.Crash(within(t, settles)); err != nil {
 				t.Fatal(err)
 			}
 			c.agree(t, rest...)
 			rest[0].mustWrite(t, "while-away", how)
-			if err := h.Boot(within(t, 2*time.Minute)); err != nil {
+			if err := h.Boot(within(t, settles)); err != nil {
 				t.Fatal(err)
 			}
 			testutil.EventuallyWithin(t, settles, func() error { return h.holds("while-away", how) })

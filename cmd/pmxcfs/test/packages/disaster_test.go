@@ -3,7 +3,6 @@ package packages
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"pmxcfs/internal/testutil"
 )
@@ -65,7 +64,7 @@ func (c cluster) recovers(t *testing.T, builds map[string]release) {
 	})
 	t.Run("Quorum", func(t *testing.T) {
 		for _, h := range []host{node2, node3} {
-			if err := h.Crash(within(t, time.Minute)); err != nil {
+			if err := h.Crash(within(t, settles)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -78,7 +77,7 @@ func (c cluster) recovers(t *testing.T, builds map[string]release) {
 		follow(t, document, "Quorum is lost", node1, node1)
 		node1.mustWrite(t, "while-alone", "kept")
 		for _, h := range []host{node2, node3} {
-			if err := h.Boot(within(t, 2*time.Minute)); err != nil {
+			if err := h.Boot(within(t, settles)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -89,7 +88,7 @@ func (c cluster) recovers(t *testing.T, builds map[string]release) {
 	})
 	t.Run("Cluster", func(t *testing.T) {
 		for _, h := range []host{node2, node3} {
-			if err := h.Shutdown(within(t, 2*time.Minute)); err != nil {
+			if err := h.Shutdown(within(t, settles)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -36,7 +36,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 // run runs a command on the host, which has to succeed, and returns what it wrote.
 func (h host) run(t *testing.T, argv ...string) string {
 	t.Helper()
-	out, err := h.Exec(within(t, 2*time.Minute), argv...)
+	out, err := h.Exec(within(t, settles), argv...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func (h host) sh(t *testing.T, line string) string {
 // fails runs a command that has to fail, and returns what it wrote.
 func (h host) fails(t *testing.T, argv ...string) string {
 	t.Helper()
-	out, err := h.Exec(within(t, time.Minute), argv...)
+	out, err := h.Exec(within(t, settles), argv...)
 	if err == nil {
 		t.Fatalf("%s: %v succeeded: %s", h.Name(), argv, out)
 	}
@@ -62,7 +62,7 @@ func (h host) fails(t *testing.T, argv ...string) string {
 // install installs a build with apt-get, with more of its options if given.
 func (h host) install(t *testing.T, r release, args ...string) {
 	t.Helper()
-	out, err := h.Install(within(t, 10*time.Minute), []string{r.deb}, args...)
+	out, err := h.Install(within(t, 4*settles), []string{r.deb}, args...)
 	if err != nil {
 		t.Fatalf("installing %s: %v", r.version, err)
 	}
@@ -74,7 +74,7 @@ func (h host) install(t *testing.T, r release, args ...string) {
 // apt runs another apt-get command.
 func (h host) apt(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := h.Apt(within(t, 10*time.Minute), args...)
+	out, err := h.Apt(within(t, 4*settles), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func (h host) gone(t *testing.T) {
 	if n := h.mounts(t); n != 0 {
 		t.Errorf("%d mounts are left at %s", n, mount)
 	}
-	if out, err := h.Exec(within(t, time.Minute), "pgrep", "-a", "pmxcfs"); err == nil {
+	if out, err := h.Exec(within(t, settles), "pgrep", "-a", "pmxcfs"); err == nil {
 		t.Errorf("processes are left: %s", out)
 	}
 	path, err := h.Path(mount)
@@ -186,7 +186,7 @@ func (h host) gone(t *testing.T) {
 // well checks that no unit of the host has failed.
 func (h host) well(t *testing.T) {
 	t.Helper()
-	units, err := h.FailedUnits(within(t, time.Minute))
+	units, err := h.FailedUnits(within(t, settles))
 	if err != nil || len(units) > 0 {
 		t.Errorf("%s: failed units: %v (%v)", h.Name(), units, err)
 	}

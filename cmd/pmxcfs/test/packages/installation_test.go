@@ -73,11 +73,11 @@ func TestInstallationByTheBook(t *testing.T) {
 		}
 	})
 	part("NobodyWaitsForTheCertificatesWithoutQuorum", func(t *testing.T) {
-		if err := node2.Shutdown(within(t, 2*time.Minute)); err != nil {
+		if err := node2.Shutdown(within(t, settles)); err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		if err := node1.Reboot(within(t, 2*time.Minute)); err != nil { // until no job is left
+		if err := node1.Reboot(within(t, settles)); err != nil { // until no job is left
 			t.Fatal(err)
 		}
 		t.Logf("rebooted without quorum within %v", time.Since(begin).Round(100*time.Millisecond))
@@ -97,7 +97,7 @@ func TestInstallationByTheBook(t *testing.T) {
 			}
 		}
 		node1.run(t, "systemctl", "start", unit)
-		if err := node2.Boot(within(t, 2*time.Minute)); err != nil {
+		if err := node2.Boot(within(t, settles)); err != nil {
 			t.Fatal(err)
 		}
 		for _, h := range both {
@@ -225,7 +225,7 @@ func (h host) replacesCommand(t *testing.T, r release) {
 	}
 	ours := regexp.MustCompile(`^pvecm version `)
 	version := func() string {
-		out, _ := h.Exec(within(t, time.Minute), "pvecm", "--version")
+		out, _ := h.Exec(within(t, settles), "pvecm", "--version")
 		return strings.TrimSpace(string(out))
 	}
 	h.does(t, list[0])

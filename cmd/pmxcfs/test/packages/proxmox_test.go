@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/contrib/vmlab"
@@ -102,14 +101,14 @@ func (h host) takesThePlace(t *testing.T, r *repository, ours release) {
 	if got := h.property(t, unit, "WatchdogUSec"); got != "30s" {
 		t.Errorf("WatchdogSec is %s", got)
 	}
-	out, _ := h.Exec(within(t, time.Minute), "pmxcfs", "doctor")
+	out, _ := h.Exec(within(t, settles), "pmxcfs", "doctor")
 	if !regexp.MustCompile(`(?m)^(ok|note) +proxmox `).Match(out) || regexp.MustCompile(`(?m)^(error|warning) +proxmox `).Match(out) {
 		t.Errorf("doctor says:\n%s", out)
 	}
 	h.mustWrite(t, "first", "hello\n")
 	h.restarted(t, soon, func() { h.run(t, "systemctl", "kill", "--kill-whom=all", "--signal=KILL", unit) })
 	h.mustWrite(t, "of-ours", "by ours\n")
-	if err := h.Reboot(within(t, 2*time.Minute)); err != nil {
+	if err := h.Reboot(within(t, settles)); err != nil {
 		t.Fatal(err)
 	}
 	h.runs(t, r.ourSum(), "notify", "of-ours", "by ours\n")
@@ -154,12 +153,12 @@ func (h host) restoresStockBackup(t *testing.T) {
 // refusesPlain tries the package for hosts without Proxmox VE.
 func (h host) refusesPlain(t *testing.T, r *repository, plain release) {
 	before := h.stockFiles(t)
-	if out, err := h.Install(within(t, 2*time.Minute), []string{plain.deb}); err == nil {
+	if out, err := h.Install(within(t, settles), []string{plain.deb}); err == nil {
 		t.Errorf("it was installed:\n%s", out)
 	} else {
 		t.Logf("apt says: %v", err)
 	}
-	if out, err := h.Exec(within(t, time.Minute), "dpkg", "-i", "/var/cache/vmlab/"+filepath.Base(plain.deb)); err == nil {
+	if out, err := h.Exec(within(t, settles), "dpkg", "-i", "/var/cache/vmlab/"+filepath.Base(plain.deb)); err == nil {
 		t.Errorf("dpkg has installed it:\n%s", out)
 	}
 	same(t, "after the refusal", before, h.stockFiles(t))

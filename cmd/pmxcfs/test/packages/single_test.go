@@ -81,7 +81,7 @@ func (h host) unitIsSound(t *testing.T) {
 	if out := h.run(t, "systemd-analyze", "verify", "--recursive-errors=no", "--man=no", unit); out != "" {
 		t.Errorf("systemd-analyze verify: %s", out)
 	}
-	out, err := h.Exec(within(t, time.Minute), "systemd-analyze", "--no-pager", "--threshold="+exposure, "security", unit)
+	out, err := h.Exec(within(t, settles), "systemd-analyze", "--no-pager", "--threshold="+exposure, "security", unit)
 	if err != nil {
 		t.Errorf("the unit is more exposed than recorded: %v", err)
 	}
@@ -298,7 +298,7 @@ func (h host) comesBackAfterStandingStill(t *testing.T) {
 		t.Fatalf("a daemon that works was restarted %d times", now-n)
 	}
 	h.restarted(t, time.Minute, func() { h.run(t, "systemctl", "kill", "--kill-whom=main", "--signal=STOP", unit) })
-	entries, err := h.Journal(within(t, time.Minute), "--unit=init.scope", "UNIT="+unit, "--boot")
+	entries, err := h.Journal(within(t, settles), "--unit=init.scope", "UNIT="+unit, "--boot")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ func (h host) comesBackAfterStandingStill(t *testing.T) {
 }
 
 func (h host) journals(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := within(t, settles)
 	// Not what it writes to stderr, which systemd hands on.
 	entries, err := h.Journal(ctx, "SYSLOG_IDENTIFIER=pmxcfs", "_SYSTEMD_UNIT="+unit, "_TRANSPORT=journal")
 	if err != nil {
@@ -398,7 +398,7 @@ func (h host) order(t *testing.T) {
 func (h host) reboots(t *testing.T) {
 	h.run(t, "systemctl", "enable", "corosync")
 	h.mustWrite(t, "before-reboot", "kept")
-	if err := h.Reboot(within(t, 2*time.Minute)); err != nil {
+	if err := h.Reboot(within(t, settles)); err != nil {
 		t.Fatal(err)
 	}
 	h.serves(t, soon, "before-reboot", "kept")
@@ -406,7 +406,7 @@ func (h host) reboots(t *testing.T) {
 	h.well(t)
 	// The stop before it was in good order.
 	stopping := false
-	for _, e := range must(h.Journal(within(t, time.Minute), "--boot=-1", "UNIT="+unit))(t) {
+	for _, e := range must(h.Journal(within(t, settles), "--boot=-1", "UNIT="+unit))(t) {
 		message := e.Field("MESSAGE")
 		if strings.HasPrefix(message, "Stopping") {
 			stopping = true

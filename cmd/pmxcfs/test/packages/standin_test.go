@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/internal/testutil"
@@ -303,7 +302,7 @@ func (r *repository) bring(t *testing.T, h host) {
 	if err := h.WriteFile(list, []byte("deb [trusted=yes] file:"+r.there+" ./\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := h.HoldApt(within(t, 10*time.Minute))
+	lock, err := h.HoldApt(within(t, 4*settles))
 	if err != nil {
 		t.Fatal(err)
 	}

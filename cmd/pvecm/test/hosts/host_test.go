@@ -83,7 +83,7 @@ func built(t *testing.T) (deb string, programs []string) {
 
 // setUp makes a host what a fresh one is after installing the package.
 func (h host) setUp(t *testing.T, deb string, programs []string) {
-	ctx := within(t, 5*time.Minute)
+	ctx := within(t, settles)
 	content, err := os.ReadFile(deb)
 	if err != nil {
 		t.Error(err)
@@ -136,7 +136,7 @@ until [ -e /etc/pve/local/pve-ssl.pem ] && [ "$(systemctl show -P ActiveState pv
 // sh runs a shell's text, which has to succeed, and returns what it wrote.
 func (h host) sh(t *testing.T, text string) string {
 	t.Helper()
-	out, err := h.Exec(within(t, 2*time.Minute), "bash", "-c", text)
+	out, err := h.Exec(within(t, settles), "bash", "-c", text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func (h host) sh(t *testing.T, text string) string {
 // run runs a command and returns what it wrote, both outputs together, and its status.
 func (h host) run(t *testing.T, argv ...string) (string, int) {
 	t.Helper()
-	out, err := h.Exec(within(t, 4*time.Minute), argv...)
+	out, err := h.Exec(within(t, settles), argv...)
 	var exit *exec.ExitError
 	switch {
 	case err == nil:

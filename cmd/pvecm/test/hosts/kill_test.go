@@ -95,7 +95,7 @@ func (h host) stopAt(t *testing.T, phase join.Phase, args ...string) *started {
 		t.Fatal(err)
 	}
 	p := &started{}
-	if p.cmd, err = h.Command(within(t, 4*time.Minute), append([]string{"pvecm"}, args...)...); err != nil {
+	if p.cmd, err = h.Command(within(t, settles), append([]string{"pvecm"}, args...)...); err != nil {
 		t.Fatal(err)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out

@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"pmxcfs/cmd/internal/plan"
 )
@@ -56,7 +55,7 @@ func (s *hosts) comesUpCold(t *testing.T) {
 		}
 	}
 	for i, h := range members {
-		if err := h.Boot(within(t, 2*time.Minute)); err != nil {
+		if err := h.Boot(within(t, settles)); err != nil {
 			t.Fatal(err)
 		}
 		if i == 0 {
@@ -121,7 +120,7 @@ mkdir -p -m 0700 /root/.ssh; rm -f /root/.ssh/authorized_keys`)
 	}
 	eventually(t, settles, device(2))
 	s.showsAsCorosync(t, members[:1])
-	if err := second.Boot(within(t, 2*time.Minute)); err != nil {
+	if err := second.Boot(within(t, settles)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, settles, device(3))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
-	"time"
 )
 
 // goesBack has a wrong address applied, and the power go for the node that did it: the
@@ -17,7 +16,7 @@ func (s *hosts) goesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.sh(t, "sed 's/10\\.99\\.0\\.3$/10.99.0.33/' /etc/pve/corosync.conf > /root/wrong.conf; grep -q 10.99.0.33 /root/wrong.conf")
-	apply, err := first.Command(within(t, 2*time.Minute), "pvecm", "config", "apply", "/root/wrong.conf", "--timeout", "5")
+	apply, err := first.Command(within(t, settles), "pvecm", "config", "apply", "/root/wrong.conf", "--timeout", "5")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +59,7 @@ func (s *hosts) goesBack(t *testing.T) {
 		}
 		return err
 	})
-	if err := first.Boot(within(t, 2*time.Minute)); err != nil {
+	if err := first.Boot(within(t, settles)); err != nil {
 		t.Fatal(err)
 	}
 	are(t, members...)
