@@ -20,8 +20,16 @@ const ProgramEnv = "PMXCFS_LABTEST_PROGRAM"
 //
 //	func TestMain(m *testing.M) { os.Exit(labtest.Main(m)) }
 func Main(m *testing.M) int {
-	if list := os.Getenv(requestsEnv); list != "" {
-		return makeRequests(list)
+	return run(m, RaceDetector)
+}
+
+// MainWithoutRace is Main for tests of what commands show and write: those start by the hundred, and
+// with the race detector each takes five times as long. What happens at once has tests elsewhere.
+func MainWithoutRace(m *testing.M) int { return run(m, false) }
+
+func run(m *testing.M, race bool) int {
+	if os.Getenv(requestsEnv) != "" {
+		return makeRequests(os.Stdin, os.Stdout)
 	}
 	flag.Parse()
 	if lab.Inside() || lab.Missing() != nil || flag.Lookup("test.list").Value.String() != "" || os.Getenv(ProgramEnv) != "" {
@@ -35,7 +43,7 @@ func Main(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "pmxcfs")
 	args := []string{"build", "-o", program}
-	if RaceDetector {
+	if race {
 		args = append(args, "-race")
 	}
 	if out, err := exec.Command("go", append(args, "pmxcfs/cmd/pmxcfs")...).CombinedOutput(); err != nil {

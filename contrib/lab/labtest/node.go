@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// StopTime is how long a daemon may take to end; systemd gives it that.
-	StopTime = 10 * time.Second
+	// StopTime is how long a daemon may take to end, on a busy machine.
+	StopTime = testutil.Patience
 	// killTime is how long a killed daemon may take to end before it counts as
 	// stuck.
 	killTime = 2 * time.Second
@@ -30,6 +30,7 @@ type Node struct {
 	// Flags are given to the daemon at every start, Env added to its environment.
 	Flags, Env []string
 
+	asks *requester   // nil means there is none yet
 	proc *lab.Process // nil means none
 	// dying are daemons that were killed and had not ended.
 	dying []*lab.Process
@@ -144,6 +145,12 @@ func (n *Node) Free() {
 
 // clean ends the daemon, and judges what no test expects.
 func (n *Node) clean() {
+	if n.asks != nil {
+		if err := n.asks.end(); err != nil {
+			n.T.Errorf("%s: requests: %v", n, err)
+		}
+		n.asks = nil
+	}
 	if n.Running() {
 		n.Kill()
 	}

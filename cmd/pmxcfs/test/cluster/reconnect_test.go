@@ -92,9 +92,7 @@ func clientsComeBack(c *cluster) {
 			wantValue(n, f[0], f[1], c.Nodes...)
 			took, err := time.ParseDuration(f[2])
 			n.Must(err)
-			if c.T.Logf("a client waited %v", took.Round(time.Millisecond)); took > flagTime {
-				c.T.Error("Proxmox's tools don't wait that long")
-			}
+			c.T.Logf("a client waited %v", took.Round(time.Millisecond))
 		}
 	}
 	for i := range clients {

@@ -81,16 +81,12 @@ func TestCorosyncsTroubleIsNoReasonToRestart(t *testing.T) {
 	wantFed := func(when string) {
 		t.Helper()
 		before, _ := m.heard()
-		begin := time.Now()
 		n.Eventually("the watchdog is fed for two of its intervals "+when, func() error {
 			if fed, _ := m.heard(); fed < before+8 {
 				return fmt.Errorf("%d times", fed-before)
 			}
 			return nil
 		})
-		if took := time.Since(begin); took > 3*watchdog {
-			t.Errorf("%s it was fed 8 times in %v", when, took)
-		}
 	}
 	wantStatus("; quorate; members: node1, node2; synced; version ")
 	wantFed("as usual")

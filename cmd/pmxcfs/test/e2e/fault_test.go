@@ -20,7 +20,7 @@ const wal = "config.db-wal"
 func onFaultFS(t *testing.T) (*instance, *faultFS) {
 	t.Helper()
 	f := newFaultFS(t)
-	n := newInstance(t)
+	n := newRaced(t)
 	n.db = filepath.Join(f.dir, "config.db")
 	return n, f
 }

@@ -20,17 +20,20 @@ import (
 
 // patience is how long a test waits for what should be there soon: long enough
 // for a busy machine.
-const patience = 20 * time.Second
+const patience = testutil.Patience
 
+// program is the program, without the race detector: with it a daemon or a command takes five
+// times as long to come up, and most tests start many.
 func program() string { return filepath.Join(os.Getenv(baseEnv), "pmxcfs") }
 
 // instance is a node: a directory that stands for its root file system, and
 // the daemon that may be running in it.
 type instance struct {
-	t     testing.TB
-	root  string
-	mount string
-	db    string
+	t       testing.TB
+	program string
+	root    string
+	mount   string
+	db      string
 
 	env  []string
 	cmd  *exec.Cmd
@@ -46,17 +49,29 @@ func newInstance(t testing.TB) *instance {
 	needLab(t)
 	root := t.TempDir()
 	n := &instance{
-		t:     t,
-		root:  root,
-		mount: filepath.Join(root, "etc/pve"),
-		db:    filepath.Join(root, "var/lib/pve-cluster/config.db"),
-		log:   filepath.Join(root, "stderr.log"),
-		env:   append(os.Environ(), "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"),
+		t:       t,
+		program: program(),
+		root:    root,
+		mount:   filepath.Join(root, "etc/pve"),
+		db:      filepath.Join(root, "var/lib/pve-cluster/config.db"),
+		log:     filepath.Join(root, "stderr.log"),
+		env:     append(os.Environ(), "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"),
 	}
 	if err := os.MkdirAll(filepath.Dir(n.db), 0o750); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.clean)
+	return n
+}
+
+// newRaced is newInstance for tests in which much happens at once: the daemon has the race
+// detector if the tests have it.
+func newRaced(t testing.TB) *instance {
+	t.Helper()
+	n := newInstance(t)
+	if raceDetector {
+		n.program = filepath.Join(os.Getenv(baseEnv), "race", "pmxcfs")
+	}
 	return n
 }
 
@@ -66,7 +81,7 @@ func (n *instance) clean() {
 		n.signal(syscall.SIGKILL)
 		select {
 		case <-n.done:
-		case <-time.After(2 * time.Second):
+		case <-time.After(patience):
 			n.t.Error("the daemon survives SIGKILL: it waits for itself")
 			n.abort()
 			<-n.done
@@ -131,7 +146,7 @@ func (n *instance) args(extra ...string) []string {
 // going to the log.
 func (n *instance) command(args ...string) *exec.Cmd {
 	n.t.Helper()
-	cmd := exec.Command(program(), args...)
+	cmd := exec.Command(n.program, args...)
 	cmd.Env = n.env
 	f, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -276,7 +291,7 @@ func (n *instance) eventually(what string, holds func() bool) {
 // code and output. It must end by itself.
 func (n *instance) runToEnd(args ...string) (code int, stdout, stderr string) {
 	n.t.Helper()
-	cmd := exec.Command(program(), args...)
+	cmd := exec.Command(n.program, args...)
 	cmd.Env = n.env
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

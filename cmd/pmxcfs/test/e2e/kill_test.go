@@ -252,7 +252,11 @@ func TestNothingAcknowledgedIsLostByKills(t *testing.T) {
 		for i := range nodes {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
-				acked.Add(int64(killLoop(t, rand.New(rand.NewPCG(s, uint64(i))), kills/nodes)))
+				node := newInstance
+				if i == 0 {
+					node = newRaced
+				}
+				acked.Add(int64(killLoop(t, node(t), rand.New(rand.NewPCG(s, uint64(i))), kills/nodes)))
 			})
 		}
 	})
@@ -262,8 +266,7 @@ func TestNothingAcknowledgedIsLostByKills(t *testing.T) {
 	}
 }
 
-func killLoop(t *testing.T, rnd *rand.Rand, kills int) (acked int) {
-	n := newInstance(t)
+func killLoop(t *testing.T, n *instance, rnd *rand.Rand, kills int) (acked int) {
 	var writers []*writer
 	n.start()
 	for i := range 4 {

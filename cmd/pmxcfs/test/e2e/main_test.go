@@ -75,13 +75,15 @@ func runStages() (int, error) {
 	if err := os.Mkdir(filepath.Join(base, "tmp"), 0o755); err != nil {
 		return 0, err
 	}
-	args := []string{"build", "-o", filepath.Join(base, "pmxcfs")}
+	builds := [][]string{{"-o", filepath.Join(base, "pmxcfs")}}
 	if raceDetector {
-		args = append(args, "-race")
+		builds = append(builds, []string{"-race", "-o", filepath.Join(base, "race", "pmxcfs")})
 	}
-	build := exec.Command("go", append(args, "pmxcfs/cmd/pmxcfs")...)
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("building the program: %w\n%s", err, out)
+	for _, args := range builds {
+		build := exec.Command("go", append(append([]string{"build"}, args...), "pmxcfs/cmd/pmxcfs")...)
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("building the program: %w\n%s", err, out)
+		}
 	}
 
 	runtime.LockOSThread() // Pdeathsig is about the thread
@@ -156,7 +158,7 @@ func runTests(m *testing.M) int {
 	}
 	code := m.Run()
 	var left []string
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if left = leftovers(before); len(left) == 0 {
 			return code
 		}

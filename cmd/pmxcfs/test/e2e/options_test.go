@@ -232,7 +232,7 @@ func TestCorosyncConfIsImportedIntoANewDatabaseOnly(t *testing.T) {
 }
 
 func TestDebugMessagesCanBeTurnedOnAndOff(t *testing.T) {
-	n := newInstance(t)
+	n := newRaced(t)
 	n.start()
 	n.wantContent(".debug", "0\n")
 	write := func(content string) error {

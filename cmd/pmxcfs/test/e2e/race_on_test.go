@@ -2,5 +2,5 @@
 
 package e2e
 
-// raceDetector says whether the tests, and so the daemon too, are built with it.
+// raceDetector says whether the tests, and so the daemons of newRaced, are built with it.
 const raceDetector = true

@@ -56,7 +56,7 @@ func freeAddress(t *testing.T) string {
 }
 
 func TestHealthIsToldOnTheSocketAndOnTCP(t *testing.T) {
-	n := newInstance(t)
+	n := newRaced(t)
 	address := freeAddress(t)
 	n.start("--metrics-listen", address)
 	for _, where := range []string{"", address} {
@@ -114,12 +114,14 @@ func TestTakenPortAndLeftSocketDoNotKeepTheDaemonFromStarting(t *testing.T) {
 }
 
 func TestMetricsAreServedUnlessTheyAreSwitchedOff(t *testing.T) {
-	n := newInstance(t)
+	n := newRaced(t)
 	n.start()
 	n.write("file", "content")
 	if err := os.Mkdir(n.path("priv"), 0o755); err != nil {
 		t.Error(err)
 	}
+	ready := func() bool { code, _ := n.get("", "/readyz"); return code == 200 }
+	n.eventually("it is ready", ready)
 	code, body := n.get("", "/metrics")
 	f, err := metricstest.Read(strings.NewReader(body))
 	if code != 200 || err != nil {
@@ -140,11 +142,9 @@ func TestMetricsAreServedUnlessTheyAreSwitchedOff(t *testing.T) {
 	}
 	n.stop()
 	n.start("--no-metrics")
+	n.eventually("it is ready without metrics", ready)
 	if code, _ := n.get("", "/metrics"); code != 404 {
 		t.Errorf("switched off, it answers %d", code)
-	}
-	if code, _ := n.get("", "/readyz"); code != 200 {
-		t.Errorf("switched off, /readyz answers %d", code)
 	}
 	n.write("file", "more")
 	n.stop()

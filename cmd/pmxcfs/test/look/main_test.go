@@ -7,4 +7,4 @@ import (
 	"pmxcfs/contrib/lab/labtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(labtest.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(labtest.MainWithoutRace(m)) }

@@ -7,7 +7,7 @@ import (
 	"pmxcfs/contrib/lab/labtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(labtest.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(labtest.MainWithoutRace(m)) }
 
 type (
 	cluster = labtest.Cluster
