@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pmxcfs/dfsm"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/status/clusterlog"
 )
@@ -109,7 +110,7 @@ func TestSendingMayEndTheMembership(t *testing.T) {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(testutil.Patience):
 		t.Fatal("it waits for itself")
 	}
 	if group.posts != 6 { // three values, a log entry, the address, and the value again

@@ -27,6 +27,7 @@ import (
 	"pmxcfs/dfsm/group"
 	"pmxcfs/fuse"
 	"pmxcfs/internal/tally"
+	"pmxcfs/internal/testutil"
 	"pmxcfs/memdb"
 	"pmxcfs/memdb/dcdb"
 	"pmxcfs/memdb/history"
@@ -369,7 +370,7 @@ func TestScrapeTakesNoLockOfAWriter(t *testing.T) {
 				if !strings.Contains(out, "pmxcfs_tree_entries 10") {
 					t.Error(out)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(testutil.Patience):
 				t.Error("the scrape waits for a writer")
 			}
 			close(stop.opened)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pmxcfs/corosync"
+	"pmxcfs/internal/testutil"
 )
 
 // Events come soon one after the other, and then not: whichever way Next waits in, and where
@@ -61,7 +62,7 @@ func TestNoEventIsLostBetweenTheWaysOfWaiting(t *testing.T) {
 			for sent++; got.Load() < sent; {
 				select {
 				case <-seen:
-				case <-time.After(10 * time.Second):
+				case <-time.After(testutil.Patience):
 					t.Fatalf("%d events of %d", got.Load(), sent)
 				}
 			}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pmxcfs/corosync"
+	"pmxcfs/internal/testutil"
 )
 
 // newPair gives a session and the far end of its descriptor.
@@ -92,7 +93,7 @@ func TestNoWakeIsLost(t *testing.T) {
 	go func() {
 		defer close(got)
 		for range rounds {
-			if err := s.Next(10*time.Second, "d", never(t)); err != nil {
+			if err := s.Next(Forever, "d", never(t)); err != nil {
 				t.Error(err)
 			}
 			got <- struct{}{}
@@ -107,7 +108,7 @@ func TestNoWakeIsLost(t *testing.T) {
 		ask <- struct{}{}
 		select {
 		case <-got:
-		case <-time.After(5 * time.Second):
+		case <-time.After(testutil.Patience):
 			t.Fatal("a Wake was lost")
 		}
 	}
@@ -163,7 +164,7 @@ func TestLostByACallWakesNext(t *testing.T) {
 	for _, code := range []corosync.Code{corosync.ErrLibrary, corosync.ErrBadHandle} {
 		s, _ := newPair(t)
 		ended := make(chan error)
-		go func() { ended <- s.Next(20*time.Second, "d", never(t)) }()
+		go func() { ended <- s.Next(Forever, "d", never(t)) }()
 		for s.next.TryLock() { // until Next has it
 			s.next.Unlock()
 			runtime.Gosched()
@@ -172,9 +173,8 @@ func TestLostByACallWakesNext(t *testing.T) {
 		if !errors.Is(err, corosync.ErrConnectionLost) || !errors.Is(err, code) {
 			t.Errorf("Call: %v", err)
 		}
-		begin := time.Now()
-		if err := <-ended; !errors.Is(err, code) || time.Since(begin) > 10*time.Second {
-			t.Errorf("Next: %v, after %v", err, time.Since(begin))
+		if err := <-ended; !errors.Is(err, code) {
+			t.Errorf("Next: %v", err)
 		}
 	}
 }

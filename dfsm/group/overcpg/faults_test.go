@@ -14,6 +14,7 @@ import (
 
 	"pmxcfs/contrib/lab"
 	"pmxcfs/dfsm/group"
+	"pmxcfs/internal/testutil"
 )
 
 // TestCorosyncsFaultsAreOutlived has all hosts write while one's corosync is
@@ -99,7 +100,7 @@ func underFaults(t *testing.T, host int) {
 				begin := time.Now()
 				err := d.write(ctx, (host-1)*writers+w, size, n)
 				cancel()
-				if took := time.Since(begin); took > 11*time.Second {
+				if took := time.Since(begin); took > 10*time.Second+testutil.Patience {
 					t.Errorf("a write took %v: %v", took, err)
 				}
 				if err != nil {
