@@ -2,7 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,10 +49,9 @@ func programs(t *testing.T) (bench, daemon string) {
 		if built.dir, built.err = os.MkdirTemp("", "pmxcfs-bench-test-"); built.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-buildvcs=false", "-o", built.dir+"/", ".", "../../cmd/pmxcfs").CombinedOutput()
-		if err != nil {
-			built.err = fmt.Errorf("building: %w\n%s", err, out)
-		}
+		built.err = errors.Join(
+			testutil.Build("pmxcfs/contrib/bench", filepath.Join(built.dir, "bench"), false),
+			testutil.Build("pmxcfs/cmd/pmxcfs", filepath.Join(built.dir, "pmxcfs"), false))
 	})
 	if built.err != nil {
 		t.Fatal(built.err)

@@ -4,11 +4,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"pmxcfs/contrib/lab"
+	"pmxcfs/internal/testutil"
 )
 
 // ProgramEnv names the program under test. Main sets it; if it is set already,
@@ -42,12 +42,8 @@ func run(m *testing.M, race bool) int {
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "pmxcfs")
-	args := []string{"build", "-o", program}
-	if race {
-		args = append(args, "-race")
-	}
-	if out, err := exec.Command("go", append(args, "pmxcfs/cmd/pmxcfs")...).CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
+	if err := testutil.Build("pmxcfs/cmd/pmxcfs", program, race); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	if err := os.Setenv(ProgramEnv, program); err != nil {

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pmxcfs/internal/testutil"
 )
 
 var (
@@ -75,14 +77,16 @@ func runStages() (int, error) {
 	if err := os.Mkdir(filepath.Join(base, "tmp"), 0o755); err != nil {
 		return 0, err
 	}
-	builds := [][]string{{"-o", filepath.Join(base, "pmxcfs")}}
-	if raceDetector {
-		builds = append(builds, []string{"-race", "-o", filepath.Join(base, "race", "pmxcfs")})
+	if err := testutil.Build("pmxcfs/cmd/pmxcfs", filepath.Join(base, "pmxcfs"), false); err != nil {
+		return 0, err
 	}
-	for _, args := range builds {
-		build := exec.Command("go", append(append([]string{"build"}, args...), "pmxcfs/cmd/pmxcfs")...)
-		if out, err := build.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("building the program: %w\n%s", err, out)
+	if raceDetector {
+		dir := filepath.Join(base, "race")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return 0, err
+		}
+		if err := testutil.Build("pmxcfs/cmd/pmxcfs", filepath.Join(dir, "pmxcfs"), true); err != nil {
+			return 0, err
 		}
 	}
 
