@@ -161,7 +161,7 @@ func TestSizeFollowsANewFileThatIsBeingLookedUp(t *testing.T) {
 			}
 		})
 	}
-	for i := range 10000 {
+	for i := range 2500 {
 		m.foreign(memdb.Op{Kind: memdb.OpCreate, Path: "f"})
 		for begin := time.Now(); time.Since(begin) < time.Duration(i%100)*time.Microsecond; {
 		}

@@ -39,6 +39,7 @@ nodelist {
 // host, where the distribution's corosync runs with its example: this has quorum, of a
 // cluster of its own.
 func TestRestoredDatabaseBesideAForeignCorosync(t *testing.T) {
+	t.Parallel()
 	lab.Require(t)
 	l, err := lab.Up(lab.Options{Hosts: 1, NoCorosync: true})
 	if err != nil {

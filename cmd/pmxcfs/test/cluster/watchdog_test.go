@@ -61,6 +61,7 @@ func (m *manager) heard() (fed int, status string) {
 // TestCorosyncsTroubleIsNoReasonToRestart looks at watchdog and status line while
 // corosync works, is frozen, and is gone.
 func TestCorosyncsTroubleIsNoReasonToRestart(t *testing.T) {
+	t.Parallel()
 	c := labtest.Hosts(t, lab.New(t, 2))
 	const watchdog = 4 * time.Second
 	n := c.Node(1)

@@ -288,6 +288,7 @@ func TestSyncedChangesSurviveAPowerCut(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(s, 0))
 	quiet(t)
 	n, f := onFaultFS(t)
+	n.program = program() // one client, and many starts
 	cuts := 8
 	if *longFlag {
 		cuts = 200
