@@ -87,10 +87,10 @@ lint: deps-build
 	go run $(STATICCHECK) ./...
 
 # With the race detector everything; without it, which is ten times as fast, the
-# random histories of the simulated group in their full number. -p 2: many
-# packages start clusters of their own.
+# random histories of the simulated group in their full number. -p 3: many
+# packages start clusters of their own, and wait for them half of the time.
 test: deps lint build
-	PMXCFS_REQUIRE_LAB=1 go test -race -p 2 -timeout 25m ./...
+	PMXCFS_REQUIRE_LAB=1 go test -race -p 3 -timeout 25m ./...
 	go test -count=1 -timeout 10m ./dfsm/dfsmtest ./memdb/dcdb -run 'Random|Seeds'
 
 FUZZTIME ?= 30s
