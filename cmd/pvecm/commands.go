@@ -9,9 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pmxcfs/cmd/internal/cluster"
 	"pmxcfs/cmd/internal/host"
 	"pmxcfs/cmd/internal/keys"
+	"pmxcfs/cmd/internal/quorumtool"
 	"pmxcfs/cmd/internal/task"
 	"pmxcfs/corosync"
 	"pmxcfs/corosync/cfg"
@@ -29,7 +32,15 @@ func services() cluster.Services {
 		PrepareSSH: prepareSSH,
 		UpdateKeys: func(ctx context.Context, h *host.Host) error { return keys.Update(ctx, h, keys.Options{}) },
 		NodeFiles:  keys.Directories,
-		ForgetKeys: keys.ForgetNode, WithoutKeys: keys.WithoutKeys,
+		ForgetKeys: keys.ForgetNode, WithoutKeys: keys.WithoutKeys, RenameKeys: keys.RenameNode,
+		SetHostname: func(name string) error { return unix.Sethostname([]byte(name)) },
+		Loaded: func() (uint64, error) {
+			s, err := quorumtool.Read()
+			if err != nil {
+				return 0, err
+			}
+			return s.Version, nil
+		},
 		Log:  logToCluster,
 		Task: task.Run,
 	}
@@ -125,6 +136,24 @@ func commands() []command {
 				dryRun, outputFormat,
 			},
 			run: leave,
+		},
+		{
+			name: "rename-node", usage: "give a node another name", needs: needsRoot,
+			description: "Changes the host's name, corosync.conf, the node's directory with the configurations of its guests, what the cluster's settings say of the node, its certificate and ssh keys, and on all nodes /etc/hosts and the node's RRD files. No guest may run on the node. If it is interrupted, the same command completes it.",
+			args:        []param{{name: "old", kind: node}, {name: "new", kind: node}},
+			options: []param{
+				{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: ha, leftovers, ssh"},
+				{name: "timeout", kind: number, least: 1, usage: "stop unless the node is back within `SECONDS`", standard: "120"},
+				dryRun, outputFormat,
+			},
+			run: renameNode,
+		},
+		{
+			name: "node-renamed", usage: "follow when another node has changed its name", needs: needsRoot, hidden: true,
+			args: []param{{name: "old", kind: node}, {name: "new", kind: node}},
+			run: func(_ context.Context, c *call) error {
+				return cluster.Renamed(c.env.host, c.text("old"), c.text("new"))
+			},
 		},
 		{
 			name: "status", usage: "show the cluster's state", needs: needsRoot,
@@ -259,6 +288,17 @@ func delNode(ctx context.Context, c *call) error {
 func leave(ctx context.Context, c *call) error {
 	r, done, err := cluster.Leave(ctx, c.env.host, c.env.services, cluster.LeaveOptions{
 		Force: c.force(), DryRun: c.isSet("dry-run"), Timeout: time.Duration(c.number("timeout", 60)) * time.Second,
+	})
+	return c.finish(r, done, err)
+}
+
+func renameNode(ctx context.Context, c *call) error {
+	if c.text("old") == c.text("new") {
+		return usagef("both names are the same")
+	}
+	r, done, err := cluster.Rename(ctx, c.env.host, c.env.services, cluster.RenameOptions{
+		Old: c.text("old"), New: c.text("new"), Force: c.force(), DryRun: c.isSet("dry-run"),
+		Timeout: time.Duration(c.number("timeout", 120)) * time.Second,
 	})
 	return c.finish(r, done, err)
 }

@@ -37,6 +37,12 @@ type Services struct {
 	Log func(h *host.Host, text string)
 	// Task does work as a task of a type that Proxmox's web interface shows; nil: it is none.
 	Task func(h *host.Host, kind, id string, work func() error) error
+	// RenameKeys has root's ssh key say the new name of its node.
+	RenameKeys func(ctx context.Context, h *host.Host, old, new string) error
+	// SetHostname sets the name that the kernel has.
+	SetHostname func(name string) error
+	// Loaded is the version of the configuration that corosync has loaded.
+	Loaded func() (uint64, error)
 	// Kill has corosync on a node end.
 	Kill func(id uint32) error
 }

@@ -206,16 +206,24 @@ func checkRemoval(h *host.Host, r *plan.Report, f *conf.File, node *conf.Section
 			r.Warn("guests", "move the files in "+host.Mount+"/nodes/"+name+" to another node's directories to have them there", "%d guests belong to node %s (%s); their configurations stay where they are", len(on), name, brief(on))
 		}
 	}
-	for file, what := range map[string]string{"ha/resources.cfg": "HA resources", "ha/groups.cfg": "HA groups", "ha/rules.cfg": "HA rules", "replication.cfg": "replication jobs", "storage.cfg": "storages"} {
-		text, err := h.ReadFile(host.Mount + "/" + file)
+	warnOfReferences(h, r, name)
+	return online
+}
+
+// warnOfReferences shows which of the cluster's settings name a node.
+func warnOfReferences(h *host.Host, r *plan.Report, name string) {
+	for _, f := range []struct{ file, what string }{
+		{"ha/groups.cfg", "HA groups"}, {"ha/resources.cfg", "HA resources"}, {"ha/rules.cfg", "HA rules"},
+		{"jobs.cfg", "jobs"}, {"replication.cfg", "replication jobs"}, {"storage.cfg", "storages"},
+	} {
+		text, err := h.ReadFile(host.Mount + "/" + f.file)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			r.Warn("references", "", "%s can't be read: %v", file, err)
+			r.Warn("references", "", "%s can't be read: %v", f.file, err)
 		}
 		if names(string(text), name) {
-			r.Warn("references", "edit it", "%s names node %s among its %s", file, name, what)
+			r.Warn("references", "edit it", "%s names node %s among its %s", f.file, name, f.what)
 		}
 	}
-	return online
 }
 
 // names tells whether a configuration has a name as a word of a value.

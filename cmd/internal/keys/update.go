@@ -392,6 +392,58 @@ func ForgetNode(ctx context.Context, h *host.Host, node string) (removed int, er
 	return removed, h.WriteTree(clusterHosts, after)
 }
 
+// RenameNode has root's ssh key, and what the cluster knows of a node's, say the node's new
+// name. It is called on that node.
+func RenameNode(ctx context.Context, h *host.Host, old, new string) error {
+	own, err := readIfThere(h, rootKey+".pub")
+	if err != nil {
+		return err
+	}
+	if after := renameKeys(own, old, new); !bytes.Equal(own, after) {
+		if err := h.WriteFile(rootKey+".pub", after, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := ChangeKeys(ctx, h, func(text []byte) []byte { return renameKeys(text, old, new) }); err != nil {
+		return err
+	}
+	before, err := readIfThere(h, clusterHosts)
+	if err != nil {
+		return err
+	}
+	var after []byte
+	for line := range bytes.Lines(before) {
+		names, key, found := strings.Cut(string(line), " ")
+		list := strings.Split(names, ",")
+		at := slices.IndexFunc(list, func(name string) bool { return strings.EqualFold(name, old) })
+		if !found || at < 0 {
+			after = append(after, line...)
+			continue
+		}
+		list[at] = strings.ToLower(new)
+		after = append(after, strings.Join(list, ",")+" "+key...)
+	}
+	if bytes.Equal(before, after) {
+		return nil
+	}
+	return h.WriteTree(clusterHosts, after)
+}
+
+// renameKeys gives the keys of a node's root their comment with its new name.
+func renameKeys(text []byte, old, new string) []byte {
+	lines := textLines(text)
+	changed := false
+	for i, line := range lines {
+		if rest, found := strings.CutSuffix(strings.TrimRight(line, " \t"), " root@"+old); found && publicKey(line) != "" {
+			lines[i], changed = rest+" root@"+new, true
+		}
+	}
+	if !changed {
+		return text
+	}
+	return joined(lines)
+}
+
 // readIfThere reads a file; nil if there is none.
 func readIfThere(h *host.Host, path string) ([]byte, error) {
 	b, err := h.ReadFile(path)
