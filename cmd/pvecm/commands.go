@@ -122,6 +122,7 @@ func commands() []command {
 				{name: "kill", kind: boolean, usage: "the node may be running: have it stop corosync, and remove its configuration and key"},
 				{name: "keep-dir", kind: boolean, usage: "leave the node's directory in the tree"},
 				{name: "purge-dir", kind: boolean, usage: "remove the node's directory also with configurations of guests in it, into an archive among the backups"},
+				{name: "spare-keys", kind: boolean, usage: "leave the node's ssh keys", hidden: true},
 				{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: online, quorum, qdevice-present"},
 				dryRun, outputFormat,
 			},
@@ -129,7 +130,7 @@ func commands() []command {
 		},
 		{
 			name: "leave", usage: "take this host out of its cluster", needs: needsRoot,
-			description: "Has another node remove this one, which then is a host without a cluster, with its own part of the tree: its directory with the guests' configurations, and the settings that all nodes share. The cluster's tree goes to the backups.",
+			description: "Has another node remove this one, which then is a host without a cluster, with its own part of the tree: its directory with the guests' configurations, and the settings that all nodes share. The cluster's tree goes to the backups. If it is interrupted, the same command completes it.",
 			options: []param{
 				{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: quorum, ha, qdevice-present"},
 				{name: "timeout", kind: number, least: 1, usage: "stay unless the cluster lets it go within `SECONDS`", standard: "60"},
@@ -147,6 +148,13 @@ func commands() []command {
 				dryRun, outputFormat,
 			},
 			run: renameNode,
+		},
+		{
+			name: "node-left", usage: "remove the ssh keys of a node that has left", needs: needsNode, hidden: true,
+			args: []param{{name: "node", kind: node}},
+			run: func(ctx context.Context, c *call) error {
+				return cluster.NodeLeft(ctx, c.env.host, c.env.services, c.text("node"))
+			},
 		},
 		{
 			name: "node-renamed", usage: "follow when another node has changed its name", needs: needsRoot, hidden: true,
@@ -280,7 +288,7 @@ func addNode(ctx context.Context, c *call) error {
 func delNode(ctx context.Context, c *call) error {
 	r, err := cluster.DelNode(ctx, c.env.host, c.env.services, cluster.DelOptions{
 		Node: c.text("node"), Force: c.force(), DryRun: c.isSet("dry-run"),
-		Kill: c.isSet("kill"), KeepDir: c.isSet("keep-dir"), PurgeDir: c.isSet("purge-dir"),
+		Kill: c.isSet("kill"), SpareKeys: c.isSet("spare-keys"), KeepDir: c.isSet("keep-dir"), PurgeDir: c.isSet("purge-dir"),
 	})
 	return c.finish(r, false, err)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"pmxcfs/cmd/internal/host"
 	"pmxcfs/cmd/internal/plan"
@@ -118,6 +119,37 @@ func warnings(h *host.Host, f *conf.File) (list []string) {
 		list = append(list, w.String())
 	}
 	return list
+}
+
+// awaitLoaded waits until corosync on this host has loaded a version of the configuration.
+func (s Services) awaitLoaded(ctx context.Context, version uint64, limit time.Duration) error {
+	if s.Loaded == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return await(ctx, "corosync has not loaded the new configuration", func() error {
+		loaded, err := s.Loaded()
+		if err == nil && loaded < version {
+			err = fmt.Errorf("it has version %d, not %d", loaded, version)
+		}
+		return err
+	})
+}
+
+// await waits until there is no error.
+func await(ctx context.Context, what string, check func() error) error {
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return plan.Errorf(plan.Timeout, "%s: %w", what, err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func (s Services) log(h *host.Host, format string, args ...any) {

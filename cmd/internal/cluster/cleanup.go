@@ -53,7 +53,7 @@ func (o DelOptions) dirStep(h *host.Host, r *plan.Report, name string) {
 // cleanUp removes what a node that was removed has left in the tree. It is no part of the
 // removal: what goes wrong is a warning.
 func (s Services) cleanUp(ctx context.Context, h *host.Host, o DelOptions, name string) {
-	if s.ForgetKeys != nil {
+	if s.ForgetKeys != nil && !o.SpareKeys {
 		n, err := s.ForgetKeys(ctx, h, name)
 		switch {
 		case err != nil:
@@ -81,6 +81,19 @@ func (s Services) cleanUp(ctx context.Context, h *host.Host, o DelOptions, name 
 		return
 	}
 	h.Sayf("%s is removed", dir)
+}
+
+// NodeLeft removes the ssh keys of a node that has left.
+func NodeLeft(ctx context.Context, h *host.Host, s Services, name string) error {
+	f, err := Read(h)
+	if err != nil {
+		return err
+	}
+	if f.Node(name) != nil {
+		return plan.Fail(plan.Refused, "is-member", "pvecm delnode "+name, "node %s is one of the cluster", name)
+	}
+	_, err = s.ForgetKeys(ctx, h, name)
+	return err
 }
 
 // archive packs a node's directory into a file among the backups.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"pmxcfs/cmd/internal/host"
 	"pmxcfs/cmd/internal/plan"
@@ -95,15 +96,20 @@ func setVotes(h *host.Host, node string, votes int) error {
 	return Activate(h, after)
 }
 
+// loadLimit is how long corosync may take to load a change: it has to notice first that a node
+// is gone.
+const loadLimit = 30 * time.Second
+
 // DelOptions are how a node is removed.
 type DelOptions struct {
 	Node   string
 	Force  []string // kinds of problems that are no reason to stop
 	DryRun bool
 
-	Kill     bool // the node may be running: it is stopped
-	KeepDir  bool // its directory in the tree stays
-	PurgeDir bool // its directory goes, guests' configurations and all, into an archive
+	Kill      bool // the node may be running: it is stopped
+	KeepDir   bool // its directory in the tree stays
+	PurgeDir  bool // its directory goes, guests' configurations and all, into an archive
+	SpareKeys bool // its ssh keys stay
 }
 
 // DelNode takes a node out of the cluster's configuration. The report tells what was
@@ -138,7 +144,9 @@ func DelNode(ctx context.Context, h *host.Host, s Services, o DelOptions) (*plan
 			r.Step("corosync on %s is stopped and disabled, and its configuration and key are removed", name)
 		}
 		r.Step("corosync.conf: node %s (id %s) goes, version %s becomes %s", name, node.Get("nodeid"), before.Section("totem").Get("config_version"), after.Section("totem").Get("config_version"))
-		r.Step("the ssh keys of %s are removed from the tree", name)
+		if !o.SpareKeys {
+			r.Step("the ssh keys of %s are removed from the tree", name)
+		}
 		o.dirStep(h, r, name)
 		if err := r.Err(); err != nil || o.DryRun {
 			return err
@@ -153,6 +161,16 @@ func DelNode(ctx context.Context, h *host.Host, s Services, o DelOptions) (*plan
 		if id, _ := strconv.ParseUint(node.Get("nodeid"), 10, 32); online {
 			// A node that goes on with the old list would be a second cluster.
 			s.stopNode(ctx, h, name, m.Nodes[name].IP, uint32(id), o.Kill)
+		}
+		// A node that ran takes its votes with it before corosync here has loaded that they
+		// are no longer expected: for that long there may be no quorum to go on with.
+		version, _ := after.ConfigVersion()
+		err = s.awaitLoaded(ctx, version, loadLimit)
+		for end := h.Time().Add(loadLimit); err == nil && !h.Quorate() && h.Time().Before(end); {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err != nil {
+			h.Warnf("%v", err)
 		}
 		return nil
 	}

@@ -361,34 +361,11 @@ func (x *renaming) enter(ctx context.Context) error {
 		version++
 		return Activate(h, after)
 	})
-	if err != nil || x.s.Loaded == nil {
+	if err != nil {
 		return err
 	}
 	// A daemon that starts must not find a corosync that calls the node by its old name.
-	ctx, cancel := context.WithTimeout(ctx, x.o.Timeout)
-	defer cancel()
-	return await(ctx, "corosync has not loaded the new name", func() error {
-		loaded, err := x.s.Loaded()
-		if err == nil && loaded < version {
-			err = fmt.Errorf("it has version %d of its configuration, not %d", loaded, version)
-		}
-		return err
-	})
-}
-
-// await waits until there is no error.
-func await(ctx context.Context, what string, check func() error) error {
-	for {
-		err := check()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return plan.Errorf(plan.Timeout, "%s: %w", what, err)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+	return x.s.awaitLoaded(ctx, version, x.o.Timeout)
 }
 
 // moveDirectory moves what is in the node's old directory file by file, since a guest belongs

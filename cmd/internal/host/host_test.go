@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pmxcfs/cmd/internal/plan"
@@ -142,6 +144,26 @@ func TestClusterLockIsHeldByOneAndGivenBack(t *testing.T) {
 	if err := h.ClusterLock(context.Background(), "x", nil); plan.CodeOf(err) != plan.NotQuorate {
 		t.Fatalf("without quorum: %v", err)
 	}
+}
+
+// A change may cost the quorum for a moment, after which the lock is given back.
+func TestClusterLockIsGivenBackOnceThereIsQuorum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		quorum := time.Now().Add(LockWait / 2)
+		remove := func(string) error {
+			if time.Now().Before(quorum) {
+				return &fs.PathError{Op: "remove", Err: syscall.EACCES}
+			}
+			return nil
+		}
+		if err := giveBack("x", remove); err != nil {
+			t.Error(err)
+		}
+		quorum = time.Now().Add(time.Hour)
+		if err := giveBack("x", remove); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("without quorum: %v", err)
+		}
+	})
 }
 
 func TestHostLockIsHeldByOne(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 	"time"
@@ -92,11 +93,26 @@ func (h *Host) ClusterLock(ctx context.Context, name string, work func(context.C
 		}
 	}
 	defer func() {
-		if e := os.Remove(lock); e != nil {
-			err = errors.Join(err, fmt.Errorf("give the cluster lock back: %w", e))
+		// The work may have cost the quorum for a moment. It is done: a lock that stays is no
+		// failure of it.
+		if e := giveBack(lock, os.Remove); e != nil {
+			h.Warnf("the cluster lock %s can't be given back, and expires within two minutes: %v", name, e)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, workLimit)
 	defer cancel()
 	return work(ctx)
+}
+
+// giveBack removes a cluster lock, for which it waits for quorum, but not for long.
+func giveBack(lock string, remove func(string) error) error {
+	for end := time.Now().Add(LockWait); ; time.Sleep(50 * time.Millisecond) {
+		err := remove(lock)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil // or it had expired
+		}
+		if !errors.Is(err, fs.ErrPermission) || time.Now().After(end) {
+			return err
+		}
+	}
 }

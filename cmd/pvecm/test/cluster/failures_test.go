@@ -16,10 +16,16 @@ import (
 	"pmxcfs/internal/testutil"
 )
 
-// stoppedAt begins "pvecm add" and stops it where it has noted that it begins a phase: what
-// the test does then happens in that phase, however busy the machine is. It returns the
-// process and what it writes.
+// stoppedAt begins "pvecm add" and stops it in a phase.
 func (o *node) stoppedAt(phase join.Phase, args ...string) (*lab.Process, *bytes.Buffer) {
+	o.t.Helper()
+	return o.stopped("join.json", string(phase), append([]string{"add"}, args...)...)
+}
+
+// stopped begins a pvecm command and stops it where it has noted in its journal, a file in
+// /var/lib/pve-cluster, that it begins a phase: what the test does then happens in that phase,
+// however busy the machine is. It returns the process and what it writes.
+func (o *node) stopped(journal, phase string, args ...string) (*lab.Process, *bytes.Buffer) {
 	o.t.Helper()
 	dir := o.Path("/var/lib/pve-cluster")
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
@@ -30,15 +36,15 @@ func (o *node) stoppedAt(phase join.Phase, args ...string) (*lab.Process, *bytes
 	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MOVED_TO); err != nil {
 		o.t.Fatal(err)
 	}
-	noted := func() join.Phase {
-		var j join.Journal
-		if text, err := os.ReadFile(dir + "/join.json"); err != nil || json.Unmarshal(text, &j) != nil {
+	noted := func() string {
+		var j struct{ Phase string }
+		if text, err := os.ReadFile(dir + "/" + journal); err != nil || json.Unmarshal(text, &j) != nil {
 			return ""
 		}
 		return j.Phase
 	}
 	out := &bytes.Buffer{}
-	p, err := o.Start(lab.Spec{Args: append([]string{"/usr/bin/pvecm", "add"}, args...), Stdout: out, Stderr: out})
+	p, err := o.Start(lab.Spec{Args: append([]string{"/usr/bin/pvecm"}, args...), Stdout: out, Stderr: out})
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -60,15 +66,25 @@ func (o *node) stoppedAt(phase join.Phase, args ...string) (*lab.Process, *bytes
 		// away: what then holds of this phase holds of that one.
 		switch now := noted(); now {
 		case phase:
-		case join.Finished, "":
-			o.t.Fatalf("the join was through before it was stopped in phase %s", phase)
+		case string(join.Finished), "":
+			o.t.Fatalf("pvecm %s was through before it was stopped in phase %s", args[0], phase)
 		default:
 			o.t.Logf("it went on to phase %s before it was stopped in phase %s", now, phase)
 		}
 		return p, out
 	}
-	o.t.Fatalf("pvecm add never was in phase %s: %s", phase, out)
+	o.t.Fatalf("pvecm %s never was in phase %s: %s", args[0], phase, out)
 	return nil, nil
+}
+
+// killed begins a pvecm command and kills it in a phase.
+func (o *node) killed(journal, phase string, args ...string) {
+	o.t.Helper()
+	p, _ := o.stopped(journal, phase, args...)
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		o.t.Fatal(err)
+	}
+	p.Wait()
 }
 
 // quorate writes to a node's tree again and again, until stopped, and counts failures.
@@ -113,11 +129,7 @@ func TestAJoinThatIsKilled(t *testing.T) {
 	} {
 		t.Logf("killed in phase %s, then %s", step.phase, step.then)
 		stop := one.quorate()
-		p, _ := three.stoppedAt(step.phase, "10.99.0.1", "--via", "ssh")
-		if err := p.Signal(unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		p.Wait()
+		three.killed("join.json", string(step.phase), "add", "10.99.0.1", "--via", "ssh")
 		if out, status := three.pvecm("add", "10.99.0.1", "--via", "ssh"); status == 0 && three.has("/var/lib/pve-cluster/join.json") || !strings.Contains(out, "unfinished") {
 			t.Errorf("a plain add afterwards: status %d: %s", status, out)
 		}
