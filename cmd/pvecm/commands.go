@@ -14,6 +14,8 @@ import (
 	"pmxcfs/cmd/internal/cluster"
 	"pmxcfs/cmd/internal/host"
 	"pmxcfs/cmd/internal/keys"
+	"pmxcfs/cmd/internal/plan"
+	"pmxcfs/cmd/internal/qdevice"
 	"pmxcfs/cmd/internal/quorumtool"
 	"pmxcfs/cmd/internal/task"
 	"pmxcfs/corosync"
@@ -122,6 +124,7 @@ func commands() []command {
 				{name: "kill", kind: boolean, usage: "the node may be running: have it stop corosync, and remove its configuration and key"},
 				{name: "keep-dir", kind: boolean, usage: "leave the node's directory in the tree"},
 				{name: "purge-dir", kind: boolean, usage: "remove the node's directory also with configurations of guests in it, into an archive among the backups"},
+				{name: "with-qdevice", kind: boolean, usage: "take the external vote away with the node, and set it up again for the nodes that are left"},
 				{name: "spare-keys", kind: boolean, usage: "leave the node's ssh keys", hidden: true},
 				{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: online, quorum, qdevice-present"},
 				dryRun, outputFormat,
@@ -286,10 +289,22 @@ func addNode(ctx context.Context, c *call) error {
 }
 
 func delNode(ctx context.Context, c *call) error {
-	r, err := cluster.DelNode(ctx, c.env.host, c.env.services, cluster.DelOptions{
+	o := cluster.DelOptions{
 		Node: c.text("node"), Force: c.force(), DryRun: c.isSet("dry-run"),
 		Kill: c.isSet("kill"), SpareKeys: c.isSet("spare-keys"), KeepDir: c.isSet("keep-dir"), PurgeDir: c.isSet("purge-dir"),
-	})
+	}
+	r := &plan.Report{}
+	remove := func(device bool) (err error) {
+		o.Device = device
+		r, err = cluster.DelNode(ctx, c.env.host, c.env.services, o)
+		return err
+	}
+	if !c.isSet("with-qdevice") {
+		return c.finish(r, false, remove(false))
+	}
+	q := qdeviceOptions(c)
+	q.Without, q.NoCopyID = o.Node, true
+	err := qdevice.Around(ctx, c.env.host, qdevice.Live(), q, remove)
 	return c.finish(r, false, err)
 }
 

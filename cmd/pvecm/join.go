@@ -30,6 +30,7 @@ func addCommand() command {
 			{name: "fingerprint", kind: fingerprint, usage: "accept only the certificate, or over ssh the host key, with the SHA-256 `FINGERPRINT`"},
 			{name: "use_ssh", kind: boolean, usage: "join over ssh, whether or not there is an API"},
 			{name: "via", usage: "join over `WAY`: api, ssh, or auto", standard: "auto: over the API if there is one"},
+			{name: "with-qdevice", kind: boolean, usage: "set the cluster's external vote up again for the new number of nodes"},
 			{name: "copy-id", kind: boolean, usage: "take root's ssh key there first, which asks for a password"},
 			{name: "join-info", usage: "take host name and fingerprint from join information: `TEXT`, or - for the input"},
 			{name: "password-file", usage: "read root's password from `FILE`"},
@@ -95,6 +96,8 @@ func addOptions(c *call) (*join.Options, error) {
 		o.Request.Votes = &votes
 	}
 	o.Request.Force = slices.Contains(o.Force, "all") || slices.Contains(o.Force, "node-exists")
+	o.WithDevice = c.isSet("with-qdevice")
+	o.Request.Device = o.WithDevice || slices.Contains(o.Force, "qdevice-present") || slices.Contains(o.Force, "all")
 	if v, given := c.values["via"]; given {
 		o.Via = v
 	}

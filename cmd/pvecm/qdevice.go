@@ -27,15 +27,28 @@ func qdeviceCommand() command {
 			{
 				name: "setup", usage: "give the cluster an external vote", needs: needsNode,
 				description: "ADDRESS is a host outside the cluster that runs corosync-qnetd. All nodes must be online and have corosync-qdevice.",
-				args:        []param{{name: "address", kind: ip}},
+				args:        []param{{name: "address", kind: ip, optional: true}},
 				options: slices.Concat([]param{
 					{name: "network", kind: cidr, usage: "does nothing; scripts give it", hidden: true},
+					{name: "repair", kind: boolean, usage: "make all certificates of the present external vote anew; it counts meanwhile"},
+					{name: "renew", kind: boolean, usage: "take the present external vote away, and set it up again for the number of nodes that there are now"},
 					{name: "no-copy-id", kind: boolean, usage: "root's ssh key is on the external host already"},
 				}, external),
 				run: func(ctx context.Context, c *call) error {
 					o := qdeviceOptions(c)
 					o.External, _ = netip.ParseAddr(c.text("address")) // checked
-					r, err := qdevice.Setup(ctx, c.env.host, qdevice.Live(), o)
+					work := qdevice.Setup
+					switch {
+					case c.isSet("repair") && c.isSet("renew"):
+						return usagef("give either --repair or --renew")
+					case c.isSet("repair"):
+						work = qdevice.Repair
+					case c.isSet("renew"):
+						work = qdevice.Renew
+					case !o.External.IsValid():
+						return usagef("the address of the external host is missing")
+					}
+					r, err := work(ctx, c.env.host, qdevice.Live(), o)
 					return c.finish(r, false, err)
 				},
 			},

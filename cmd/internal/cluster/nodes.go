@@ -110,6 +110,8 @@ type DelOptions struct {
 	KeepDir   bool // its directory in the tree stays
 	PurgeDir  bool // its directory goes, guests' configurations and all, into an archive
 	SpareKeys bool // its ssh keys stay
+	// Device: the external vote goes out of the configuration with the node.
+	Device bool
 }
 
 // DelNode takes a node out of the cluster's configuration. The report tells what was
@@ -129,7 +131,11 @@ func DelNode(ctx context.Context, h *host.Host, s Services, o DelOptions) (*plan
 			return err
 		}
 		keepDevice := slices.Contains(o.Force, conf.KindQDevice) || slices.Contains(o.Force, "all")
-		after, err := before.RemoveNode(o.Node, keepDevice)
+		after, err := before.RemoveNode(o.Node, keepDevice || o.Device)
+		if err == nil && o.Device && after.Section("quorum").Has("device") {
+			err = after.Remove(after.Section("quorum", "device"))
+			r.Step("corosync.conf: the external vote goes")
+		}
 		if err != nil {
 			return Refusal(err)
 		}
@@ -138,7 +144,7 @@ func DelNode(ctx context.Context, h *host.Host, s Services, o DelOptions) (*plan
 		if name == h.Name {
 			return plan.Fail(plan.Refused, "is-local-node", "call it on another node", "%s is this node", o.Node)
 		}
-		online := checkRemoval(h, r, before, node, o.Kill)
+		online := checkRemoval(h, r, before, node, o)
 		r.Force(o.Force...)
 		if online && o.Kill {
 			r.Step("corosync on %s is stopped and disabled, and its configuration and key are removed", name)
@@ -186,14 +192,14 @@ func DelNode(ctx context.Context, h *host.Host, s Services, o DelOptions) (*plan
 
 // checkRemoval looks for what speaks against the removal of a node, and tells whether it
 // is online.
-func checkRemoval(h *host.Host, r *plan.Report, f *conf.File, node *conf.Section, kill bool) (online bool) {
+func checkRemoval(h *host.Host, r *plan.Report, f *conf.File, node *conf.Section, o DelOptions) (online bool) {
 	name := conf.NodeName(node)
 	m, err := h.Members()
 	if err != nil {
 		r.Warn("members", "", "the member list can't be read: %v", err)
 	}
 	online = m.Nodes[name].Online == 1
-	if online && !kill {
+	if online && !o.Kill {
 		r.Refuse("online", "shut it down first, and never start it again with its present configuration; --kill has it stopped, and its configuration removed", "node %s is running", name)
 	}
 	present, total := 0, 0
@@ -210,7 +216,7 @@ func checkRemoval(h *host.Host, r *plan.Report, f *conf.File, node *conf.Section
 			present += votes
 		}
 	}
-	if m.Cluster != nil && !f.Section("quorum").Has("device") && present < total/2+1 {
+	if m.Cluster != nil && (o.Device || !f.Section("quorum").Has("device")) && present < total/2+1 {
 		r.Refuse("quorum", "start more of the other nodes first", "without %s, %d of %d votes would be present: the cluster would lose quorum", name, present, total)
 	}
 	if guests, err := h.Guests(); err == nil {

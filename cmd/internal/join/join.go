@@ -34,6 +34,8 @@ type Options struct {
 	// Version is this program's, and Corosync that of corosync here; empty: unknown.
 	Version, Corosync string
 	CopyID            bool // take root's ssh key there first
+	// WithDevice: the cluster's external vote, if it has one, is set up again for the new number of nodes.
+	WithDevice bool
 	// RollbackPeer: a stock peer that lost quorum by the entry gets it back by lowering
 	// its expected votes.
 	RollbackPeer bool
@@ -132,13 +134,23 @@ func Add(ctx context.Context, h *host.Host, s Services, o Options) (r *plan.Repo
 			r.Add(p)
 		}
 	}
+	device := o.WithDevice && x.facts.Device
+	if device && via != "dialogue" {
+		return r, false, plan.Fail(plan.Refused, conf.KindQDevice, "take it away first (pvecm qdevice remove), and set it up again afterwards", "the external vote can be set up again over ssh only, and by a node with this project's pvecm")
+	}
 	x.steps(r, via)
+	if device {
+		r.Step("%s sets the external vote up again, for %d nodes", o.Peer, len(x.facts.Members)+1)
+	}
 	if err := r.Err(); err != nil || o.DryRun {
 		return r, false, err
 	}
 	x.journal = &Journal{Peer: o.Peer, Via: via, Fingerprint: o.Fingerprint, Request: o.Request, Begun: h.Time()}
 	work := func() error {
-		return h.Flock(ctx, cluster.Lock, func() error { return x.run(ctx, Prepared) })
+		if err := h.Flock(ctx, cluster.Lock, func() error { return x.run(ctx, Prepared) }); err != nil || !device {
+			return err
+		}
+		return x.renewDevice(ctx)
 	}
 	if s.Task != nil {
 		return r, false, s.Task(h, "clusterjoin", "", work)
@@ -167,6 +179,21 @@ func (x *join) steps(r *plan.Report, via string) {
 	r.Step("this host gets corosync's key and configuration; its own tree goes to the backup, and the cluster's takes its place")
 	r.Step("corosync and pve-cluster start; within %s this node has to be a member", x.o.Timeout)
 	r.Step("its certificate and keys are made, and the web services load them")
+}
+
+// renewDevice has the peer, which the external host knows, set the external vote up again.
+func (x *join) renewDevice(ctx context.Context) error {
+	d, ok := x.peer.(interface {
+		output(ctx context.Context, command ...string) ([]byte, error)
+	})
+	if !ok {
+		return nil
+	}
+	x.h.Sayf("%s sets the external vote up again", x.o.Peer)
+	if _, err := d.output(ctx, "pvecm", "qdevice", "setup", "--renew", "--no-copy-id"); err != nil {
+		return plan.Errorf(plan.NotUndone, "this host is a member of the cluster, but the external vote is not set up for the new number of nodes (\"pvecm qdevice setup --renew\" on %s tries again): %w", x.o.Peer, err)
+	}
+	return nil
 }
 
 // connect finds the way to the peer.

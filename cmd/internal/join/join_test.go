@@ -704,3 +704,46 @@ func FuzzDialogue(f *testing.F) {
 		w.unlocked()
 	})
 }
+
+// Programs of one cluster should be of one version: of different first numbers the join warns.
+func TestVersionsAreCompared(t *testing.T) {
+	for _, c := range []struct {
+		name                   string
+		here, there            string // pvecm
+		corosyncHere, thereToo string
+		own                    bool
+		want                   []string
+	}{
+		{"the same", "1.2", "1.9", "3.1.7", "3.1.9", true, nil},
+		{"another pvecm", "1.2", "2.0", "3.1.7", "3.1.7", true, []string{"pvecm is of version 1.2 here and of version 2.0 on peer"}},
+		{"another corosync", "1.2", "1.2", "3.1.7", "2.4.5", true, []string{"corosync is of version 3.1.7 here and of version 2.4.5 on peer"}},
+		{"both", "1.2", "2.0", "3.1.7", "4.0", true, []string{"pvecm is of", "corosync is of"}},
+		{"the stock tool's version means nothing here", "1.2", "9.1.6", "3.1.7", "3.1.9", false, nil},
+		{"a stock peer with another corosync", "1.2", "9.1.6", "3.1.7", "2.4", false, []string{"corosync is of"}},
+		{"unknown ones", "development", "2.0", "", "3.1", true, nil},
+	} {
+		r := &plan.Report{}
+		checkVersions(r, &Facts{Version: c.there, Corosync: c.thereToo, own: c.own}, Options{Version: c.here, Corosync: c.corosyncHere, Peer: "peer"})
+		if err := r.Err(); err != nil {
+			t.Errorf("%s: it stops: %v", c.name, err)
+		}
+		got := r.Warnings()
+		if len(got) != len(c.want) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+			continue
+		}
+		for i, want := range c.want {
+			if got[i].Kind != "versions" || !strings.Contains(got[i].Text, want) {
+				t.Errorf("%s: %q, want %q", c.name, got[i], want)
+			}
+		}
+	}
+	for out, want := range map[string]string{
+		"Corosync Cluster Engine, version '3.1.7'\nCopyright (c) 2006-2021 Red Hat, Inc.\n": "3.1.7",
+		"": "", "something else": "",
+	} {
+		if got := CorosyncVersion(out); got != want {
+			t.Errorf("%q is version %q, want %q", out, got, want)
+		}
+	}
+}

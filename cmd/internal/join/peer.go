@@ -17,6 +17,7 @@ type Request struct {
 	Links    map[int]conf.Link `json:"links,omitempty"`
 	Fallback string            `json:"new_node_ip,omitempty"` // the address, without links
 	Force    bool              `json:"force,omitempty"`       // the node may be there already
+	Device   bool              `json:"qdevice,omitempty"`     // there may be an external vote
 }
 
 // votes are those the node is to have in the end.

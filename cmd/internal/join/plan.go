@@ -94,8 +94,8 @@ func checkFacts(h *host.Host, r *plan.Report, f *Facts, request Request, now tim
 	if !f.Quorate {
 		r.Add(plan.Problem{Kind: "peer-no-quorum", Text: "the cluster has no quorum", Remedy: "start its missing nodes first", Code: plan.NotQuorate, Hard: true})
 	}
-	if f.Device {
-		r.Refuse(conf.KindQDevice, "take it away first (pvecm qdevice remove), and set it up again afterwards", "the cluster has an external vote, whose algorithm depends on the number of nodes")
+	if f.Device && !request.Device {
+		r.Refuse(conf.KindQDevice, "--with-qdevice sets it up again afterwards; over an API, take it away first (pvecm qdevice remove)", "the cluster has an external vote, whose algorithm depends on the number of nodes")
 	}
 	if len(f.Members) == 0 {
 		return

@@ -223,7 +223,7 @@ func storages(text string) []string {
 
 // newNode is the entry that a request asks for.
 func (s *Server) newNode(r Request) (conf.NewNode, error) {
-	n := conf.NewNode{Name: r.Name, ID: r.ID, Links: r.Links, Fallback: r.Fallback, APIVersion: apiVersion, Force: r.Force}
+	n := conf.NewNode{Name: r.Name, ID: r.ID, Links: r.Links, Fallback: r.Fallback, APIVersion: apiVersion, Force: r.Force, KeepDevice: r.Device}
 	// Without votes the entry changes nothing for the others, whatever becomes of it.
 	zero := 0
 	n.Votes = &zero

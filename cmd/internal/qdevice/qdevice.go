@@ -48,6 +48,8 @@ type Options struct {
 	NoCopyID    bool   // root's key is there already
 	ClusterName string // by which the external host knows the cluster; empty means the cluster's
 	Timeout     time.Duration
+	// Without is a node that is about to be removed, and needn't be online.
+	Without string
 }
 
 // Services are what setting up needs of a running cluster.
@@ -69,6 +71,8 @@ type run struct {
 	s     Services
 	r     *plan.Report
 	nodes []node
+	// again: there is an external vote, which is being set up anew.
+	again bool
 	undo  []func(context.Context) error // last one first
 }
 
@@ -127,9 +131,13 @@ func Setup(ctx context.Context, h *host.Host, s Services, o Options) (*plan.Repo
 	if err != nil || o.DryRun {
 		return x.r, err
 	}
-	err = x.setUp(ctx, name)
+	return x.r, x.orBack(ctx, x.setUp(ctx, name))
+}
+
+// orBack takes everything back if something failed.
+func (x *run) orBack(ctx context.Context, err error) error {
 	if err == nil {
-		return x.r, nil
+		return nil
 	}
 	// An interrupt is no reason to leave half of it behind.
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
@@ -141,9 +149,129 @@ func Setup(ctx context.Context, h *host.Host, s Services, o Options) (*plan.Repo
 		}
 	}
 	if len(left) > 0 {
-		return x.r, &plan.Error{Code: plan.NotUndone, Cause: fmt.Errorf("%w; and taking it back: %w", err, errors.Join(left...))}
+		return &plan.Error{Code: plan.NotUndone, Cause: fmt.Errorf("%w; and taking it back: %w", err, errors.Join(left...))}
 	}
-	return x.r, &plan.Error{Code: max(plan.CodeOf(err), plan.Failed), Cause: fmt.Errorf("%w (what was done is taken back)", err)}
+	return &plan.Error{Code: max(plan.CodeOf(err), plan.Failed), Cause: fmt.Errorf("%w (what was done is taken back)", err)}
+}
+
+// Repair makes all certificates of the external vote anew. The vote stays in the
+// configuration, and the daemons restart one after the other.
+func Repair(ctx context.Context, h *host.Host, s Services, o Options) (*plan.Report, error) {
+	x := &run{Host: h, Options: o, s: s, r: &plan.Report{}, again: true}
+	name, err := x.check(ctx)
+	if err != nil || o.DryRun {
+		return x.r, err
+	}
+	return x.r, x.orBack(ctx, x.repair(ctx, name))
+}
+
+// aside is where certificates are while new ones are made.
+const aside = ".old"
+
+func (x *run) repair(ctx context.Context, name string) error {
+	// The daemons go on with what they have read.
+	const restart = "systemctl restart corosync-qdevice"
+	x.undo = append(x.undo, func(ctx context.Context) error {
+		return x.everywhere(ctx, nil, fmt.Sprintf("if [ -e %[1]s%[2]s ]; then rm -rf %[1]s && mv %[1]s%[2]s %[1]s; fi; %[3]s", deviceDir, aside, restart))
+	})
+	if err := x.everywhere(ctx, nil, fmt.Sprintf("[ ! -e %[1]s ] || { rm -rf %[1]s%[2]s && mv %[1]s %[1]s%[2]s; }", deviceDir, aside)); err != nil {
+		return err
+	}
+	signed := fmt.Sprintf("%s/cluster-%s.crt", netDB, name)
+	if _, err := x.outside(ctx, nil, fmt.Sprintf("[ ! -e %[1]s ] || cp -p %[1]s %[1]s%[2]s", signed, aside)); err != nil {
+		return err
+	}
+	if err := x.certificates(ctx, name, fmt.Sprintf("[ ! -e %[1]s%[2]s ] || mv %[1]s%[2]s %[1]s", signed, aside)); err != nil {
+		return err
+	}
+	for _, n := range x.nodes {
+		x.Sayf("restarting corosync-qdevice on %s", n.name)
+		if _, err := x.on(ctx, n, nil, restart+" && systemctl enable --quiet corosync-qdevice"); err != nil {
+			return err
+		}
+		if err := x.await(ctx, n.name); err != nil {
+			return err
+		}
+	}
+	if err := x.await(ctx, ""); err != nil {
+		return err
+	}
+	x.undo = nil
+	_, err := x.outside(ctx, nil, "rm -f "+signed+aside)
+	if err = errors.Join(err, x.everywhere(ctx, nil, "rm -rf "+deviceDir+aside)); err != nil {
+		x.Warnf("old certificates are left: %v", err)
+	}
+	return nil
+}
+
+// Renew takes the external vote away and sets it up again at the same host, for the present
+// number of nodes.
+func Renew(ctx context.Context, h *host.Host, s Services, o Options) (*plan.Report, error) {
+	x := &run{Host: h, Options: forNumber(o), s: s, r: &plan.Report{}, again: true}
+	name, err := x.check(ctx)
+	if err != nil || o.DryRun {
+		return x.r, err
+	}
+	o = x.Options // with the external host
+	if _, err := Remove(ctx, h, s, o); err != nil {
+		return x.r, err
+	}
+	x = &run{Host: h, Options: o, s: s, r: &plan.Report{}}
+	if _, err := x.members(); err != nil {
+		return x.r, err
+	}
+	return x.r, x.without(x.orBack(ctx, x.setUp(ctx, name)))
+}
+
+// forNumber has the algorithm follow the number of nodes, whatever it is.
+func forNumber(o Options) Options {
+	o.Force = append(slices.Clone(o.Force), "odd", "leftovers", "name-in-use")
+	return o
+}
+
+// without says what is missing if the vote was taken away and not set up again.
+func (x *run) without(err error) error {
+	if err == nil {
+		return nil
+	}
+	return plan.Errorf(plan.NotUndone, "the cluster has no external vote now, since setting it up again failed (\"pvecm qdevice setup %s\" tries again): %w", x.External, err)
+}
+
+// Around removes a node from a cluster that may have an external vote: remove gets to know
+// whether it has to take the vote out of the configuration at once with the node, since
+// without both none may have quorum. It is set up again for the nodes that are left.
+func Around(ctx context.Context, h *host.Host, s Services, o Options, remove func(device bool) error) error {
+	f, err := cluster.Read(h)
+	if err != nil {
+		return err
+	}
+	if !f.Section("quorum").Has("device") {
+		return remove(false)
+	}
+	x := &run{Host: h, Options: forNumber(o), s: s, r: &plan.Report{}, again: true}
+	name, err := x.check(ctx)
+	if err != nil {
+		x.r.WriteWarnings(h.Stderr)
+		return err
+	}
+	if o.DryRun {
+		for _, step := range x.r.Steps {
+			h.Sayf("would do: %s, for the nodes that are left", step)
+		}
+		return remove(true)
+	}
+	if err := remove(true); err != nil {
+		return err
+	}
+	x.r = &plan.Report{}
+	if err := x.cleanUp(ctx, name); err != nil {
+		return x.without(err)
+	}
+	if len(x.nodes) < 2 {
+		h.Sayf("the external vote is gone: one node needs none")
+		return nil
+	}
+	return x.without(x.orBack(ctx, x.setUp(ctx, name)))
 }
 
 // members fills in the nodes and complains of those that are not online.
@@ -164,6 +292,9 @@ func (x *run) members() (*conf.File, error) {
 	}
 	for _, section := range f.Nodes() {
 		n := node{name: conf.NodeName(section)}
+		if n.name == x.Without {
+			continue
+		}
 		n.local = n.name == x.Name
 		n.ip = m.Nodes[n.name].IP
 		if m.Nodes[n.name].Online != 1 || n.ip == "" {
@@ -181,8 +312,18 @@ func (x *run) check(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if f.Section("quorum").Has("device") {
-		x.r.Stop("qdevice-exists", "remove it first: pvecm qdevice remove", "the cluster has an external vote already (on %s)", f.Section("quorum", "device", "net").Get("host"))
+	has, at := f.Section("quorum").Has("device"), f.Section("quorum", "device", "net").Get("host")
+	switch {
+	case has && !x.again:
+		x.r.Stop("qdevice-exists", "--repair makes its certificates anew; to have another one, remove it first: pvecm qdevice remove", "the cluster has an external vote already (on %s)", at)
+	case !has && x.again:
+		return "", plan.Fail(plan.Refused, "no-qdevice", "pvecm qdevice setup ADDRESS", "the cluster has no external vote")
+	case x.again:
+		address, err := netip.ParseAddr(at)
+		if err != nil || x.External.IsValid() && x.External != address {
+			return "", plan.Fail(plan.Refused, "other-host", "remove it first, and set up another one: pvecm qdevice remove", "the cluster's external vote is on %q", at)
+		}
+		x.External = address
 	}
 	name := x.ClusterName
 	if name == "" {
@@ -191,14 +332,21 @@ func (x *run) check(ctx context.Context) (string, error) {
 	if err := conf.ValidCluster(name); err != nil {
 		x.r.Stop("cluster-name", "give another one with --cluster-name-on-host", "the cluster's name %q can't be one on the external host: %v", name, err)
 	}
-	if len(f.Nodes())%2 == 1 {
-		x.r.Refuse("odd", "an external vote is for an even number of nodes; --force=odd sets one up that counts as much as all nodes but one", "the cluster has an odd number of nodes (%d)", len(f.Nodes()))
+	number := len(f.Nodes())
+	if f.Node(x.Without) != nil {
+		number--
+	}
+	if number%2 == 1 && !(x.again && slices.Contains(x.Force, "odd")) {
+		x.r.Refuse("odd", "an external vote is for an even number of nodes; --force=odd sets one up that counts as much as all nodes but one", "the cluster has an odd number of nodes (%d)", number)
 	}
 	for _, n := range x.nodes {
 		x.checkNode(ctx, n)
 	}
 	if conf.ValidCluster(name) == nil { // else it is not for a shell
 		x.checkOutside(ctx, name)
+	}
+	if x.again {
+		x.r.Step("the external vote at %s is set up again, with new certificates", x.External)
 	}
 	x.r.Step("certificates are made on %s, %s", x.External, strings.Join(x.names(), ", "))
 	x.r.Step("corosync.conf: the device \"net\" at %s, algorithm %s", x.External, x.algorithm())
@@ -235,7 +383,7 @@ func (x *run) checkNode(ctx context.Context, n node) {
 	if !slices.Contains(said, "tool") {
 		x.r.Stop("not-installed", "apt install corosync-qdevice", "node %s lacks the package corosync-qdevice", n.name)
 	}
-	if slices.Contains(said, "database") {
+	if slices.Contains(said, "database") && !x.again {
 		x.r.Refuse("leftovers", "--force=leftovers removes them", "node %s has certificates of an earlier external vote (%s)", n.name, deviceDB)
 	}
 	if !slices.Contains(said, "port") {
@@ -273,7 +421,7 @@ func (x *run) checkOutside(ctx context.Context, name string) {
 	if !slices.Contains(said, "tool") {
 		x.r.Stop("not-installed", "apt install corosync-qnetd", "the external host %s lacks the package corosync-qnetd", x.External)
 	}
-	if slices.Contains(said, "taken") {
+	if slices.Contains(said, "taken") && !x.again {
 		x.r.Refuse("name-in-use", "if it was this one: --force=name-in-use; else give another name with --cluster-name-on-host", "the external host %s has a certificate of a cluster named %s already", x.External, name)
 	}
 	for _, word := range said {
@@ -299,45 +447,16 @@ func (x *run) setUp(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	x.Sayf("making certificates on %s", x.External)
-	ca, err := x.outside(ctx, nil, fmt.Sprintf(`test -e %[1]s/qnetd-cacert.crt || corosync-qnetd-certutil -i >&2; cat %[1]s/qnetd-cacert.crt`, netDB))
-	if err != nil {
-		return err
-	}
 	x.undo = append(x.undo, func(ctx context.Context) error { return x.everywhere(ctx, nil, "rm -rf "+deviceDir) })
-	if err := x.everywhere(ctx, ca, withFile(`corosync-qdevice-net-certutil -i -c "$f" >&2`)); err != nil {
+	unsign := fmt.Sprintf("rm -f %s/cluster-%s.crt", netDB, name)
+	if err := x.certificates(ctx, name, unsign); err != nil {
 		return err
-	}
-	here := node{name: x.Name, local: true}
-	request, err := x.on(ctx, here, nil, fmt.Sprintf("corosync-qdevice-net-certutil -r -n %s >&2 && cat %s/qdevice-net-node.crq", name, deviceDB))
-	if err != nil {
-		return err
-	}
-	x.undo = append(x.undo, func(ctx context.Context) error {
-		_, err := x.outside(ctx, nil, fmt.Sprintf("rm -f %s/cluster-%s.crt", netDB, name))
-		return err
-	})
-	signed, err := x.outside(ctx, request, withFile(fmt.Sprintf(`corosync-qnetd-certutil -s -c "$f" -n %s >&2 && cat %s/cluster-%[1]s.crt`, name, netDB)))
-	if err != nil {
-		return err
-	}
-	bundle, err := x.on(ctx, here, signed, withFile(fmt.Sprintf(`cp "$f" %[1]s/cluster-%[2]s.crt && corosync-qdevice-net-certutil -M -c %[1]s/cluster-%[2]s.crt >&2 && cat %[1]s/qdevice-net-node.p12`, deviceDB, name)))
-	if err != nil {
-		return err
-	}
-	for _, n := range x.nodes {
-		if n.local {
-			continue
-		}
-		if _, err := x.on(ctx, n, bundle, withFile(`corosync-qdevice-net-certutil -m -c "$f" >&2`)); err != nil {
-			return err
-		}
 	}
 	x.Sayf("entering the external vote into corosync.conf")
 	x.undo = append(x.undo, func(ctx context.Context) error {
 		return errors.Join(x.withoutDevice(ctx), x.everywhere(ctx, nil, "systemctl disable --now corosync-qdevice"))
 	})
-	err = x.change(ctx, func(f *conf.File) error {
+	err := x.change(ctx, func(f *conf.File) error {
 		if f.Section("quorum").Has("device") {
 			return plan.Fail(plan.Refused, "qdevice-exists", "", "somebody else has set up an external vote meanwhile")
 		}
@@ -364,15 +483,54 @@ func (x *run) setUp(ctx context.Context, name string) error {
 	if err := x.s.Reload(); err != nil {
 		return fmt.Errorf("having corosync read its configuration: %w", err)
 	}
-	return x.await(ctx)
+	return x.await(ctx, "")
+}
+
+// certificates makes them on the external host and all nodes. unsign takes back what is done
+// on the external host.
+func (x *run) certificates(ctx context.Context, name, unsign string) error {
+	x.Sayf("making certificates on %s", x.External)
+	ca, err := x.outside(ctx, nil, fmt.Sprintf(`test -e %[1]s/qnetd-cacert.crt || corosync-qnetd-certutil -i >&2; cat %[1]s/qnetd-cacert.crt`, netDB))
+	if err != nil {
+		return err
+	}
+	if err := x.everywhere(ctx, ca, withFile(`corosync-qdevice-net-certutil -i -c "$f" >&2`)); err != nil {
+		return err
+	}
+	here := node{name: x.Name, local: true}
+	request, err := x.on(ctx, here, nil, fmt.Sprintf("corosync-qdevice-net-certutil -r -n %s >&2 && cat %s/qdevice-net-node.crq", name, deviceDB))
+	if err != nil {
+		return err
+	}
+	x.undo = append(x.undo, func(ctx context.Context) error {
+		_, err := x.outside(ctx, nil, unsign)
+		return err
+	})
+	signed, err := x.outside(ctx, request, withFile(fmt.Sprintf(`corosync-qnetd-certutil -s -c "$f" -n %s >&2 && cat %s/cluster-%[1]s.crt`, name, netDB)))
+	if err != nil {
+		return err
+	}
+	bundle, err := x.on(ctx, here, signed, withFile(fmt.Sprintf(`cp "$f" %[1]s/cluster-%[2]s.crt && corosync-qdevice-net-certutil -M -c %[1]s/cluster-%[2]s.crt >&2 && cat %[1]s/qdevice-net-node.p12`, deviceDB, name)))
+	if err != nil {
+		return err
+	}
+	for _, n := range x.nodes {
+		if n.local {
+			continue
+		}
+		if _, err := x.on(ctx, n, bundle, withFile(`corosync-qdevice-net-certutil -m -c "$f" >&2`)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // loaded waits until corosync on a node has loaded the device.
 const loaded = `for i in $(seq 150); do corosync-cmapctl quorum.device. 2>/dev/null | grep -q "^quorum.device.model " && exit 0; sleep 0.2; done; ` +
 	`echo "corosync has not loaded the external vote within 30 s" >&2; exit 1`
 
-// await waits until the device votes on every node.
-func (x *run) await(ctx context.Context) error {
+// await waits until the device votes on a node; empty means on every one.
+func (x *run) await(ctx context.Context, node string) error {
 	limit := x.Timeout
 	if limit == 0 {
 		limit = time.Minute
@@ -381,7 +539,11 @@ func (x *run) await(ctx context.Context) error {
 	defer cancel()
 	for {
 		missing, err := x.s.Voting()
-		if err == nil && len(missing) == 0 {
+		switch {
+		case err != nil:
+		case node != "" && !slices.Contains(missing, node):
+			return nil
+		case len(missing) == 0:
 			x.Sayf("the external vote counts on all nodes")
 			return nil
 		}
@@ -460,17 +622,26 @@ func Remove(ctx context.Context, h *host.Host, s Services, o Options) (*plan.Rep
 	if err := x.withoutDevice(ctx); err != nil {
 		return x.r, err
 	}
-	err = x.everywhere(ctx, nil, "systemctl stop corosync-qdevice; systemctl disable --quiet corosync-qdevice; rm -rf "+deviceDir)
-	err = errors.Join(err, s.Reload())
-	if err != nil {
+	x.External, err = netip.ParseAddr(device.Section("net").Get("host"))
+	if err != nil || conf.ValidCluster(name) != nil {
+		name = "" // it is not for a shell
+	}
+	if err := x.cleanUp(ctx, name); err != nil {
 		return x.r, &plan.Error{Code: plan.NotUndone, Cause: fmt.Errorf("the external vote is out of the configuration, but: %w", err)}
 	}
-	if x.External, err = netip.ParseAddr(device.Section("net").Get("host")); err == nil && conf.ValidCluster(name) == nil {
-		if _, err := x.outside(ctx, nil, fmt.Sprintf("rm -f %s/cluster-%s.crt", netDB, name)); err != nil {
-			h.Warnf("the cluster's certificate stays on the external host: %v", err)
-		}
-	}
 	return x.r, nil
+}
+
+// cleanUp removes what an external vote that is out of the configuration has left.
+func (x *run) cleanUp(ctx context.Context, name string) error {
+	err := x.everywhere(ctx, nil, "systemctl stop corosync-qdevice; systemctl disable --quiet corosync-qdevice; rm -rf "+deviceDir)
+	if err = errors.Join(err, x.s.Reload()); err != nil || name == "" {
+		return err
+	}
+	if _, err := x.outside(ctx, nil, fmt.Sprintf("rm -f %s/cluster-%s.crt", netDB, name)); err != nil {
+		x.Warnf("the cluster's certificate stays on the external host: %v", err)
+	}
+	return nil
 }
 
 // stateLine is one of what the device's daemon tells of itself.

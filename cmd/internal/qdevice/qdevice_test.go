@@ -382,6 +382,146 @@ func TestRemoveCleansUpOnAllHosts(t *testing.T) {
 	}
 }
 
+// with sets a device up in a world, and forgets how.
+func (w *world) with(t *testing.T) *world {
+	t.Helper()
+	if _, err := Setup(t.Context(), w.Host, w.services(), external); err != nil {
+		t.Fatal(err)
+	}
+	w.ran = nil
+	return w
+}
+
+func TestRepairMakesCertificatesAnewAndKeepsTheVote(t *testing.T) {
+	w := newWorld(t, confText)
+	if _, err := Repair(t.Context(), w.Host, w.services(), Options{}); strings.Join(plan.Kinds(err), " ") != "no-qdevice" {
+		t.Errorf("without a device: %v", err)
+	}
+	w.with(t)
+	before := w.conf(t)
+	// One after the other: the second one's daemon goes on until the first one votes.
+	restarted := 0
+	w.voting = func() ([]string, error) {
+		if n := len(w.did("systemctl restart corosync-qdevice")); n > restarted {
+			restarted = n
+			return []string{[]string{"node1", "node2"}[n-1]}, nil
+		}
+		return nil, nil
+	}
+	w.has["node1"], w.has["node2"], w.has["outside"] = "database", "database", "taken"
+	o := Options{Timeout: 5 * time.Second, NoCopyID: true}
+	if _, err := Repair(t.Context(), w.Host, w.services(), o); err != nil {
+		t.Fatal(err)
+	}
+	if w.conf(t) != before {
+		t.Errorf("corosync.conf was changed:\n%s", w.conf(t))
+	}
+	for pattern, where := range map[string]string{
+		"mv /etc/corosync/qdevice /etc/corosync/qdevice.old": "node1 node2", "net-certutil -i": "node1 node2", "net-certutil -M": "node1", "net-certutil -m": "node2",
+		"systemctl restart corosync-qdevice": "node1 node2", "rm -rf /etc/corosync/qdevice.old$": "node1 node2", "rm -f .*cluster-lab.crt.old$": "outside", "systemctl (stop|disable)": "",
+	} {
+		if got := strings.Join(w.did(pattern), " "); got != where {
+			t.Errorf("%s ran on %q, want %q", pattern, got, where)
+		}
+	}
+	o.External = netip.MustParseAddr("10.99.0.9")
+	if _, err := Repair(t.Context(), w.Host, w.services(), o); strings.Join(plan.Kinds(err), " ") != "other-host" {
+		t.Errorf("another host: %v", err)
+	}
+}
+
+func TestARepairThatFailsBringsTheOldCertificatesBack(t *testing.T) {
+	for _, step := range []string{"node2: .*net-certutil -i", "outside: .*certutil -s", "node2: .*certutil -m", "node2: systemctl restart corosync-qdevice &&", "voting"} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t, confText).with(t)
+			before := w.conf(t)
+			if step == "voting" {
+				w.voting = func() ([]string, error) { return []string{"node1"}, nil }
+			} else {
+				w.fails = regexp.MustCompile(step)
+			}
+			_, err := Repair(t.Context(), w.Host, w.services(), Options{Timeout: 50 * time.Millisecond, NoCopyID: true})
+			if code := plan.CodeOf(err); err == nil || code == plan.NotUndone || code == plan.Done {
+				t.Fatalf("status %d: %v", code, err)
+			}
+			if w.conf(t) != before {
+				t.Error("the configuration was changed")
+			}
+			if got := strings.Join(w.did("mv /etc/corosync/qdevice.old /etc/corosync/qdevice; fi; systemctl restart"), " "); got != "node1 node2" {
+				t.Errorf("brought back on %q", got)
+			}
+			signed := len(w.did("certutil -s")) > 0
+			if back := len(w.did("mv .*cluster-lab.crt.old ")) > 0; signed != back {
+				t.Errorf("the external host's certificate was brought back: %v", back)
+			}
+		})
+	}
+}
+
+func TestRenewFollowsTheNumberOfNodes(t *testing.T) {
+	w := newWorld(t, confText).with(t)
+	three := strings.Replace(w.conf(t), "    ring0_addr: 10.99.0.2\n  }\n", "    ring0_addr: 10.99.0.2\n  }\n  node {\n    name: node3\n    nodeid: 3\n    quorum_votes: 1\n    ring0_addr: 10.99.0.4\n  }\n", 1)
+	w.put(t, host.ClusterConf, three)
+	w.put(t, "/etc/pve/.members", `{"nodename":"node1","cluster":{"name":"lab","version":1,"nodes":3,"quorate":1},"nodelist":{
+		"node1":{"id":1,"online":1,"ip":"10.99.0.1"},"node2":{"id":2,"online":1,"ip":"10.99.0.2"},"node3":{"id":3,"online":1,"ip":"10.99.0.4"}}}`)
+	if _, err := Renew(t.Context(), w.Host, w.services(), Options{NoCopyID: true}); err != nil {
+		t.Fatal(err)
+	}
+	if conf := w.conf(t); !strings.Contains(conf, "algorithm: lms") || strings.Contains(conf, "\n    votes:") {
+		t.Errorf("%s", conf)
+	}
+
+	w.fails = regexp.MustCompile("certutil -s")
+	_, err := Renew(t.Context(), w.Host, w.services(), Options{NoCopyID: true})
+	if plan.CodeOf(err) != plan.NotUndone || !strings.Contains(err.Error(), "no external vote now") {
+		t.Errorf("it fails in between: %v", err)
+	}
+}
+
+// A node that is off goes with the vote at once: without both the rest may have no quorum.
+func TestARemovalTakesTheVoteAlong(t *testing.T) {
+	four := func(t *testing.T) *world {
+		w := newWorld(t, confText).with(t)
+		conf, members := w.conf(t), `"node1":{"id":1,"online":1,"ip":"10.99.0.1"},"node2":{"id":2,"online":1,"ip":"10.99.0.2"},"node3":{"id":3,"online":0}`
+		conf = strings.Replace(conf, "    ring0_addr: 10.99.0.2\n  }\n", "    ring0_addr: 10.99.0.2\n  }\n  node {\n    name: node3\n    nodeid: 3\n    quorum_votes: 1\n    ring0_addr: 10.99.0.4\n  }\n", 1)
+		w.put(t, host.ClusterConf, conf)
+		w.put(t, "/etc/pve/.members", `{"nodename":"node1","cluster":{"name":"lab","version":1,"nodes":3,"quorate":1},"nodelist":{`+members+`}}`)
+		return w
+	}
+	w := four(t)
+	said := false
+	remove := func(device bool) error {
+		said = device
+		f := strings.Replace(confText, "config_version: 53", "config_version: 60", 1)
+		w.put(t, host.ClusterConf, f)
+		return nil
+	}
+	o := Options{NoCopyID: true, Without: "node3"}
+	if err := Around(t.Context(), w.Host, w.services(), o, remove); err != nil || !said {
+		t.Fatalf("%v, %v", err, said)
+	}
+	if conf := w.conf(t); !strings.Contains(conf, "algorithm: ffsplit") {
+		t.Errorf("%s", conf)
+	}
+	if len(w.did("^node2: systemctl stop corosync-qdevice; systemctl disable")) != 1 {
+		t.Errorf("%q", w.ran)
+	}
+
+	// What can't be set up again is known before.
+	w = four(t)
+	w.lacks["node2"] = "tool"
+	before := w.conf(t)
+	err := Around(t.Context(), w.Host, w.services(), o, func(bool) error { t.Error("it was removed"); return nil })
+	if plan.CodeOf(err) != plan.Refused || w.conf(t) != before {
+		t.Errorf("%v", err)
+	}
+	// Without a device it is a plain removal.
+	w = newWorld(t, confText)
+	if err := Around(t.Context(), w.Host, w.services(), o, func(device bool) error { said = device; return nil }); err != nil || said {
+		t.Errorf("%v, %v", err, said)
+	}
+}
+
 func TestStateIsReadAsRecorded(t *testing.T) {
 	text, err := os.ReadFile("testdata/qdevice-socket.txt")
 	if err != nil {

@@ -15,12 +15,7 @@ func TestCreateJoinAndRemove(t *testing.T) {
 	}
 	c := fresh(t, many)
 	last := c.node(many)
-	c.node(1).must("create", "lab")
-	c.wantTogether(1, c.node(1))
-	for i := 2; i <= many; i++ {
-		c.node(i).must("add", "10.99.0.1", "--via", "ssh")
-		c.wantTogether(i, c.all[:i]...)
-	}
+	c.creates(c.all[1:]...)
 	// Keys and certificates are those of a node.
 	for _, o := range c.all {
 		for _, path := range []string{"/etc/pve/nodes/" + o.Name() + "/pve-ssl.pem", "/etc/pve/nodes/" + o.Name() + "/ssh_known_hosts"} {
@@ -64,8 +59,7 @@ func TestJoinsWithTheStockToolOnTheOtherSide(t *testing.T) {
 	t.Parallel()
 	c := fresh(t, 3)
 	one, two, three := c.node(1), c.node(2), c.node(3)
-	one.must("create", "lab")
-	c.wantTogether(1, one)
+	c.creates()
 	// It knows no join-serve, and says so with the status that ssh has for itself.
 	if out, status := one.in("#!/bin/sh\n[ \"$1\" != join-serve ] || { echo \"ERROR: unknown command 'pvecm join-serve'\" >&2; exit 255; }\nexec /usr/bin/pvecm.real \"$@\"\n",
 		"bash", "-c", "mv /usr/bin/pvecm /usr/bin/pvecm.real && cat > /usr/bin/pvecm && chmod 755 /usr/bin/pvecm"); status != 0 {

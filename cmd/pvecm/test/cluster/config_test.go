@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -46,27 +48,29 @@ func unversioned(text string) string {
 	return b.String()
 }
 
-// Changes of corosync.conf that are good stay, and those that aren't go, whatever becomes
-// of the command and the node that made them.
-func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
+// same checks that the configuration is as it was.
+func (c *hosts) same(what, before string) {
+	c.t.Helper()
+	if after := c.settled(); unversioned(after) != unversioned(before) {
+		c.t.Fatalf("%s: the configuration is\n%s\nnot\n%s", what, after, before)
+	}
+}
+
+func (o *node) apply(text string, args ...string) (string, int) {
+	return o.in(text, append([]string{"/usr/bin/pvecm", "config", "apply", "-"}, args...)...)
+}
+
+// wrong is the present configuration with an address that node3 doesn't have.
+func (c *hosts) wrong() string { return strings.Replace(c.settled(), "10.99.0.3", "10.99.0.33", 1) }
+
+// What is wrong with a change of corosync.conf is said before it is made; what goes wrong
+// behind it is taken back by the nodes themselves.
+func TestAWrongChangeOfCorosyncConfIsTakenBack(t *testing.T) {
 	t.Parallel()
 	c := fresh(t, 3)
-	one, two, three := c.node(1), c.node(2), c.node(3)
-	one.must("create", "lab")
-	for _, o := range c.all[1:] {
-		o.must("add", "10.99.0.1", "--via", "ssh")
-	}
+	one, two := c.node(1), c.node(2)
+	c.creates(c.all[1:]...)
 	before := c.settled()
-	wrong := func() string { return strings.Replace(c.settled(), "10.99.0.3", "10.99.0.33", 1) }
-	apply := func(o *node, text string, args ...string) (string, int) {
-		return o.in(text, append([]string{"/usr/bin/pvecm", "config", "apply", "-"}, args...)...)
-	}
-	same := func(what string) {
-		t.Helper()
-		if after := c.settled(); unversioned(after) != unversioned(before) {
-			t.Fatalf("%s: the configuration is\n%s\nnot\n%s", what, after, before)
-		}
-	}
 
 	// What is wrong with a text is said before.
 	for _, bad := range []struct{ name, text, says string }{
@@ -76,34 +80,48 @@ func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
 		{"a value that corosync doesn't know", strings.Replace(before, "link_mode: passive", "link_mode: pasive", 1), "node node2"},
 		{"a node is missing", strings.Replace(before, nodeText(before, "node3"), "", 1), "node node3 is missing"},
 	} {
-		if out, status := apply(two, bad.text); status != 4 || !strings.Contains(out, bad.says) {
+		if out, status := two.apply(bad.text); status != 4 || !strings.Contains(out, bad.says) {
 			t.Errorf("%s: status %d, want 4 and %q: %s", bad.name, status, bad.says, out)
 		}
 	}
 	if after := string(one.read("/etc/pve/corosync.conf")); after != before {
 		t.Fatalf("refused texts changed it:\n%s", after)
 	}
-	if out, status := apply(one, before); status != 0 || !strings.Contains(out, "nothing to do") {
+	if out, status := one.apply(before); status != 0 || !strings.Contains(out, "nothing to do") {
 		t.Errorf("the same text: status %d: %s", status, out)
 	}
 
-	// A good change, and back.
-	three.must("set-votes", "node2", "2", "--dry-run")
-	three.must("set-votes", "node2", "2")
-	if text := string(one.read("/etc/pve/corosync.conf")); !strings.Contains(text, "quorum_votes: 2") {
-		t.Errorf("other votes: %s", text)
+	// What the checks let pass, or were told to.
+	for _, bad := range []struct{ name, from, to, force string }{
+		{"a wrong address", "10.99.0.3\n", "10.99.0.33\n", ""},
+		{"addresses of two nodes swapped", "ring0_addr: 10.99.0.2\n", "ring0_addr: 10.99.0.3\n", ""},
+		{"votes that nobody has", "provider: corosync_votequorum\n", "provider: corosync_votequorum\n  expected_votes: 9\n", ""},
+		{"a cipher that there isn't", "secauth: on\n", "secauth: on\n  crypto_cipher: rot13\n", "node-test"},
+		{"a removed node", nodeText(before, "node3"), "", "node-goes"},
+	} {
+		text := strings.Replace(c.settled(), bad.from, bad.to, 1)
+		if bad.name == "addresses of two nodes swapped" {
+			at := strings.LastIndex(text, bad.to)
+			text = text[:at] + bad.from + text[at+len(bad.to):]
+		}
+		args := []string{"--timeout", "5"}
+		if bad.force != "" {
+			args = append(args, "--force="+bad.force)
+		}
+		out, status := one.apply(text, args...)
+		if status != 1 || !strings.Contains(out, "It was taken back") {
+			t.Errorf("%s: status %d: %s", bad.name, status, out)
+		}
+		// Without a hand of anybody's the nodes can be written to again.
+		began := time.Now()
+		for _, o := range c.all {
+			testutil.Eventually(t, o.Name()+" can be written to", func() error {
+				return os.WriteFile(o.Path("/etc/pve/after-"+o.Name()), nil, 0o600)
+			})
+		}
+		t.Logf("%s: taken back, and written to %v later", bad.name, time.Since(began).Round(time.Millisecond))
+		c.same(bad.name, before)
 	}
-	if out := one.must("config", "history"); !strings.Contains(out, "node node2: 1 vote becomes 2 votes") {
-		t.Errorf("the history: %s", out)
-	}
-	two.must("config", "rollback")
-	same("rolled back")
-
-	// A wrong address.
-	if out, status := apply(one, wrong(), "--timeout", "5"); status != 1 || !strings.Contains(out, "It was taken back") {
-		t.Errorf("a wrong address: status %d: %s", status, out)
-	}
-	same("a wrong address")
 
 	// The command is killed in the middle, and so is the node it runs on.
 	begins := func(o *node, text string) *lab.Process {
@@ -124,14 +142,14 @@ func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
 		})
 		return p
 	}
-	p := begins(two, wrong())
+	p := begins(two, c.wrong())
 	if err := p.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	p.Wait()
-	same("the command was killed")
+	c.same("the command was killed", before)
 
-	begins(one, wrong())
+	begins(one, c.wrong())
 	if err := one.Crash(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +162,80 @@ func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
 	if out, status := one.in("", "bash", "-c", "umount -l /etc/pve; rm -rf /run/*.mainpid /run/pve-cluster* /dev/shm/*; systemctl start pve-cluster corosync ssh && pvecm config-guard wait"); status != 0 {
 		t.Fatalf("node1 comes back: status %d: %s", status, out)
 	}
-	same("the node was killed")
+	c.same("the node was killed", before)
+
+	c.refusesPlainly(before)
+}
+
+// refusesPlainly moves texts over corosync.conf by hand that corosync would refuse: they stay in
+// the tree, and corosync doesn't get them.
+func (c *hosts) refusesPlainly(before string) {
+	t := c.t
+	t.Helper()
+	one := c.node(1)
+	moves := func(text string) {
+		one.write("/etc/pve/corosync.conf.new", text)
+		if out, status := one.in("", "mv", "/etc/pve/corosync.conf.new", "/etc/pve/corosync.conf"); status != 0 {
+			t.Fatal(out)
+		}
+	}
+	good := c.settled()
+	for _, bad := range []struct{ name, text, says string }{
+		{"a lower version", regexp.MustCompile("config_version: [0-9]+").ReplaceAllString(good, "config_version: 1"), "version"},
+		{"no list of nodes", strings.Replace(good, "nodelist {", "nodelost {", 1), "nodelist"},
+	} {
+		moves(bad.text)
+		for _, o := range c.all {
+			testutil.Eventually(t, bad.name+" is kept from corosync", func() error {
+				refused, err := os.ReadFile(o.Path("/etc/corosync/corosync.conf.refused"))
+				if err != nil {
+					return err
+				}
+				own, err := os.ReadFile(o.Path("/etc/corosync/corosync.conf"))
+				if string(refused) != bad.text || string(own) != good {
+					return fmt.Errorf("%s: corosync has\n%s\nand refused is\n%s (%v)", o.Name(), own, refused, err)
+				}
+				return nil
+			})
+			if out, _ := o.in("", "pmxcfs", "status"); !strings.Contains(out, "corosync.conf.refused") || !strings.Contains(out, bad.says) {
+				t.Errorf("%s: status says\n%s", bad.name, out)
+			}
+			if s := o.state(); s.Quorum == nil || !s.Quorum.Quorate || s.Quorum.Total != 3 {
+				t.Errorf("%s: %s has %+v", bad.name, o.Name(), s.Quorum)
+			}
+		}
+		moves(good)
+		for _, o := range c.all {
+			testutil.Eventually(t, "what was refused goes with the reason", func() error {
+				if o.has("/etc/corosync/corosync.conf.refused") {
+					return fmt.Errorf("it is left on %s", o.Name())
+				}
+				return nil
+			})
+		}
+	}
+	c.same("texts that were refused", before)
+}
+
+// Changes of corosync.conf that are good stay.
+func TestAGoodChangeOfCorosyncConfStays(t *testing.T) {
+	t.Parallel()
+	c := fresh(t, 3)
+	one, two, three := c.node(1), c.node(2), c.node(3)
+	c.creates(two, three)
+	before := c.settled()
+
+	// A good change, and back.
+	three.must("set-votes", "node2", "2", "--dry-run")
+	three.must("set-votes", "node2", "2")
+	if text := string(one.read("/etc/pve/corosync.conf")); !strings.Contains(text, "quorum_votes: 2") {
+		t.Errorf("other votes: %s", text)
+	}
+	if out := one.must("config", "history"); !strings.Contains(out, "node node2: 1 vote becomes 2 votes") {
+		t.Errorf("the history: %s", out)
+	}
+	two.must("config", "rollback")
+	c.same("rolled back", before)
 
 	// All nodes move to another network.
 	for i, o := range c.all {
@@ -153,7 +244,7 @@ func TestAChangeOfCorosyncConfIsOnTrial(t *testing.T) {
 		}
 	}
 	moved := strings.ReplaceAll(c.settled(), "10.99.0.", "10.98.0.")
-	if out, status := apply(one, moved, "--timeout", "40"); status != 0 || !strings.Contains(out, "Step 4 of 4") {
+	if out, status := one.apply(moved, "--timeout", "40"); status != 0 || !strings.Contains(out, "Step 4 of 4") {
 		t.Fatalf("other addresses of all: status %d: %s", status, out)
 	}
 	if after := c.settled(); unversioned(after) != unversioned(moved) {

@@ -118,9 +118,7 @@ func TestAJoinThatIsKilled(t *testing.T) {
 	t.Parallel()
 	c := fresh(t, 3)
 	one, two, three := c.node(1), c.node(2), c.node(3)
-	one.must("create", "lab")
-	two.must("add", "10.99.0.1", "--via", "ssh")
-	c.wantTogether(2, one, two)
+	c.creates(two)
 	for _, step := range []struct {
 		phase join.Phase
 		then  string
@@ -167,8 +165,7 @@ func TestAJoinThatIsCutOff(t *testing.T) {
 	t.Parallel()
 	c := fresh(t, 2)
 	one, two := c.node(1), c.node(2)
-	one.must("create", "lab")
-	c.wantTogether(1, one)
+	c.creates()
 	stop := one.quorate()
 	p, out := two.stoppedAt(join.Switched, "10.99.0.1", "--via", "ssh", "--timeout", "4")
 	if err := c.lab.Cut(2); err != nil {
@@ -201,9 +198,7 @@ func TestJoinsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	c := fresh(t, 3)
 	one, two, three := c.node(1), c.node(2), c.node(3)
-	one.must("create", "lab")
-	two.must("add", "10.99.0.1", "--via", "ssh")
-	c.wantTogether(2, one, two)
+	c.creates(two)
 	before := string(one.read("/etc/pve/corosync.conf"))
 	refused := func(status int, text string, args ...string) {
 		t.Helper()
@@ -274,11 +269,7 @@ func TestJoinsThatAreRefused(t *testing.T) {
 func TestAColdStart(t *testing.T) {
 	t.Parallel()
 	c := fresh(t, 3)
-	c.node(1).must("create", "lab")
-	for i := 2; i <= 3; i++ {
-		c.node(i).must("add", "10.99.0.1", "--via", "ssh")
-	}
-	c.wantTogether(3, c.all...)
+	c.creates(c.all[1:]...)
 	for _, o := range c.all {
 		if err := o.Crash(); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"bytes"
 	"fmt"
 	"regexp"
 	"strings"
@@ -132,6 +133,18 @@ mkdir -p -m 0700 /root/.ssh; rm -f /root/.ssh/authorized_keys`)
 	outside.sh(t, "systemctl start corosync-qnetd")
 	eventually(t, settles, device(3))
 
+	// Its certificates are made anew, also where they are gone, and it counts all the time.
+	second.sh(t, "rm -rf /etc/corosync/qdevice")
+	before, err := first.read(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(first.pvecm(t, "qdevice", "setup", "--repair"))
+	eventually(t, settles, device(3))
+	if after, err := first.read(conf); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("corosync.conf after a repair:\n%s", after)
+	}
+
 	t.Log(first.pvecm(t, "qdevice", "remove"))
 	are(t, members...)
 	for _, h := range members {
@@ -143,6 +156,18 @@ mkdir -p -m 0700 /root/.ssh; rm -f /root/.ssh/authorized_keys`)
 		}
 	}
 	first.fails(t, plan.Refused, []string{"no external vote"}, "qdevice", "remove")
+
+	// A dead node goes, and the vote with it: the last node has quorum alone.
+	t.Log(first.pvecm(t, setup...))
+	if err := second.Crash(within(t, settles)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, settles, device(2))
+	t.Log(first.pvecm(t, "delnode", "node2", "--with-qdevice"))
+	are(t, first)
+	if text, err := first.read(conf); err != nil || bytes.Contains(text, []byte("device {")) || bytes.Contains(text, []byte("node2")) {
+		t.Errorf("corosync.conf:\n%s", text)
+	}
 }
 
 // clockLine is what differs between two looks at the same state.
