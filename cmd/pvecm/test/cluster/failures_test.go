@@ -136,10 +136,11 @@ func TestAJoinThatIsKilled(t *testing.T) {
 		if step.then == "--abort" {
 			three.wantAlone()
 			testutil.Eventually(t, "the cluster has two nodes again", func() error {
-				if text := string(one.read("/etc/pve/corosync.conf")); strings.Contains(text, "node3") {
-					return fmt.Errorf("it has\n%s", text)
+				text, err := os.ReadFile(one.Path("/etc/pve/corosync.conf"))
+				if err == nil && strings.Contains(string(text), "node3") {
+					err = fmt.Errorf("it has\n%s", text)
 				}
-				return nil
+				return err
 			})
 			c.wantTogether(2, one, two)
 			continue
@@ -160,15 +161,14 @@ func TestAJoinThatIsKilled(t *testing.T) {
 	}
 }
 
-// A join that gets nowhere is taken back by itself on both sides.
-func TestAJoinThatIsCutOff(t *testing.T) {
-	t.Parallel()
-	c := fresh(t, 2)
-	one, two := c.node(1), c.node(2)
-	c.creates()
+// cutsOff has a join get nowhere, which is taken back by itself on both sides. The cluster has
+// one node.
+func (c *hosts) cutsOff(o *node) {
+	t, one := c.t, c.node(1)
+	t.Helper()
 	stop := one.quorate()
-	p, out := two.stoppedAt(join.Switched, "10.99.0.1", "--via", "ssh", "--timeout", "4")
-	if err := c.lab.Cut(2); err != nil {
+	p, out := o.stoppedAt(join.Switched, lab.Address(1), "--via", "ssh", "--timeout", "4")
+	if err := c.lab.Cut(o.ID()); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Signal(unix.SIGCONT); err != nil {
@@ -178,23 +178,25 @@ func TestAJoinThatIsCutOff(t *testing.T) {
 	if !strings.Contains(out.String(), "Everything was taken back") {
 		t.Errorf("it ended with %s", out)
 	}
-	two.wantAlone()
+	o.wantAlone()
 	testutil.Eventually(t, "the cluster has one node again", func() error {
-		if text := string(one.read("/etc/pve/corosync.conf")); strings.Contains(text, "node2") {
-			return fmt.Errorf("it has\n%s", text)
+		text, err := os.ReadFile(one.Path("/etc/pve/corosync.conf"))
+		if err == nil && strings.Contains(string(text), o.Name()) {
+			err = fmt.Errorf("it has\n%s", text)
 		}
-		return nil
+		return err
 	})
 	if err := c.lab.Heal(); err != nil {
 		t.Fatal(err)
 	}
 	stop()
-	two.must("add", "10.99.0.1", "--via", "ssh")
-	c.wantTogether(2, one, two)
+	o.must("add", lab.Address(1), "--via", "ssh")
+	c.wantTogether(2, one, o)
 }
 
-// What speaks against a join is told before anything is changed.
-func TestJoinsThatAreRefused(t *testing.T) {
+// What speaks against a join is told before anything is changed; one that gets nowhere is
+// taken back.
+func TestJoinsThatAreRefusedOrCutOff(t *testing.T) {
 	t.Parallel()
 	c := fresh(t, 3)
 	one, two, three := c.node(1), c.node(2), c.node(3)
@@ -263,21 +265,19 @@ func TestJoinsThatAreRefused(t *testing.T) {
 	})
 	one.must("delnode", "node2")
 	c.wantTogether(1, one)
+	c.cutsOff(three)
 }
 
-// After a power cut all nodes come back, one by one.
-func TestAColdStart(t *testing.T) {
-	t.Parallel()
-	c := fresh(t, 3)
-	c.creates(c.all[1:]...)
+// comesUpCold has the power go for all nodes, which come back one by one.
+func (c *hosts) comesUpCold() {
+	c.t.Helper()
 	for _, o := range c.all {
 		if err := o.Crash(); err != nil {
-			t.Fatal(err)
+			c.t.Fatal(err)
 		}
 	}
 	for i := len(c.all); i >= 1; i-- {
-		o := c.node(i)
-		o.in("", "bash", "-c", "umount -l /etc/pve; rm -rf /run/*.mainpid /run/pve-cluster* /dev/shm/*; systemctl start pve-cluster corosync ssh")
+		c.node(i).in("", "bash", "-c", "umount -l /etc/pve; rm -rf /run/*.mainpid /run/pve-cluster* /dev/shm/*; systemctl start pve-cluster corosync ssh")
 	}
-	c.wantTogether(3, c.all...)
+	c.wantTogether(len(c.all), c.all...)
 }

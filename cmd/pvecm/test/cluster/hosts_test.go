@@ -34,6 +34,31 @@ var program = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// identities are ssh keys of hosts and their roots, a directory for each, made once: what makes
+// hosts different from each other needn't differ between tests.
+var identities = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(filepath.Dir(labtest.Program()), "identities")
+	var made sync.WaitGroup
+	errs := make([]error, maxHosts)
+	for i := range maxHosts {
+		made.Go(func() {
+			own := filepath.Join(dir, lab.Name(i+1))
+			errs[i] = os.MkdirAll(own, 0o700)
+			for _, args := range [][]string{{"rsa", "-b", "2048", "-f", own + "/ssh_host_rsa_key"}, {"ed25519", "-f", own + "/ssh_host_ed25519_key"}, {"rsa", "-b", "2048", "-f", own + "/id_rsa"}} {
+				out, err := exec.Command("ssh-keygen", append([]string{"-q", "-N", "", "-C", "root@" + lab.Name(i+1), "-t"}, args...)...).CombinedOutput()
+				if err != nil {
+					errs[i] = errors.Join(errs[i], fmt.Errorf("ssh-keygen: %w: %s", err, out))
+				}
+			}
+		})
+	}
+	made.Wait()
+	return dir, errors.Join(errs...)
+})
+
+// maxHosts is the largest number of hosts of a test.
+const maxHosts = 5
+
 // hosts are fresh hosts.
 type hosts struct {
 	t   *testing.T
@@ -48,7 +73,8 @@ type node struct {
 }
 
 // setUp gives a host a root directory and programs of its own, and starts what a host
-// with the package has running. It is given pmxcfs and pvecm.
+// with the package has running. It is given pmxcfs, pvecm, and
+// a directory with ssh keys.
 const setUp = `
 set -e
 mount -t tmpfs -o mode=0700 tmpfs /root
@@ -62,9 +88,8 @@ cat > /usr/bin/systemctl
 chmod 0755 /usr/bin/systemctl /usr/bin/pvecm /usr/bin/pmxcfs
 rm -rf /etc/corosync/* /etc/ssh/ssh_known_hosts /etc/ssh/ssh_host_*
 mkdir -p /etc/corosync /etc/ssh
-ssh-keygen -q -t rsa -b 2048 -N '' -f /etc/ssh/ssh_host_rsa_key
-ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
-ssh-keygen -q -t rsa -b 2048 -N '' -f /root/.ssh/id_rsa
+cp -p "$3"/ssh_host_* /etc/ssh/
+cp -p "$3"/id_rsa* /root/.ssh/
 printf 'UsePAM no\nPermitRootLogin prohibit-password\nStrictModes no\nSubsystem sftp internal-sftp\n' > /etc/ssh/sshd_config
 printf 'search lab.example\n' > /etc/resolv.conf
 getent group www-data > /dev/null || groupadd www-data
@@ -76,6 +101,10 @@ func fresh(t *testing.T, n int) *hosts {
 	t.Helper()
 	lab.Require(t, "ssh", "sshd", "ssh-keygen")
 	pvecm, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := identities()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +123,7 @@ func fresh(t *testing.T, n int) *hosts {
 		o := &node{h, t}
 		c.all = append(c.all, o)
 		wait.Go(func() {
-			if out, status := o.in(systemctl, "bash", "-c", setUp, "setup", labtest.Program(), pvecm); status != 0 {
+			if out, status := o.in(systemctl, "bash", "-c", setUp, "setup", labtest.Program(), pvecm, filepath.Join(own, o.Name())); status != 0 {
 				t.Errorf("%s: setting up: %s", o.Name(), out)
 			}
 		})
@@ -259,8 +288,11 @@ func (c *hosts) wantTogether(votes int, nodes ...*node) {
 		return nil
 	})
 	mark := fmt.Sprintf("mark %d", time.Now().UnixNano())
-	c.node(1).write("/etc/pve/mark", mark)
 	testutil.Eventually(c.t, "what is written on one node is on all", func() error {
+		// The daemon hears of the quorum a moment after the one who asks corosync.
+		if err := os.WriteFile(c.node(1).Path("/etc/pve/mark"), []byte(mark), 0o600); err != nil {
+			return err
+		}
 		for _, o := range nodes {
 			if text, _ := os.ReadFile(o.Path("/etc/pve/mark")); string(text) != mark {
 				return fmt.Errorf("%s has %q", o.Name(), text)
