@@ -15,7 +15,7 @@ import (
 // qdeviceCommand is "pvecm qdevice".
 func qdeviceCommand() command {
 	external := []param{
-		{name: "ssh-user", usage: "log in on the external host as `USER`", standard: "root"},
+		{name: "ssh-user", usage: "log in on the external host as `USER`, who may use sudo", standard: "root"},
 		{name: "ssh-port", kind: number, least: 1, usage: "its sshd listens on port `N`", standard: "22"},
 		{name: "cluster-name-on-host", kind: clusterName, usage: "the external host knows the cluster as `NAME`", standard: "the cluster's name"},
 		{name: "force", kind: kinds, usage: "go on in spite of problems of these `KINDS`: odd, leftovers, port, name-in-use, clock"},
@@ -53,7 +53,8 @@ func qdeviceCommand() command {
 				},
 			},
 			{
-				name: "remove", usage: "take the external vote away", needs: needsNode, options: external,
+				name: "remove", usage: "take the external vote away", needs: needsNode,
+				options: append([]param{{name: "remove-key", kind: boolean, usage: "remove root's ssh key from the external host, too"}}, external...),
 				run: func(ctx context.Context, c *call) error {
 					r, err := qdevice.Remove(ctx, c.env.host, qdevice.Live(), qdeviceOptions(c))
 					return c.finish(r, false, err)
@@ -70,7 +71,7 @@ func qdeviceCommand() command {
 func qdeviceOptions(c *call) qdevice.Options {
 	return qdevice.Options{
 		Force: c.force(), DryRun: c.isSet("dry-run"), User: c.text("ssh-user"), Port: c.number("ssh-port", 0),
-		NoCopyID: c.isSet("no-copy-id"), ClusterName: c.text("cluster-name-on-host"), Timeout: time.Minute,
+		NoCopyID: c.isSet("no-copy-id"), RemoveKey: c.isSet("remove-key"), ClusterName: c.text("cluster-name-on-host"), Timeout: time.Minute,
 	}
 }
 

@@ -239,6 +239,32 @@ func TestALoginThatFails(t *testing.T) {
 	}
 }
 
+// A token needs no login, and no ticket goes with it.
+func TestATokenIsSentInsteadOfATicket(t *testing.T) {
+	all := exchanges(t, "join.http.json")
+	var w *webServer
+	for i, e := range all {
+		if strings.HasSuffix(e.Request.Path, "/access/ticket") {
+			continue
+		}
+		rest := slices.Clone(all[i:])
+		for j := range rest {
+			rest[j].Request.Headers = map[string]string{"Authorization": "PVEAPIToken=root@pam!join=secret", "Cookie": "", "CSRFPreventionToken": ""}
+		}
+		w = newWebServer(t, rest)
+		break
+	}
+	p := newAPI("127.0.0.1", w.fingerprint(), Credentials{Token: "root@pam!join=secret"}, nil)
+	p.base = w.URL
+	if f, err := p.Facts(t.Context()); err != nil || f.Protocol != 1 {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	one := 1
+	if _, err := p.Enter(t.Context(), Request{Name: "node2", Votes: &one, Links: links(t, "10.99.0.2", "10.98.0.2,priority=3")}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestSecondFactor(t *testing.T) {
 	challenge := "PVE:!tfa!" + url.QueryEscape(`{"totp":true,"recovery":[1,2],"yubico":false,"webauthn":{}}`) + ":AAAA::sig"
 	list := exchanges(t, "join.http.json")[:2]

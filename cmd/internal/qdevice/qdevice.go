@@ -46,6 +46,7 @@ type Options struct {
 	User        string // on the external host; empty means root
 	Port        int    // of its ssh server; 0 means 22
 	NoCopyID    bool   // root's key is there already
+	RemoveKey   bool   // from the external host, when the vote is removed
 	ClusterName string // by which the external host knows the cluster; empty means the cluster's
 	Timeout     time.Duration
 	// Without is a node that is about to be removed, and needn't be online.
@@ -107,8 +108,11 @@ func (x *run) login() string {
 	return user + "@" + x.External.String()
 }
 
-// outside runs a shell's text on the external host.
+// outside runs a shell's text on the external host, as root.
 func (x *run) outside(ctx context.Context, in []byte, text string) ([]byte, error) {
+	if x.User != "" && x.User != "root" {
+		text = "sudo -n sh -c '" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+	}
 	args := append(append([]string{"ssh"}, x.sshOptions()...), x.login(), "--", text)
 	out, err := x.Pipe(ctx, bytes.NewReader(in), args...)
 	if err != nil {
@@ -213,6 +217,7 @@ func Renew(ctx context.Context, h *host.Host, s Services, o Options) (*plan.Repo
 		return x.r, err
 	}
 	o = x.Options // with the external host
+	o.RemoveKey = false
 	if _, err := Remove(ctx, h, s, o); err != nil {
 		return x.r, err
 	}
@@ -611,6 +616,9 @@ func Remove(ctx context.Context, h *host.Host, s Services, o Options) (*plan.Rep
 	}
 	x.r.Step("corosync.conf: the external vote goes")
 	x.r.Step("corosync-qdevice is stopped and disabled on %s, and its certificates are removed", strings.Join(x.names(), ", "))
+	if o.RemoveKey {
+		x.r.Step("the external host lets this node's root in no more")
+	}
 	x.r.Force(o.Force...)
 	if err := x.r.Err(); err != nil || o.DryRun {
 		return x.r, err
@@ -641,8 +649,32 @@ func (x *run) cleanUp(ctx context.Context, name string) error {
 	if _, err := x.outside(ctx, nil, fmt.Sprintf("rm -f %s/cluster-%s.crt", netDB, name)); err != nil {
 		x.Warnf("the cluster's certificate stays on the external host: %v", err)
 	}
+	if x.RemoveKey {
+		if err := x.removeKey(ctx); err != nil {
+			x.Warnf("root's key stays on the external host: %v", err)
+		}
+	}
 	return nil
 }
+
+// removeKey has the external host let this node's root in no more.
+func (x *run) removeKey(ctx context.Context) error {
+	text, err := x.ReadFile("/root/.ssh/id_rsa.pub")
+	if err != nil {
+		return err
+	}
+	key := strings.Fields(string(text))
+	if len(key) < 2 {
+		return errors.New("/root/.ssh/id_rsa.pub holds no key")
+	}
+	// Not by outside: the file is that of whoever logs in.
+	args := append(append([]string{"ssh"}, x.sshOptions()...), x.login(), "--", withoutKey)
+	_, err = x.Pipe(ctx, strings.NewReader(key[1]+"\n"), args...)
+	return err
+}
+
+// withoutKey removes the lines with the key in the input.
+const withoutKey = `umask 077; f=$HOME/.ssh/authorized_keys; [ ! -e "$f" ] || { grep -vF -f - "$f" > "$f.pvecm"; [ $? -le 1 ] && cat "$f.pvecm" > "$f"; s=$?; rm -f "$f.pvecm"; exit $s; }`
 
 // stateLine is one of what the device's daemon tells of itself.
 var stateLine = regexp.MustCompile(`^([A-Za-z][^:]*):\s+(.*)$`)

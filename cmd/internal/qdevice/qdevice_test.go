@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -379,6 +380,49 @@ func TestRemoveCleansUpOnAllHosts(t *testing.T) {
 	}
 	if _, err := Remove(t.Context(), w.Host, w.services(), Options{}); strings.Join(plan.Kinds(err), " ") != "no-qdevice" {
 		t.Errorf("again: %v", err)
+	}
+}
+
+func TestAUserWhoIsNotRootUsesSudo(t *testing.T) {
+	w := newWorld(t, confText)
+	o := external
+	o.User, o.DryRun, o.NoCopyID = "admin", true, true
+	if _, err := Setup(t.Context(), w.Host, w.services(), o); err == nil {
+		t.Error("what it needs was found without asking") // the world knows no sudo
+	}
+	if got := len(w.did("^outside: sudo -n sh -c '")); got != 2 || len(w.did("^outside: [^s]")) > 0 {
+		t.Errorf("%q", w.ran)
+	}
+}
+
+func TestRemoveTakesTheKeyAlongIfAsked(t *testing.T) {
+	w := newWorld(t, confText).with(t)
+	if err := os.MkdirAll(w.Path("/root/.ssh"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.put(t, "/root/.ssh/id_rsa.pub", "ssh-rsa AAAAB3own root@node1\n")
+	if _, err := Remove(t.Context(), w.Host, w.services(), Options{RemoveKey: true}); err != nil {
+		t.Fatal(err)
+	}
+	if in := w.inputOf(t, "outside", "authorized_keys"); in != "AAAAB3own\n" {
+		t.Errorf("the key is %q", in)
+	}
+
+	// What is run there does that.
+	home := t.TempDir()
+	keys := home + "/.ssh/authorized_keys"
+	if err := errors.Join(os.Mkdir(home+"/.ssh", 0o700), os.WriteFile(keys, []byte("ssh-rsa AAAAB3other a\nssh-rsa AAAAB3own root@node1\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"ssh-rsa AAAAB3other a\n", "ssh-rsa AAAAB3other a\n"} {
+		c := exec.Command("sh", "-c", withoutKey)
+		c.Env, c.Stdin = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}, strings.NewReader("AAAAB3own\n")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if got, err := os.ReadFile(keys); err != nil || string(got) != want {
+			t.Errorf("%q, %v", got, err)
+		}
 	}
 }
 
