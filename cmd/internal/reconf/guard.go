@@ -17,6 +17,7 @@ import (
 	"pmxcfs/cmd/internal/cluster"
 	"pmxcfs/cmd/internal/host"
 	"pmxcfs/cmd/internal/plan"
+	"pmxcfs/cmd/internal/quorumtool"
 	"pmxcfs/corosync/cfg"
 	"pmxcfs/corosync/conf"
 )
@@ -218,6 +219,7 @@ type guard struct {
 
 	// The following are for tests.
 	reload func() error
+	loaded func() (uint64, error) // the version that corosync has
 	active func(ctx context.Context) bool
 	poll   time.Duration
 	lost   time.Duration
@@ -229,7 +231,7 @@ func Wait(ctx context.Context, h *host.Host) error {
 	if err != nil || p == nil {
 		return err
 	}
-	g := &guard{h: h, p: p, reload: reloadCorosync, poll: guardPoll, lost: lostLimit, active: func(ctx context.Context) bool {
+	g := &guard{h: h, p: p, reload: reloadCorosync, loaded: loadedVersion, poll: guardPoll, lost: lostLimit, active: func(ctx context.Context) bool {
 		return h.Do(ctx, host.Command{Args: []string{"systemctl", "is-active", "--quiet", "corosync"}}) == nil
 	}}
 	return g.run(ctx)
@@ -243,6 +245,14 @@ func reloadCorosync() error {
 	return errors.Join(c.ReloadConfig(), c.Close())
 }
 
+func loadedVersion() (uint64, error) {
+	s, err := quorumtool.Read()
+	if err != nil {
+		return 0, err
+	}
+	return s.Version, nil
+}
+
 func (g *guard) run(ctx context.Context) error {
 	h := g.h
 	good := h.Time()
@@ -252,10 +262,17 @@ func (g *guard) run(ctx context.Context) error {
 			return err // it is over, or another one's guard sees to it
 		}
 		g.p = p
-		if g.confirmed() || h.Quorate() && g.treeVersion() > p.Version {
-			return g.p.forget(ctx, h)
-		}
 		now := h.Time()
+		tree := g.treeVersion()
+		switch behind := h.Quorate() && tree > p.Version; {
+		case g.confirmed(), behind && (g.hasLoaded(tree) || !now.Before(p.Deadline)):
+			return g.p.forget(ctx, h)
+		case behind: // the others have gone back, and corosync here hasn't heard of it yet
+			if err := pause(ctx, lookEvery); err != nil {
+				return err
+			}
+			continue
+		}
 		if h.Quorate() || !g.changed() {
 			good = now
 		}
@@ -321,10 +338,11 @@ func (g *guard) restore(ctx context.Context) error {
 			return nil
 		}
 		if h.Quorate() {
-			if g.treeVersion() > p.Version {
-				return nil
-			}
-			if err := g.restoreTree(ctx); err != nil {
+			if tree := g.treeVersion(); tree > p.Version {
+				if wrote.IsZero() || g.hasLoaded(tree) {
+					return nil
+				}
+			} else if err := g.restoreTree(ctx); err != nil {
 				h.Warnf("the tree's corosync.conf: %v", err)
 			}
 		} else {
@@ -353,6 +371,23 @@ func (g *guard) restore(ctx context.Context) error {
 			return fmt.Errorf("version %d of corosync.conf could not be taken back: %w", p.Version, err)
 		}
 	}
+}
+
+// hasLoaded tells whether corosync has loaded a version. If this host was cut off when the
+// others did, its own corosync has what this guard gave it: then it is told to load what the
+// daemon has put in the file's place meanwhile.
+func (g *guard) hasLoaded(version uint64) bool {
+	loaded, err := g.loaded()
+	if err == nil && loaded >= version {
+		return true
+	}
+	if err == nil && versionOf(g.h, host.CorosyncConf) >= version {
+		err = g.reload()
+	}
+	if err != nil {
+		g.h.Warnf("corosync: %v", err)
+	}
+	return false
 }
 
 func (g *guard) restoreTree(ctx context.Context) error {

@@ -47,7 +47,7 @@ func newBench(t *testing.T) *bench {
 		}
 	}
 	members, _ := json.Marshal(map[string]any{"nodename": "node1", "cluster": map[string]any{"name": "lab", "quorate": 1}, "nodelist": map[string]any{"node1": map[string]any{"id": 1, "online": 1}, "node2": map[string]any{"id": 2, "online": 1}}})
-	b.guard = &guard{h: h, poll: guardPoll, lost: lostLimit, active: func(context.Context) bool { return b.running }, reload: func() error {
+	b.guard = &guard{h: h, loaded: func() (uint64, error) { return 100, nil }, poll: guardPoll, lost: lostLimit, active: func(context.Context) bool { return b.running }, reload: func() error {
 		b.did = append(b.did, "reload")
 		return nil
 	}}
@@ -186,6 +186,33 @@ func TestAGuardFollowsThoseWhoHaveGoneBackBefore(t *testing.T) {
 		}
 		b.runs()
 		b.want(old(7), old(7), "reload", "systemctl restart corosync")
+	})
+}
+
+// The others have gone back while this host was cut off, and it missed that corosync was to load it.
+func TestAGuardHasCorosyncLoadWhatItMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.quorate.Store(false)
+		loaded := 6
+		b.loaded = func() (uint64, error) { return uint64(loaded), nil }
+		reload := b.reload
+		b.reload = func() error {
+			loaded = int(versionOf(b.h, host.CorosyncConf))
+			if loaded == 6 { // it meets the others, and its daemon gets their tree
+				time.AfterFunc(2*time.Second, func() {
+					b.put(host.ClusterConf, old(7))
+					b.quorate.Store(true)
+				})
+				time.AfterFunc(4*time.Second, func() { b.put(host.CorosyncConf, old(7)) })
+			}
+			return reload()
+		}
+		b.runs()
+		b.want(old(7), old(7), "reload", "reload")
+		if loaded != 7 {
+			t.Errorf("corosync has version %d", loaded)
+		}
 	})
 }
 
