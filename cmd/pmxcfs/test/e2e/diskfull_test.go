@@ -9,6 +9,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"pmxcfs/memdb"
+	"pmxcfs/memdb/sqlite"
 )
 
 // TestFullDiskTakesNothingAndComesBack fills the file system that holds the
@@ -116,11 +119,15 @@ func TestFullTreeIsRefused(t *testing.T) {
 		t.Skip("writes 128 MiB")
 	}
 	n := newInstance(t)
-	n.start()
-	mib := strings.Repeat("x", 1<<20)
-	for i := range 128 {
-		n.write(fmt.Sprint("f", i), mib)
+	mib := []byte(strings.Repeat("x", 1<<20))
+	const made = 127 // in the database, which is quicker
+	entries := []*memdb.Entry{memdb.NewEntry(memdb.RootInode, memdb.RootInode, made+1, 1, 1700000000, memdb.TypeDir, "", nil)}
+	for i := range uint64(made) {
+		entries = append(entries, memdb.NewEntry(i+2, memdb.RootInode, i+2, 1, 1700000000, memdb.TypeFile, fmt.Sprint("f", i), mib))
 	}
+	must(t, sqlite.Create(n.db, entries))
+	n.start()
+	n.write("last", string(mib))
 	if err := os.WriteFile(n.path("one"), []byte("x"), 0o640); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a byte more answers %v", err)
 	}
