@@ -210,10 +210,13 @@ func (c *hosts) creates(others ...*node) {
 	one := c.node(1)
 	one.must("create", "lab")
 	text := strings.Replace(string(one.read("/etc/pve/corosync.conf")), "config_version: 1\n", "config_version: 2\n  seqno_unchanged_const: 3\n", 1)
-	one.write("/etc/pve/corosync.conf.new", text)
-	if err := os.Rename(one.Path("/etc/pve/corosync.conf.new"), one.Path("/etc/pve/corosync.conf")); err != nil {
-		c.t.Fatal(err)
-	}
+	testutil.Eventually(c.t, "the new cluster can be written to", func() error {
+		next := one.Path("/etc/pve/corosync.conf.new")
+		if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
+			return err
+		}
+		return os.Rename(next, one.Path("/etc/pve/corosync.conf"))
+	})
 	c.wantTogether(1, one)
 	for i, o := range others {
 		o.must("add", lab.Address(1), "--via", "ssh")
