@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"pmxcfs/contrib/lab/labtest"
+	"pmxcfs/internal/testutil"
 )
 
 func TestCreateJoinAndRemove(t *testing.T) {
@@ -36,9 +38,13 @@ func TestCreateJoinAndRemove(t *testing.T) {
 				t.Errorf("%s: %s is missing", o.Name(), path)
 			}
 		}
-		if out, status := o.pvecm("check"); status != 0 {
-			t.Errorf("%s: check: status %d: %s", o.Name(), status, out)
-		}
+		// It gives another node 10 s to answer, which five at once may take on a busy machine.
+		testutil.EventuallyWithin(t, 3*testutil.Patience, func() error {
+			if out, status := o.pvecm("check"); status != 0 {
+				return fmt.Errorf("%s: check: status %d: %s", o.Name(), status, out)
+			}
+			return nil
+		})
 	}
 	if out := c.node(2).must("add", "10.99.0.1", "--via", "ssh"); !strings.Contains(out, "nothing to do") {
 		t.Errorf("joining again: %s", out)
