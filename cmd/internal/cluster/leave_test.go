@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -73,7 +72,7 @@ func newLeaveWorld(t *testing.T) *leaveWorld {
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(c.Stdout, string(f.Text()))
+			_, err = c.Stdout.Write(f.Text())
 			return err
 		}
 		return nil
