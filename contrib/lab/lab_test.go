@@ -133,6 +133,12 @@ func TestProcessIsSeenSignalledAndStopped(t *testing.T) {
 	if !p.Running() {
 		t.Error("not running")
 	}
+	if err := p.Signal(syscall.SIGSTOP); err != nil || !p.standsStill() {
+		t.Errorf("it goes on after SIGSTOP (%v)", err)
+	}
+	if err := p.Signal(syscall.SIGCONT); err != nil {
+		t.Error(err)
+	}
 	if err := p.Stop(syscall.SIGUSR1, 10*time.Second); err != nil {
 		t.Error(err)
 	}

@@ -1,10 +1,12 @@
 package lab
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -73,8 +75,36 @@ func (p *Process) Wait() error {
 	return p.err
 }
 
-// Signal sends a signal. os.ErrProcessDone: it has ended.
-func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+// Signal sends a signal. os.ErrProcessDone: it has ended. After SIGSTOP it waits for all threads to
+// stand still: until the thread that takes the signal gets a processor, the others go on.
+func (p *Process) Signal(sig os.Signal) error {
+	if err := p.cmd.Process.Signal(sig); err != nil || sig != unix.SIGSTOP {
+		return err
+	}
+	for !p.standsStill() {
+		select {
+		case <-p.done:
+			return os.ErrProcessDone
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// standsStill reports whether all threads are stopped. See proc_pid_stat(5).
+func (p *Process) standsStill() bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	for _, file := range stats {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		if i := bytes.LastIndexByte(stat, ')'); i < 0 || !bytes.HasPrefix(stat[i:], []byte(") T")) {
+			return false
+		}
+	}
+	return len(stats) > 0
+}
 
 // Stop sends sig and waits for the end; after grace it kills and returns an
 // error. How the process ended is Wait's to tell.

@@ -197,7 +197,7 @@ func (c *hosts) refusesPlainly(before string) {
 				}
 				return nil
 			})
-			if out, _ := o.in("", "pmxcfs", "status"); !strings.Contains(out, "corosync.conf.refused") || !strings.Contains(out, bad.says) {
+			if out, _ := o.in("", "/usr/bin/pmxcfs", "status"); !strings.Contains(out, "corosync.conf.refused") || !strings.Contains(out, bad.says) {
 				t.Errorf("%s: status says\n%s", bad.name, out)
 			}
 			if s := o.state(); s.Quorum == nil || !s.Quorum.Quorate || s.Quorum.Total != 3 {
