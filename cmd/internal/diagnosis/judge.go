@@ -146,6 +146,10 @@ func (f *findings) history(s *inspect.Status) {
 
 func (f *findings) conf(c *inspect.Conf) {
 	f.check = "corosync.conf"
+	kept := ""
+	if c != nil && c.Refused != "" {
+		kept = "; the tree's is kept from corosync, as corosync.conf.refused beside the host's"
+	}
 	switch {
 	case c == nil:
 	case c.Tree == 0:
@@ -154,10 +158,10 @@ func (f *findings) conf(c *inspect.Conf) {
 		f.add(Failure, "correct it in a copy, with a higher config_version, and move that over corosync.conf in the tree; without quorum: correct the host's copy and start corosync first",
 			"corosync.conf in the tree can't be parsed, and corosync can't start with it: %s", c.Mistake)
 	case c.Host > c.Tree:
-		f.add(Warning, "if the host's copy is the right one: write its content to corosync.conf in the tree, with a higher config_version", "the host's corosync.conf (version %d) is newer than the tree's (%d)", c.Host, c.Tree)
+		f.add(Warning, "if the host's copy is the right one: write its content to corosync.conf in the tree, with a higher config_version", "the host's corosync.conf (version %d) is newer than the tree's (%d)%s", c.Host, c.Tree, kept)
 	case c.Refused != "":
 		f.add(Failure, "correct it in a copy, with a higher config_version, and move that over corosync.conf in the tree; pvecm config check FILE checks it before",
-			"corosync.conf in the tree is kept from corosync, which goes on with the host's: %s", c.Refused)
+			"corosync goes on with the host's corosync.conf%s: %s", kept, c.Refused)
 	case c.Host != c.Tree || !c.Same:
 		f.add(Warning, "see why it could not be written: "+journal, "the host's corosync.conf (version %d) is not the tree's (%d)", c.Host, c.Tree)
 	case c.Running != 0 && c.Running != c.Tree:
