@@ -86,18 +86,17 @@ type FS struct {
 
 	// generation tells the kernel that an inode number may stand for another
 	// file than before: it goes up when changes were taken back.
-	generation atomic.Uint64
-	notify     *notifier
-	inFlight   *inFlight
-	known      *known
-	listings   *listings
-	answering  func() // not nil, in tests: called when a listing is about to be answered
-	recent     *recent
-	twins      *twins
-	turns      turns
-	calls      systemCalls
-	// readersTime is readersTime, but in tests.
-	readersTime time.Duration
+	generation  atomic.Uint64
+	notify      *notifier
+	inFlight    *inFlight
+	known       *known
+	listings    *listings
+	answering   func() // not nil, in tests: called when a listing is about to be answered
+	recent      *recent
+	twins       *twins
+	turns       turns
+	calls       systemCalls
+	readersTime time.Duration // readersTime; tests wait longer
 
 	mu      sync.Mutex
 	handles map[uint64]*handle

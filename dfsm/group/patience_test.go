@@ -1,43 +1,24 @@
 package group
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"pmxcfs/dfsm/group/transport"
+	"pmxcfs/internal/testutil"
 )
-
-// text is a log that is read while it grows.
-type text struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *text) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *text) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // TestFirstJoinMayTakeAWhile has no transport to connect to for longer than the
 // group's patience, and looks at what is logged before and after that.
 func TestFirstJoinMayTakeAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const patience = 30 * time.Second
-		var log text
+		var log testutil.Log
 		g, err := New(Config{App: nothing{}, Patience: patience, Backoff: 2 * time.Second,
 			Connect: func() (transport.Conn, error) { return nil, errors.New("away") },
 			Logger:  slog.New(slog.NewTextHandler(&log, nil))})

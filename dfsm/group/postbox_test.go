@@ -6,32 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"pmxcfs/corosync"
 	"pmxcfs/dfsm/group/grouptest"
+	"pmxcfs/internal/testutil"
 )
-
-// logged keeps lines of a log.
-type logged struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), text)
-}
 
 // byKey has posts of one key replace each other.
 func byKey(_ uint16, payload []byte) string { return string(payload[:4]) }
@@ -39,7 +21,7 @@ func byKey(_ uint16, payload []byte) string { return string(payload[:4]) }
 func TestPostsThatCannotBeSentAreBoundedAndDroppedAloud(t *testing.T) {
 	for _, hangs := range []bool{false, true} { // or says "try again"
 		synctest.Test(t, func(t *testing.T) {
-			var log logged
+			var log testutil.Log
 			b := &grouptest.Bus{}
 			n := startNode(t, b, 1, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			time.Sleep(time.Second)
@@ -67,7 +49,7 @@ func TestPostsThatCannotBeSentAreBoundedAndDroppedAloud(t *testing.T) {
 			if s.Dropped+uint64(s.Unsent)+2*turn < many || s.DroppedBytes < s.Dropped*size {
 				t.Errorf("%d messages with %d bytes are dropped, %d kept", s.Dropped, s.DroppedBytes, s.Unsent)
 			}
-			if log.count("the oldest of those without a waiter are dropped") != 1 {
+			if strings.Count(log.String(), "the oldest of those without a waiter are dropped") != 1 {
 				t.Error("the log does not say so, or too often")
 			}
 			resume()
@@ -76,8 +58,8 @@ func TestPostsThatCannotBeSentAreBoundedAndDroppedAloud(t *testing.T) {
 			if s := n.Status(); s.Unsent != 0 {
 				t.Errorf("%d messages are not sent", s.Unsent)
 			}
-			if log.count(fmt.Sprintf("dropped=%d types=\"%d of type 1\"", s.Dropped, s.Dropped)) != 1 {
-				t.Errorf("the log does not say what was dropped: %s", log.b.String())
+			if strings.Count(log.String(), fmt.Sprintf("dropped=%d types=\"%d of type 1\"", s.Dropped, s.Dropped)) != 1 {
+				t.Errorf("the log does not say what was dropped: %s", log.String())
 			}
 		})
 	}

@@ -123,7 +123,7 @@ func (x *renaming) elsewhere(ctx context.Context, name string) error {
 	if m.Nodes[name].Online != 1 {
 		return plan.Fail(plan.Refused, "node-offline", "start it, or call this on it", "node %s is not online, and has to change its name itself", name)
 	}
-	args := append(h.SSH(name, m.Nodes[name].IP, "-o", "ConnectTimeout=10", "-o", "UpdateHostKeys=no"), "--", "pvecm", "rename-node", x.Old, x.New, fmt.Sprintf("--timeout=%d", int(x.o.Timeout.Seconds())))
+	args := x.on(name, m, "rename-node", x.Old, x.New, fmt.Sprintf("--timeout=%d", int(x.o.Timeout.Seconds())))
 	if len(x.o.Force) > 0 {
 		args = append(args, "--force="+strings.Join(x.o.Force, ","))
 	}
@@ -604,12 +604,7 @@ var namedUnits = []string{"pvedaemon", "pveproxy", "spiceproxy", "pvestatd", "pv
 // services restarts those of Proxmox VE that are there.
 func (x *renaming) services(ctx context.Context) error {
 	h := x.h
-	var units []string
-	for _, u := range namedUnits {
-		if h.Exists("/lib/systemd/system/"+u+".service") || h.Exists("/usr/lib/systemd/system/"+u+".service") {
-			units = append(units, u)
-		}
-	}
+	units := h.Installed(namedUnits)
 	if len(units) == 0 {
 		return nil
 	}

@@ -69,7 +69,6 @@ func (d *daemon) checks() []*check {
 	list := []*check{{
 		name: "the store",
 		ping: d.liveness.Ping,
-		rest: partRest,
 		waits: func(least time.Duration) string {
 			if d.liveness.Waits().Corosync >= least {
 				return "corosync"
@@ -83,7 +82,6 @@ func (d *daemon) checks() []*check {
 			d.status.Version() // takes its locks, and the tree's
 			return nil
 		},
-		rest: partRest,
 	})
 	if d.guard != nil {
 		list = append(list, &check{
@@ -103,7 +101,6 @@ func (d *daemon) checks() []*check {
 		list = append(list, &check{
 			name: "the status group",
 			ping: d.cluster.kv.Ping,
-			rest: partRest,
 			waits: func(least time.Duration) string {
 				if d.cluster.kv.Outside() >= least {
 					return "corosync"
@@ -113,7 +110,10 @@ func (d *daemon) checks() []*check {
 		})
 	}
 	if d.tools != nil {
-		list = append(list, &check{name: "the service for Proxmox's tools", ping: d.tools.Ping, rest: partRest})
+		list = append(list, &check{name: "the service for Proxmox's tools", ping: d.tools.Ping})
+	}
+	for _, c := range list {
+		c.rest = max(c.rest, partRest)
 	}
 	return list
 }

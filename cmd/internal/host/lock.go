@@ -29,7 +29,7 @@ func (h *Host) Flock(ctx context.Context, path string, work func() error) error 
 	defer f.Close()
 	ctx, cancel := context.WithTimeout(ctx, LockWait)
 	defer cancel()
-	switch err := flock(ctx, f); {
+	switch err := FlockFile(ctx, f); {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return plan.Fail(plan.Timeout, "locked", "wait until it ends", "another pvecm is at work on this host: it holds the lock %s", h.Path(path))
 	case err != nil:
@@ -42,13 +42,15 @@ func (h *Host) Flock(ctx context.Context, path string, work func() error) error 
 func FlockWithin(f *os.File, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	if err := flock(ctx, f); err != nil {
+	if err := FlockFile(ctx, f); err != nil {
 		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	return nil
 }
 
-func flock(ctx context.Context, f *os.File) error {
+// FlockFile takes the lock of an open file, for which it waits until ctx is done. The error is
+// the system call's or ctx's.
+func FlockFile(ctx context.Context, f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {

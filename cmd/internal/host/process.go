@@ -89,6 +89,19 @@ func (h *Host) Pipe(ctx context.Context, stdin io.Reader, args ...string) ([]byt
 	return stdout.Bytes(), err
 }
 
+// Installed returns those of some services that this host has units of.
+func (h *Host) Installed(services []string) (list []string) {
+	for _, name := range services {
+		for _, dir := range []string{"/lib/systemd/system/", "/etc/systemd/system/", "/usr/lib/systemd/system/"} {
+			if h.Exists(dir + name + ".service") {
+				list = append(list, name)
+				break
+			}
+		}
+	}
+	return list
+}
+
 // SSH is the command line by which root reaches another node: keys only, and the host
 // key that the cluster has for it. options come before the address.
 func (h *Host) SSH(node, address string, options ...string) []string {

@@ -618,7 +618,7 @@ func (x *join) finish(ctx context.Context) error {
 			return plan.Errorf(plan.NotUndone, "this host is a member of the cluster, but its keys are not complete: %w (\"pvecm add --resume\" tries again)", err)
 		}
 	}
-	if units := x.installed(webUnits); len(units) > 0 {
+	if units := h.Installed(webUnits); len(units) > 0 {
 		if err := h.Run(ctx, append([]string{"systemctl", "reload-or-restart"}, units...)...); err != nil {
 			h.Warnf("the web services didn't load the new certificate: %v", err)
 		}
@@ -628,19 +628,6 @@ func (x *join) finish(ctx context.Context) error {
 	}
 	h.Sayf("This node, %s, is a member of the cluster", h.Name)
 	return nil
-}
-
-// installed are those of some units that this host has.
-func (x *join) installed(units []string) (list []string) {
-	for _, u := range units {
-		for _, dir := range []string{"/lib/systemd/system/", "/etc/systemd/system/", "/usr/lib/systemd/system/"} {
-			if x.h.Exists(dir + u + ".service") {
-				list = append(list, u)
-				break
-			}
-		}
-	}
-	return list
 }
 
 // rollBackLimit is how long taking back may take.

@@ -375,21 +375,29 @@ func ForgetNode(ctx context.Context, h *host.Host, node string) (removed int, er
 	if err != nil {
 		return 0, err
 	}
+	return removed, changeHosts(h, node, func([]string, int, string) string { return "" })
+}
+
+// changeHosts has change rewrite the lines of the cluster's known_hosts that name a node: it gets
+// the names of a line, which of them is the node's, and the rest of the line with its end.
+func changeHosts(h *host.Host, node string, change func(names []string, at int, rest string) string) error {
 	before, err := readIfThere(h, clusterHosts)
 	if err != nil {
-		return removed, err
+		return err
 	}
 	var after []byte
 	for line := range bytes.Lines(before) {
-		names, _, _ := bytes.Cut(line, []byte(" "))
-		if !slices.ContainsFunc(strings.Split(string(names), ","), func(n string) bool { return strings.EqualFold(n, node) }) {
-			after = append(after, line...)
+		names, rest, found := strings.Cut(string(line), " ")
+		list := strings.Split(names, ",")
+		if at := slices.IndexFunc(list, func(name string) bool { return strings.EqualFold(name, node) }); found && at >= 0 {
+			line = []byte(change(list, at, rest))
 		}
+		after = append(after, line...)
 	}
 	if bytes.Equal(before, after) {
-		return removed, nil
+		return nil
 	}
-	return removed, h.WriteTree(clusterHosts, after)
+	return h.WriteTree(clusterHosts, after)
 }
 
 // RenameNode has root's ssh key, and what the cluster knows of a node's, say the node's new
@@ -407,26 +415,10 @@ func RenameNode(ctx context.Context, h *host.Host, old, new string) error {
 	if err := ChangeKeys(ctx, h, func(text []byte) []byte { return renameKeys(text, old, new) }); err != nil {
 		return err
 	}
-	before, err := readIfThere(h, clusterHosts)
-	if err != nil {
-		return err
-	}
-	var after []byte
-	for line := range bytes.Lines(before) {
-		names, key, found := strings.Cut(string(line), " ")
-		list := strings.Split(names, ",")
-		at := slices.IndexFunc(list, func(name string) bool { return strings.EqualFold(name, old) })
-		if !found || at < 0 {
-			after = append(after, line...)
-			continue
-		}
-		list[at] = strings.ToLower(new)
-		after = append(after, strings.Join(list, ",")+" "+key...)
-	}
-	if bytes.Equal(before, after) {
-		return nil
-	}
-	return h.WriteTree(clusterHosts, after)
+	return changeHosts(h, old, func(names []string, at int, rest string) string {
+		names[at] = strings.ToLower(new)
+		return strings.Join(names, ",") + " " + rest
+	})
 }
 
 // renameKeys gives the keys of a node's root their comment with its new name.

@@ -175,18 +175,10 @@ func exclusively(ctx context.Context, h *host.Host, do func() error) error {
 		return err
 	}
 	defer lock.Close()
-	for {
-		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		switch {
-		case err == nil:
-			return do()
-		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR):
-			return fmt.Errorf("lock %s: %w", lock.Name(), err)
-		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
-			return fmt.Errorf("waiting for %s: %w", lock.Name(), err)
-		}
+	if err := host.FlockFile(ctx, lock); err != nil {
+		return fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
+	return do()
 }
 
 // forget ends a pledge, unless another one has taken its place.

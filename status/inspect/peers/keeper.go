@@ -130,7 +130,7 @@ func (k *keeper) run(ctx context.Context) {
 // returns when to do so again; 0 means when somebody has asked.
 func (k *keeper) expire(now time.Time) time.Duration {
 	var over []*wait
-	var next time.Duration
+	next := keepTime
 	k.mu.Lock()
 	open := k.waiting[:0]
 	for _, w := range k.waiting {
@@ -138,9 +138,7 @@ func (k *keeper) expire(now time.Time) time.Duration {
 			over = append(over, w)
 			continue
 		}
-		if until := w.until.Sub(now); next == 0 || until < next {
-			next = until
-		}
+		next = min(next, w.until.Sub(now))
 		open = append(open, w)
 	}
 	clear(k.waiting[len(open):])
@@ -151,8 +149,11 @@ func (k *keeper) expire(now time.Time) time.Duration {
 			delete(k.kept, m)
 		}
 	}
-	if (len(k.kept) > 0 || len(over) > 0) && (next == 0 || next > time.Second) {
-		next = time.Second
+	switch {
+	case len(k.kept) > 0, len(over) > 0:
+		next = min(next, time.Second)
+	case len(open) == 0:
+		next = 0
 	}
 	k.mu.Unlock()
 	for _, w := range over {
